@@ -1,0 +1,44 @@
+"""The mixing methods: what decides the proportions.
+
+`METHODS` names them; `build_method` checks the hyperparameters against the number of groups. Nothing here
+imports torch.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+from titan_aioli.methods.aioli import Aioli
+from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phase
+from titan_aioli.methods.static import Static
+from titan_aioli.methods.stratified import Stratified
+
+__all__ = ["METHODS", "OBSERVES", "UNTIL_END", "MixingMethod", "Phase", "build_method"]
+
+METHODS: dict[str, type] = {
+    "stratified": Stratified,
+    "static": Static,
+    "aioli": Aioli,
+}
+
+
+def build_method(name: str, num_groups: int, **hyperparameters: Any) -> MixingMethod:
+    """The named method, its hyperparameters checked against the number of groups.
+
+    Args:
+        name: a key of METHODS.
+        num_groups: G, at least 1.
+        hyperparameters: fields of the method's dataclass; every one has a default that runs.
+    Raises: ValueError: an unknown method or hyperparameter, or a value that cannot work.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    aliases = getattr(METHODS[name], "aliases", {})
+    hyperparameters = {aliases.get(key, key): value for key, value in hyperparameters.items()}
+    known = [field.name for field in fields(METHODS[name])]
+    for key in hyperparameters:
+        if key not in known:
+            allowed = ", ".join(known) if known else "none"
+            raise ValueError(f"{name} has no hyperparameter {key!r}; it has: {allowed}")
+    method = METHODS[name](**hyperparameters)
+    method.check(num_groups)
+    return method

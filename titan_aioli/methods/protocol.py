@@ -1,0 +1,74 @@
+"""What a mixing method is: pure functions on an explicit state.
+
+A method never trains, never reads a file, never draws from a generator that lives on. It says what to
+train on next (`phase`), is told what was seen when that phase is over (`update`), and keeps all it knows
+in a small state of ints, floats and numpy arrays, so that a run can stop between any two steps.
+
+A new method is one file beside this one and one entry in `METHODS` (methods/__init__.py).
+"""
+
+import sys
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+UNTIL_END = sys.maxsize
+"""`Phase.num_steps` of a phase that lasts as long as the run."""
+
+OBSERVES = ("nothing", "validation", "train", "excess", "gradients")
+
+
+class Phase(NamedTuple):
+    """What to train on now, and for how long."""
+
+    proportions: np.ndarray
+    """[G], on the simplex."""
+    num_steps: int
+    """Optimizer steps. 0: only measure. UNTIL_END: as long as the run."""
+    name: str
+    """`measure`, `learn_params`, `train` or `prior`."""
+
+
+class MixingMethod(Protocol):
+    """A frozen dataclass of hyperparameters with these functions on its state.
+
+    The state is a NamedTuple of ints, floats and numpy arrays whose shapes depend on the number of
+    groups alone; it has a field `round: int` (one learn_params and the training after it), which goes
+    into the ledger.
+    """
+
+    observes: ClassVar[str]
+    """What `update` is given at the end of a phase, one of OBSERVES:
+
+    - `validation`: held-out loss of every group [G], mean nats per token;
+    - `train`: mean training loss of every group over the phase [G], nan where a group had no token;
+    - `excess`: DoReMi's clipped excess of the training loss over a reference model [G];
+    - `gradients`: DoGE's inner products of group gradients [G, G];
+    - `nothing`: None.
+    """
+
+    def check(self, num_groups: int) -> None:
+        """Refuse hyperparameters that cannot work with this many groups.
+
+        Raises: ValueError: names the hyperparameter, its value, what is allowed and why.
+        """
+        ...
+
+    def init(self, num_groups: int) -> Any:
+        """The state before the first step."""
+        ...
+
+    def phase(self, state: Any) -> Phase:
+        """What to train on now. Called any number of times; the answer depends on the state alone."""
+        ...
+
+    def update(self, state: Any, observation: np.ndarray | None) -> Any:
+        """The state after a phase is over. Called once a phase; neither argument is changed."""
+        ...
+
+    def report(self, state: Any) -> dict[str, np.ndarray | str]:
+        """What the last update learned, for the ledger and the metrics; {} if nothing.
+
+        A key `note` holds a sentence for the log (why the proportions did not move, say).
+        """
+        ...

@@ -1,0 +1,100 @@
+"""Arithmetic on the simplex: the only place that normalises.
+
+Proportions are float64 arrays of shape [G], non-negative, with sum 1: the share of each data group in
+what is trained on. Everything here is plain numpy, allocates a few hundred bytes and changes no input.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Array = np.ndarray
+
+
+def uniform(num_groups: int) -> Array:
+    """The stratified mixture: 1 / num_groups for every group, [num_groups]."""
+    if num_groups < 1:
+        raise ValueError(f"a mixture needs at least one group, got num_groups = {num_groups}")
+    return np.full(num_groups, 1.0 / num_groups)
+
+
+def normalize(weights: ArrayLike, name: str = "weights") -> Array:
+    """Weights divided by their sum.
+
+    Args:
+        weights: [G], finite and non-negative, not all zero.
+        name: what to call them in an error.
+    Returns: [G], on the simplex.
+    Raises: ValueError: a weight is negative or not finite, or the sum is not positive.
+    """
+    weights = np.array(weights, dtype=np.float64)
+    if weights.ndim != 1 or weights.size == 0:
+        raise ValueError(f"{name} must be a list of at least one number, got shape {weights.shape}")
+    bad = ~np.isfinite(weights) | (weights < 0)
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"{name}[{index}] is {weights[index]}: every weight must be finite and >= 0")
+    largest = weights.max()
+    if largest <= 0:
+        raise ValueError(f"{name} sum to {weights.sum()}: at least one weight must be positive")
+    scaled = weights / largest  # so that huge or tiny weights neither overflow nor vanish
+    return scaled / scaled.sum()
+
+
+def softmax(log_weights: Array) -> Array:
+    """Proportions from log weights of any size, [G]. Stable: the largest is subtracted first."""
+    weights = np.exp(log_weights - np.max(log_weights))
+    return weights / weights.sum()
+
+
+def exponentiated_gradient(proportions: Array, gradient: Array, eta: float) -> Array:
+    """One multiplicative step on the simplex: p_j * exp(eta * g_j), renormalised.
+
+    Source: Chen et al. 2024, arXiv:2411.05735, Aioli's update of the proportions (Algorithm 1).
+
+    Args:
+        proportions: [G], on the simplex. A group at 0 stays at 0.
+        gradient: [G], predicted loss drop in nats per token per unit of proportion.
+        eta: step size, positive.
+    Returns: [G], on the simplex.
+    Raises: ValueError: eta is not positive, or an input is not finite.
+    """
+    if not (np.isfinite(eta) and eta > 0):
+        raise ValueError(f"eta is {eta}: the step size must be a positive number")
+    if not (np.isfinite(proportions).all() and np.isfinite(gradient).all()):
+        raise ValueError(f"proportions {proportions} and gradient {gradient} must be finite")
+    with np.errstate(divide="ignore"):
+        return softmax(np.log(proportions) + eta * gradient)
+
+
+def centred_on(group: int, num_groups: int, one_hot_factor: float) -> Array:
+    """The perturbed mixture of one LearnParams segment.
+
+    Source: Chen et al. 2024, arXiv:2411.05735, Algorithm 2. The paper writes (1 - eps) 1_j + eps Unif(G),
+    so one_hot_factor = 1 - eps + eps / G.
+
+    Args:
+        group: the swept group j.
+        num_groups: G.
+        one_hot_factor: share of group j; the others share the rest equally.
+    Returns: [G], on the simplex.
+    """
+    if num_groups == 1:
+        return np.ones(1)
+    mixture = np.full(num_groups, (1.0 - one_hot_factor) / (num_groups - 1))
+    mixture[group] = one_hot_factor
+    return mixture
+
+
+def by_size(sizes: ArrayLike, temperature: float = 1.0) -> Array:
+    """Proportions from the sizes of the groups: size ** (1 / temperature), normalised.
+
+    Args:
+        sizes: [G], tokens of each group (any unit).
+        temperature: 1 = proportional to size; above 1 flatter, towards uniform; below 1 sharper.
+    Returns: [G], on the simplex.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature is {temperature}: it must be a positive number")
+    shares = normalize(sizes, "sizes")
+    with np.errstate(divide="ignore"):
+        return softmax(np.log(shares) / temperature)
