@@ -42,7 +42,8 @@ def normalize(weights: ArrayLike, name: str = "weights") -> Array:
 
 def softmax(log_weights: Array) -> Array:
     """Proportions from log weights of any size, [G]. Stable: the largest is subtracted first."""
-    weights = np.exp(log_weights - np.max(log_weights))
+    with np.errstate(over="ignore"):  # a difference too large to hold is a share of 0
+        weights = np.exp(log_weights - np.max(log_weights))
     return weights / weights.sum()
 
 

@@ -13,16 +13,14 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from titan_aioli.methods import checks
 from titan_aioli.methods.mixing_matrix import normalized, solve_mixing_matrix
 from titan_aioli.methods.protocol import Phase
+from titan_aioli.methods.skipping import skipped_note, unusable
 from titan_aioli.proportions import centred_on, normalize, softmax, uniform
 
 START, LEARN_PARAMS, TRAIN = 0, 1, 2
-NOTES = (
-    "",
-    "A is constant over the groups: the proportions stay as they are",
-    "A is not finite (a held-out loss was nan or infinite): the proportions stay as they are",
-)
+MOVED, CONSTANT, NOT_FINITE = 0, 1, 2
 
 
 class AioliState(NamedTuple):
@@ -42,9 +40,9 @@ class AioliState(NamedTuple):
     solved_A: np.ndarray
     """[G, G], loss drop per segment and unit of proportion."""
     normalized_A: np.ndarray
-    """[G, G], what the update used (or would have, with `ema`)."""
+    """[G, G], non-negative with sum 1 (with `normalize`)."""
     ema_A: np.ndarray
-    """[G, G], moving average of normalized_A; nan before the first round."""
+    """[G, G], what the update used: moving average of normalized_A with `ema`; nan before the first round."""
     log_weights: np.ndarray
     """[G], logarithm of the weights before normalisation."""
     proportions: np.ndarray
@@ -54,7 +52,7 @@ class AioliState(NamedTuple):
     measured_drop: np.ndarray
     """[G], loss drop measured over that stretch."""
     note: int
-    """Index into NOTES: whether the last update moved the proportions, and if not, why."""
+    """Whether the last update MOVED the proportions, or could not: A was CONSTANT or NOT_FINITE."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,12 @@ class Aioli:
     normalize: bool = True
     """Shift A so that no entry is negative and divide by its sum. False: A in nats per segment."""
     update_rule: str = "cumulative"
-    """Also called `update`. `cumulative`: weights multiply over the rounds (the paper). `restart`: from ones in every round
-    (the released code where `ema` is set), which keeps the proportions in a box around uniform."""
+    """Also called `update`. `cumulative`: weights multiply over the rounds (the paper). `restart`: from ones
+    in every round (the released code where `ema` is set), which keeps p in a box around uniform."""
     order: str = "per_sweep"
-    """Order of the swept groups: one permutation per sweep, or `shuffled`: one over all sweeps (the paper)."""
+    """Order of the swept groups: a permutation per sweep, or `shuffled`: one over all sweeps (the paper)."""
     orders: Sequence[Sequence[int]] | None = None
-    """Explicit order of the swept groups, one list a round, to replay a recorded run. Later rounds: `order`."""
+    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
     prior: Sequence[float] | None = None
     """[G] weights trained on first, for `prior_steps` (Aioli restricted). The first round still starts its
     weights from uniform, as in the paper and the released code."""
@@ -100,47 +98,35 @@ class Aioli:
     """Seed of the sweep orders."""
 
     def check(self, num_groups: int) -> None:
-        for name in ("num_sweeps", "steps_per_mixture"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"aioli.{name} is {getattr(self, name)}: it must be at least 1")
-        smallest = 1.0 / num_groups
-        if num_groups > 1 and not smallest < self.one_hot_factor <= 1.0:
+        checks.count("aioli.num_sweeps", self.num_sweeps)
+        checks.count("aioli.steps_per_mixture", self.steps_per_mixture)
+        checks.number("aioli.eta", self.eta, above=0, what="the step size")
+        checks.choice("aioli.update", self.update_rule, ("cumulative", "restart"))
+        checks.choice("aioli.order", self.order, ("per_sweep", "shuffled"))
+        if self.ema is not None:
+            checks.number("aioli.ema", self.ema, at_least=0, below=1, what="the weight on the past")
+        if num_groups > 1 and not 1.0 / num_groups < self.one_hot_factor <= 1.0:
             raise ValueError(
                 f"aioli.one_hot_factor is {self.one_hot_factor}: with {num_groups} groups it must be above "
-                f"1/{num_groups} = {smallest:.4g} and at most 1. At 1/{num_groups} every perturbed mixture is "
-                "uniform and A cannot be solved for; below it the swept group is trained on least"
+                f"1/{num_groups} = {1.0 / num_groups:.4g} and at most 1. At 1/{num_groups} every perturbed "
+                "mixture is uniform and A cannot be solved for; below it the swept group is trained on least"
             )
-        learn_params_steps = self.learn_params_steps(num_groups)
-        if self.steps_per_round is not None and self.steps_per_round <= learn_params_steps:
+        if self.train_steps(num_groups) < 1:
             raise ValueError(
                 f"aioli.steps_per_round is {self.steps_per_round}, but LearnParams alone takes num_sweeps x "
                 f"steps_per_mixture x groups = {self.num_sweeps} x {self.steps_per_mixture} x {num_groups} = "
-                f"{learn_params_steps} steps: set steps_per_round above that, or fewer sweeps or steps"
+                f"{self.learn_params_steps(num_groups)} steps: set it above that, or fewer sweeps or steps"
             )
-        if not (np.isfinite(self.eta) and self.eta > 0):
-            raise ValueError(f"aioli.eta is {self.eta}: the step size must be a positive number")
-        if self.ema is not None and not 0.0 <= self.ema < 1.0:
-            raise ValueError(f"aioli.ema is {self.ema}: the weight on the past must be in [0, 1)")
-        if self.update_rule not in ("cumulative", "restart"):
-            raise ValueError(f"aioli.update is {self.update_rule!r}: choose cumulative or restart")
-        if self.order not in ("per_sweep", "shuffled"):
-            raise ValueError(f"aioli.order is {self.order!r}: choose per_sweep or shuffled")
-        self._check_prior_and_orders(num_groups)
         if self.diagonal and self.one_hot_factor == 1.0:
-            warnings.warn(
-                "aioli.diagonal does nothing at one_hot_factor 1 (as in the released code): the full A is used",
-                stacklevel=2,
-            )
+            warnings.warn("aioli.diagonal does nothing at one_hot_factor 1: the full A is used", stacklevel=2)
+        self._check_prior_and_orders(num_groups)
 
     def _check_prior_and_orders(self, num_groups: int) -> None:
-        if self.prior_steps < 0:
-            raise ValueError(f"aioli.prior_steps is {self.prior_steps}: it must be 0 (no prior) or more")
-        if self.prior_steps > 0 and self.prior is None:
-            raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
+        checks.count("aioli.prior_steps", self.prior_steps, smallest=0, why="0: no prior")
         if self.prior is not None:
-            if len(self.prior) != num_groups:
-                raise ValueError(f"aioli.prior has {len(self.prior)} numbers for {num_groups} groups")
-            normalize(self.prior, "aioli.prior")
+            checks.weights("aioli.prior", self.prior, num_groups)
+        elif self.prior_steps > 0:
+            raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
         for round_, order in enumerate(self.orders or ()):
             if sorted(order) != sorted(list(range(num_groups)) * self.num_sweeps):
                 raise ValueError(
@@ -149,8 +135,7 @@ class Aioli:
                 )
 
     def init(self, num_groups: int) -> AioliState:
-        unknown = np.full(num_groups, np.nan)
-        unknown_A = np.full((num_groups, num_groups), np.nan)
+        unknown, unknown_A = np.full(num_groups, np.nan), np.full((num_groups, num_groups), np.nan)
         return AioliState(
             round=0,
             stage=START,
@@ -165,7 +150,7 @@ class Aioli:
             proportions=uniform(num_groups),
             predicted_drop=unknown,
             measured_drop=unknown,
-            note=0,
+            note=MOVED,
         )
 
     def phase(self, state: AioliState) -> Phase:
@@ -185,25 +170,22 @@ class Aioli:
         losses = np.array(observation, dtype=np.float64)
         if state.stage == START:
             return state._replace(stage=LEARN_PARAMS, losses=losses)
-        if state.stage == LEARN_PARAMS:
-            return self._end_segment(state, losses)
-        return self._end_round(state, losses)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sorted out below
+            end = self._end_segment if state.stage == LEARN_PARAMS else self._end_round
+            return end(state, losses)
 
     def report(self, state: AioliState) -> dict[str, np.ndarray | str]:
         if state.stage == TRAIN:
-            learned: dict[str, np.ndarray | str] = {
-                "raw_A": state.raw_A,
-                "solved_A": state.solved_A,
-                "normalized_A": state.normalized_A,
-            }
-            if self.ema is not None:
-                learned["ema_A"] = state.ema_A
-            if state.note:
-                learned["note"] = NOTES[state.note]
+            names = ["raw_A", "solved_A", "normalized_A"] + (["ema_A"] if self.ema is not None else [])
+            learned: dict[str, np.ndarray | str] = {name: getattr(state, name) for name in names}
+            if state.note == CONSTANT:
+                learned["note"] = "the proportions stay as they are: A is constant over the groups"
+            if state.note == NOT_FINITE:
+                learned["note"] = skipped_note(unusable(state.solved_A))
             return learned
-        if state.stage == LEARN_PARAMS and state.segment == 0 and state.round > 0:
-            return {"predicted_drop": state.predicted_drop, "measured_drop": state.measured_drop}
-        return {}
+        if state.round == 0 or state.segment > 0:
+            return {}
+        return {"predicted_drop": state.predicted_drop, "measured_drop": state.measured_drop}
 
     def learn_params_steps(self, num_groups: int) -> int:
         """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * G."""
@@ -241,23 +223,17 @@ class Aioli:
         """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""
         A = normalized(state.solved_A) if self.normalize else state.solved_A
         if A is None or not np.isfinite(A).all():
-            note = 1 if A is None else 2
-            return state._replace(normalized_A=np.full_like(state.solved_A, np.nan), note=note)
-        ema_A = state.ema_A
-        if self.ema is not None:
-            ema_A = A if np.isnan(ema_A).any() else (1.0 - self.ema) * A + self.ema * ema_A
-        column_sums = (A if self.ema is None else ema_A).sum(axis=0)
-        start = state.log_weights if self.update_rule == "cumulative" else np.zeros_like(column_sums)
-        log_weights = start + self.eta * column_sums
+            unknown_A = np.full_like(state.solved_A, np.nan)
+            return state._replace(normalized_A=unknown_A, note=CONSTANT if A is None else NOT_FINITE)
+        past = 0.0 if self.ema is None or np.isnan(state.ema_A).any() else self.ema
+        ema_A = (1.0 - past) * A + past * state.ema_A if past else A
+        start = state.log_weights if self.update_rule == "cumulative" else 0.0
+        log_weights = start + self.eta * ema_A.sum(axis=0)
         log_weights = log_weights - log_weights.max()
-        return state._replace(
-            normalized_A=A,
-            ema_A=ema_A,
-            log_weights=log_weights,
-            proportions=softmax(log_weights),
-            note=0,
-        )
-
+        if not np.isfinite(log_weights).all():
+            return state._replace(normalized_A=A, note=NOT_FINITE)
+        state = state._replace(normalized_A=A, ema_A=ema_A, note=MOVED)
+        return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
 
     def _end_round(self, state: AioliState, losses: np.ndarray) -> AioliState:
         segments = self.train_steps(len(losses)) / self.steps_per_mixture

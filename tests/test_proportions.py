@@ -1,0 +1,84 @@
+"""Simplex arithmetic, every number worked by hand."""
+
+import numpy as np
+import pytest
+
+from titan_aioli.proportions import by_size, centred_on, exponentiated_gradient, normalize, softmax, uniform
+
+
+def test_uniform_gives_every_group_the_same_share():
+    np.testing.assert_array_equal(uniform(4), [0.25, 0.25, 0.25, 0.25])
+    with pytest.raises(ValueError, match="num_groups = 0"):
+        uniform(0)
+
+
+def test_normalize_divides_by_the_sum():
+    np.testing.assert_allclose(normalize([1, 3]), [0.25, 0.75], rtol=1e-15)
+    np.testing.assert_allclose(normalize([0, 2, 0]), [0, 1, 0], rtol=1e-15)
+
+
+def test_normalize_survives_weights_whose_sum_overflows_or_vanishes():
+    np.testing.assert_allclose(normalize([1e308, 1e308]), [0.5, 0.5], rtol=1e-15)
+    np.testing.assert_allclose(normalize([5e-324, 5e-324]), [0.5, 0.5], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([0.5, -0.1], r"prior\[1\] is -0.1"),
+        ([np.nan, 1], r"prior\[0\] is nan"),
+        ([1, np.inf], r"prior\[1\] is inf"),
+        ([0, 0], "at least one weight must be positive"),
+        ([], "at least one number"),
+        ([[1, 2]], "shape"),
+    ],
+)
+def test_normalize_refuses_by_name(weights, message):
+    with pytest.raises(ValueError, match=message):
+        normalize(weights, "prior")
+
+
+def test_normalize_leaves_its_input_alone():
+    weights = np.array([1.0, 3.0])
+    normalize(weights)
+    np.testing.assert_array_equal(weights, [1.0, 3.0])
+
+
+def test_softmax_of_logarithms_gives_the_weights_back():
+    np.testing.assert_allclose(softmax(np.log([1.0, 3.0])), [0.25, 0.75], rtol=1e-15)
+
+
+def test_softmax_of_huge_numbers_is_finite():
+    np.testing.assert_array_equal(softmax(np.array([1e308, -1e308])), [1.0, 0.0])
+
+
+def test_exponentiated_gradient_multiplies_and_renormalises():
+    # 0.5 * exp(log 3), 0.5 * exp(0) -> 3 : 1
+    moved = exponentiated_gradient(np.array([0.5, 0.5]), np.array([np.log(3) / 2, 0.0]), eta=2.0)
+    np.testing.assert_allclose(moved, [0.75, 0.25], rtol=1e-15)
+
+
+def test_exponentiated_gradient_keeps_a_group_at_zero():
+    moved = exponentiated_gradient(np.array([0.0, 0.5, 0.5]), np.array([9.0, 0.0, 0.0]), eta=1.0)
+    np.testing.assert_array_equal(moved, [0.0, 0.5, 0.5])
+
+
+def test_exponentiated_gradient_refuses_a_bad_step_size_and_nan():
+    with pytest.raises(ValueError, match="eta is 0"):
+        exponentiated_gradient(uniform(2), np.zeros(2), eta=0)
+    with pytest.raises(ValueError, match="must be finite"):
+        exponentiated_gradient(uniform(2), np.array([np.nan, 0]), eta=1)
+
+
+def test_centred_on_shares_the_rest_equally():
+    np.testing.assert_allclose(centred_on(1, 3, 0.5), [0.25, 0.5, 0.25], rtol=1e-15)
+    np.testing.assert_array_equal(centred_on(0, 3, 1.0), [1, 0, 0])
+    np.testing.assert_array_equal(centred_on(0, 1, 0.75), [1])
+
+
+def test_by_size_flattens_with_temperature():
+    np.testing.assert_allclose(by_size([1, 3]), [0.25, 0.75], rtol=1e-15)
+    np.testing.assert_allclose(by_size([1, 9], temperature=2), [0.25, 0.75], rtol=1e-15)  # square roots 1 : 3
+    np.testing.assert_array_equal(by_size([0, 5], temperature=2), [0, 1])
+    with pytest.raises(ValueError, match="temperature is 0"):
+        by_size([1, 2], temperature=0)
