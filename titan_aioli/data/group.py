@@ -1,0 +1,58 @@
+"""One data group as numbered sequences: its token stores, cut into pieces of equal length.
+
+Sequence k of a store is tokens [k * S, k * S + S] inclusive, S + 1 of them: S inputs and their S labels.
+Neighbours share one token, so every token but the first of a store is a label exactly once an epoch.
+Sequences never cross from one store into the next. Reading one is a copy of S + 1 tokens out of a memory
+map, by random access.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from titan_aioli.data.tokens import TokenStore
+
+
+@dataclass(frozen=True)
+class Group:
+    """A named group over one or more token stores."""
+
+    name: str
+    stores: Sequence[TokenStore]
+    seq_len: int
+    """S, inputs of one sequence."""
+
+    def __post_init__(self):
+        ends = np.cumsum([self._store_sequences(store) for store in self.stores], dtype=np.int64)
+        object.__setattr__(self, "_ends", ends)
+        if self.num_sequences == 0:
+            counts = ", ".join(f"{store.path}: {store.num_tokens}" for store in self.stores) or "no store"
+            raise ValueError(
+                f"group {self.name!r} has no sequence of seq_len {self.seq_len} + 1 tokens ({counts} tokens): "
+                "give it more text or set a smaller training.seq_len"
+            )
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences in one epoch."""
+        return int(self._ends[-1]) if len(self._ends) else 0  # pyright: ignore
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(store.num_tokens for store in self.stores)
+
+    def locate(self, sequence: int) -> tuple[TokenStore, int]:
+        """The store that holds a sequence, and the sequence's number in that store."""
+        ends: np.ndarray = self._ends  # pyright: ignore
+        index = int(np.searchsorted(ends, sequence, side="right"))
+        return self.stores[index], int(sequence) - (int(ends[index - 1]) if index else 0)
+
+    def read(self, sequence: int, out: np.ndarray) -> None:
+        """Copy the S + 1 tokens of a sequence into `out` [S + 1]."""
+        store, number = self.locate(sequence) if len(self.stores) > 1 else (self.stores[0], int(sequence))
+        start = number * self.seq_len
+        out[:] = store.tokens[start : start + self.seq_len + 1]
+
+    def _store_sequences(self, store: TokenStore) -> int:
+        return max(0, (store.num_tokens - 1) // self.seq_len)

@@ -1,0 +1,152 @@
+"""The ledger: which proportions hold from which row on. The one record that makes a run repeatable.
+
+A row is one training sequence, numbered over the whole run; step s trains rows [s * B, (s + 1) * B). The
+controller appends an entry at step boundaries and nothing else changes the mixture, so (ledger, seed, step)
+decide every row (see schedule.py). It grows by one entry a phase: a few hundred bytes.
+
+`LedgerFile` writes the same decisions to `ledger.jsonl`, one object a line, with what was observed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class LedgerEntry(NamedTuple):
+    """From `first_row` on, rows are drawn with `proportions`."""
+
+    step: int
+    """Optimizer steps finished when the entry was made."""
+    first_row: int
+    proportions: np.ndarray
+    """[G], on the simplex."""
+    phase: str
+    round: int
+
+
+class Ledger:
+    """An append-only list of entries, ordered by step."""
+
+    def __init__(self, entries: list[LedgerEntry] | None = None):
+        self._entries: list[LedgerEntry] = []
+        for entry in entries or []:
+            self.append(entry)
+
+    def append(self, entry: LedgerEntry) -> None:
+        if self._entries:
+            last = self._entries[-1]
+            assert entry.step >= last.step and entry.first_row >= last.first_row, (last, entry)
+            assert len(entry.proportions) == len(last.proportions)
+        self._entries.append(entry._replace(proportions=np.array(entry.proportions, dtype=np.float64)))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[LedgerEntry]:
+        return iter(self._entries)
+
+    def __getitem__(self, index: int) -> LedgerEntry:
+        return self._entries[index]
+
+    def at_step(self, step: int) -> LedgerEntry:
+        """The entry that decides the rows of a step: the last one made at or before it."""
+        for entry in reversed(self._entries):
+            if entry.step <= step:
+                return entry
+        raise ValueError(f"the ledger has no entry for step {step}; it starts at {self._first_step()}")
+
+    def digest(self) -> str:
+        """Hash of every entry, to compare ledgers over ranks."""
+        hasher = hashlib.sha256()
+        for entry in self._entries:
+            hasher.update(f"{entry.step} {entry.first_row} {entry.phase} {entry.round}\n".encode())
+            hasher.update(entry.proportions.tobytes())
+        return hasher.hexdigest()
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The ledger as arrays of plain dtypes, for a checkpoint."""
+        num_groups = len(self._entries[0].proportions) if self._entries else 0
+        return {
+            "step": np.array([entry.step for entry in self], dtype=np.int64),
+            "first_row": np.array([entry.first_row for entry in self], dtype=np.int64),
+            "proportions": np.array([entry.proportions for entry in self]).reshape(len(self), num_groups),
+            "phase": np.array([entry.phase for entry in self], dtype=np.str_),
+            "round": np.array([entry.round for entry in self], dtype=np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Ledger":
+        columns = zip(*(arrays[name] for name in LedgerEntry._fields), strict=True)
+        return cls([LedgerEntry(int(s), int(f), p, str(name), int(r)) for s, f, p, name, r in columns])
+
+    def _first_step(self) -> str:
+        return f"step {self._entries[0].step}" if self._entries else "no step (it is empty)"
+
+
+class LedgerFile:
+    """`ledger.jsonl` in a run's dump folder: what was decided at each step, and from what.
+
+    Every rank counts the same bytes; one rank writes them. A resumed run cuts the file back to the bytes
+    that its checkpoint knows, so the file equals that of a run never stopped.
+    """
+
+    def __init__(self, path: Path, is_writer: bool):
+        self.path = path
+        self.is_writer = is_writer
+        self.num_bytes = 0
+
+    def append(self, record: dict[str, Any]) -> None:
+        line = (json.dumps(record, default=_to_plain) + "\n").encode()
+        if self.is_writer:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab" if self.num_bytes else "wb") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        self.num_bytes += len(line)
+
+    def rewind(self, num_bytes: int, ledger: Ledger) -> bool:
+        """Cut the file back to what a checkpoint knows.
+
+        Returns: False where the file is missing or too short; it is then written anew from the ledger,
+            without observations.
+        """
+        intact = True
+        if self.is_writer:
+            intact = self.path.is_file() and self.path.stat().st_size >= num_bytes
+            if intact:
+                os.truncate(self.path, num_bytes)
+            else:
+                self.num_bytes = 0
+                for entry in ledger:
+                    self.append({**entry._asdict(), "observation": None})
+        self.num_bytes = num_bytes
+        return intact
+
+
+def read_ledger_file(path: Path) -> list[dict[str, Any]]:
+    """The records of a `ledger.jsonl`, oldest first.
+
+    Raises: FileNotFoundError, or ValueError naming the line that does not parse.
+    """
+    records = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = json.loads(line)
+                LedgerEntry(*(record[name] for name in LedgerEntry._fields))
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: not a ledger record ({error!r})") from None
+            records.append(record)
+    return records
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a ledger record cannot hold {type(value).__name__}")
