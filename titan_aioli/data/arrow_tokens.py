@@ -1,0 +1,114 @@
+"""A tokenized Hugging Face dataset on disk, as one long run of tokens.
+
+The dataset's Arrow files are memory-mapped and stay so: every record batch contributes a view of its own
+values, and the views are joined only for the stretch that is asked for. Costs one array view and 8 bytes
+per record batch (1,000 rows by default), and 8 bytes a row for the document offsets.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+
+
+class ChunkedTokens:
+    """Integer arrays seen as one; `tokens[a:b]` copies only where it crosses from one into the next."""
+
+    def __init__(self, chunks: list[np.ndarray]):
+        """
+        Args:
+            chunks: at least one, of one integer dtype, each 1-D.
+        """
+        self._chunks = [chunk for chunk in chunks if chunk.size] or chunks[:1]
+        self._starts = np.concatenate([[0], np.cumsum([chunk.size for chunk in self._chunks])])
+        self.dtype = self._chunks[0].dtype
+        self.ndim = 1
+
+    @property
+    def size(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.size,)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        start, stop, step = span.indices(self.size)
+        assert step == 1, "only whole stretches are read"
+        if stop <= start:
+            return np.empty(0, self.dtype)
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        last = int(np.searchsorted(self._starts, stop, side="left")) - 1
+        parts = [
+            self._chunks[at][max(0, start - self._starts[at]) : stop - self._starts[at]]
+            for at in range(first, last + 1)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def is_dataset_folder(folder: str) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` made this folder."""
+    return any(os.path.isfile(os.path.join(folder, name)) for name in ("state.json", "dataset_dict.json"))
+
+
+def open_dataset_folder(folder: str, column: str) -> tuple[np.ndarray | ChunkedTokens, np.ndarray]:
+    """(tokens [N], document offsets [rows + 1]) of a column of token ids.
+
+    Raises: ValueError: a folder of several splits, or a column that is missing or holds no lists of integers.
+    """
+    dataset = load_dataset_folder(folder)
+    if column not in dataset.column_names:
+        raise ValueError(
+            f"{folder}: no column {column!r}; it has {', '.join(dataset.column_names)}: give {folder}:COLUMN"
+        )
+    chunks, offsets = [], [np.zeros(1, dtype=np.int64)]
+    for chunk in dataset.data.column(column).chunks:
+        values, ends = _flat(chunk, f"{folder}:{column}")
+        chunks.append(values)
+        offsets.append(ends + offsets[-1][-1])
+    if not chunks:
+        raise ValueError(f"{folder}: the dataset has no rows")
+    tokens = ChunkedTokens(chunks)
+    return (tokens[:] if len(chunks) == 1 else tokens), np.concatenate(offsets)
+
+
+def load_dataset_folder(folder: str) -> Any:
+    """A `datasets.Dataset` saved to disk, memory-mapped.
+
+    Raises: ValueError: a folder of several splits, or one that `datasets` cannot read.
+    """
+    import datasets
+
+    try:
+        dataset = datasets.load_from_disk(folder)
+    except Exception as error:  # `datasets` and Arrow raise many kinds for a damaged folder
+        raise ValueError(f"{folder}: not a whole Hugging Face dataset ({error}): save it again") from error
+    if isinstance(dataset, datasets.DatasetDict):
+        splits = ", ".join(os.path.join(folder, str(split)) for split in dataset)
+        raise ValueError(f"{folder} holds several splits: give one of {splits}")
+    # a selection or a shuffle is kept as a list of row numbers beside the data
+    return dataset if dataset._indices is None else dataset.flatten_indices()
+
+
+def _flat(chunk: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(values [n], end of every row [rows]) of one Arrow chunk, the values a view of the mapped file."""
+    import pyarrow as pa
+
+    kind = chunk.type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not pa.types.is_integer(kind.value_type):
+        raise ValueError(f"{name}: a column of {kind}, expected lists of integer token ids")
+    values = chunk.flatten()
+    if chunk.null_count or values.null_count:
+        raise ValueError(
+            f"{name}: {chunk.null_count + values.null_count} values are null: drop those rows first"
+        )
+    if pa.types.is_fixed_size_list(kind):
+        ends = np.arange(1, len(chunk) + 1, dtype=np.int64) * kind.list_size
+    else:
+        bounds = chunk.offsets.to_numpy().astype(np.int64)
+        ends = bounds[1:] - bounds[0]
+    return values.to_numpy(zero_copy_only=True), ends

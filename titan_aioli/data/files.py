@@ -1,0 +1,58 @@
+"""Small file habits that everything in `titan_aioli.data` shares.
+
+A file appears under its name only when it is whole: it is written beside it, flushed to disk and renamed.
+"""
+
+import gzip
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO
+
+EDGE_BYTES = 65536
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends, and never if the block fails.
+
+    Args:
+        path: the file to make or replace. Until then the bytes are in PATH.PID.tmp.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def open_compressed(path: str | Path) -> BinaryIO:
+    """The decompressed bytes of a file: .gz and .zst by suffix, any other file as it is."""
+    if str(path).endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if str(path).endswith(".zst"):
+        import zstandard
+
+        # a .zst made by appending holds several frames; without this only the first is read
+        return zstandard.ZstdDecompressor().stream_reader(  # type: ignore[return-value]
+            open(path, "rb"), read_across_frames=True, closefd=True
+        )
+    return open(path, "rb")
+
+
+def edges_digest(path: str | Path) -> str:
+    """Hex digest of a file's size and its first and last 64 KiB: cheap for files of any size."""
+    size = os.path.getsize(path)
+    digest = blake2b(str(size).encode(), digest_size=16)
+    with open(path, "rb") as file:
+        digest.update(file.read(EDGE_BYTES))
+        if size > EDGE_BYTES:
+            file.seek(max(EDGE_BYTES, size - EDGE_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
