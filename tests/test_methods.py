@@ -10,7 +10,10 @@ from titan_aioli.methods import METHODS, OBSERVES, UNTIL_END, build_method
 
 NAMES = list(METHODS)
 # Short rounds, so that a few dozen phases hold several updates.
-SHORT = {"aioli": {"num_sweeps": 1, "steps_per_mixture": 1}}
+SHORT = {
+    "aioli": {"num_sweeps": 1, "steps_per_mixture": 1},
+    "skill_it": {"steps_per_round": 2, "steps_per_evaluation": 1},
+}
 
 
 def short(name, num_groups):
@@ -19,7 +22,7 @@ def short(name, num_groups):
 
 def shape_observed(method, num_groups):
     """Shape of one observation, as protocol.py states it."""
-    return {"nothing": (), "gradients": (num_groups + 1, num_groups)}.get(method.observes, (num_groups,))
+    return {"nothing": (), "gradients": (num_groups, 3)}.get(method.observes, (num_groups,))
 
 
 def observation(method, num_groups, rng):
@@ -138,7 +141,7 @@ def test_what_is_not_finite_never_reaches_the_proportions(name, bad):
     for number in range(60):
         seen = observation(method, 3, rng)
         if 20 <= number < 40:
-            seen[..., 1] = bad
+            seen[1] = bad
         state = method.update(state, seen)
         assert_on_the_simplex(method.phase(state).proportions, 3)
         notes.append(method.report(state).get("note", ""))

@@ -8,7 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from titan_aioli.methods.aioli import Aioli
+from titan_aioli.methods.doge import DoGE
+from titan_aioli.methods.doremi import DoReMi
 from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phase
+from titan_aioli.methods.skill_it import SkillIt
 from titan_aioli.methods.static import Static
 from titan_aioli.methods.stratified import Stratified
 
@@ -18,6 +21,9 @@ METHODS: dict[str, type] = {
     "stratified": Stratified,
     "static": Static,
     "aioli": Aioli,
+    "skill_it": SkillIt,
+    "doremi": DoReMi,
+    "doge": DoGE,
 }
 
 

@@ -33,8 +33,8 @@ class MixingMethod(Protocol):
     """A frozen dataclass of hyperparameters with these functions on its state.
 
     The state is a NamedTuple of ints, floats and numpy arrays whose shapes depend on the number of
-    groups alone; it has a field `round: int` (one learn_params and the training after it), which goes
-    into the ledger.
+    groups and the hyperparameters alone. It has a field `round: int` (one learn_params and the training after
+    it), which goes into the ledger, and a field `proportions` [G]: what phases named `train` train on.
     """
 
     observes: ClassVar[str]
@@ -42,8 +42,13 @@ class MixingMethod(Protocol):
 
     - `validation`: held-out loss of every group [G], mean nats per token;
     - `train`: mean training loss of every group over the phase [G], nan where a group had no token;
-    - `excess`: DoReMi's clipped excess of the training loss over a reference model [G];
-    - `gradients`: DoGE's inner products of group gradients [G, G];
+    - `excess`: DoReMi: mean over the phase of training loss minus that of a reference model [G], nats per
+      token, nan where a group had no token. Clip each token's excess at 0 before the mean (the paper), or do
+      not (the method clips the mean at 0 in any case);
+    - `gradients`: DoGE: one row for each group [G, 3], measured once, at the end of the phase, on unclipped
+      gradients: the inner product of the gradient of the group's mean training loss with that of the held-out
+      loss (mean over groups); the norm of the first; the norm of the second (the same in every row). The
+      first two are nan where the group had no token;
     - `nothing`: None.
     """
 

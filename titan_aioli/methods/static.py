@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from titan_aioli.methods.stratified import FixedState, Stratified
-from titan_aioli.proportions import by_size, normalize, uniform
+from titan_aioli.proportions import by_size, uniform
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Static(Stratified):
 
     def init(self, num_groups: int) -> FixedState:
         if self.proportions is not None:
-            proportions = normalize(self.proportions, "static.proportions")
+            proportions = by_size(self.proportions, self.temperature, "static.proportions")
         elif self.sizes is not None:
-            proportions = by_size(self.sizes, self.temperature)
+            proportions = by_size(self.sizes, self.temperature, "static.sizes")
         else:
             proportions = uniform(num_groups)
         return FixedState(round=0, proportions=proportions)

@@ -1,0 +1,86 @@
+"""Skill-It, DoReMi and DoGE: each claim on numbers worked by hand (the released numbers: test_golden.py)."""
+
+import numpy as np
+import pytest
+
+from titan_aioli.methods import build_method
+from titan_aioli.methods.skill_it import skill_graph
+from titan_aioli.proportions import softmax
+
+
+def test_skill_graph_has_the_trained_group_in_its_rows():
+    # training on group 0 alone halves its own loss and takes a quarter off group 1's
+    graph = skill_graph(np.array([4.0, 8.0]), np.array([[2.0, 6.0], [4.0, 4.0]]))
+    np.testing.assert_allclose(graph, [[0.5, 0.25], [0.0, 0.5]])
+
+
+def test_skill_it_evaluates_at_its_cadence_and_updates_once_a_round():
+    method = build_method("skill_it", 2, steps_per_round=6, steps_per_evaluation=2, window=2, eta=1.0)
+    state, steps = method.init(2), []
+    for losses in ([1.0, 0.0], [0.0, 0.0], [2.0, 0.0]):
+        assert state.round == 0
+        steps.append(method.phase(state).num_steps)
+        state = method.update(state, np.array(losses))
+    assert steps == [2, 2, 2] and state.round == 1
+    # identity graph, the last two evaluations: weights exp(0 + 2) and exp(0)
+    np.testing.assert_allclose(state.proportions, [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))])
+
+
+def test_skill_it_at_the_start_of_an_interval_sees_losses_one_interval_old():
+    method = build_method("skill_it", 2, steps_per_round=4, steps_per_evaluation=2, evaluate="start", eta=1.0)
+    state = method.init(2)
+    assert method.phase(state).name == "measure" and method.phase(state).num_steps == 0
+    for losses in ([1.0, 0.0], [1.0, 0.0], [100.0, 0.0]):
+        state = method.update(state, np.array(losses))
+    np.testing.assert_allclose(state.proportions[0], 1 / (1 + np.exp(-2)))  # not yet the 100
+
+
+def test_skill_it_halves_ones_off_the_diagonal_on_request():
+    graph = [[1.0, 1.0], [0.25, 1.0]]
+    first = [
+        build_method("skill_it", 2, graph=graph, halve_ones=halve).init(2).proportions
+        for halve in (False, True)
+    ]
+    np.testing.assert_allclose(first[0], softmax(0.2 * np.array([2.0, 1.25])))
+    np.testing.assert_allclose(first[1], softmax(0.2 * np.array([1.5, 1.25])))
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "message"),
+    [
+        ({"graph": [[1, 2]]}, r"skill_it.graph has shape \[1, 2\]: it must be 2 lists"),
+        ({"graph": [[1, 2], [3, float("nan")]]}, "finite"),
+        ({"steps_per_evaluation": 3, "steps_per_round": 4}, "steps_per_evaluation is 3: it must divide"),
+        ({"evaluate": "never"}, "choose end or start"),
+    ],
+)
+def test_skill_it_refuses_by_name(hyperparameters, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("skill_it", 2, **hyperparameters)
+
+
+def test_doremi_keeps_the_score_of_an_absent_group_and_clips_at_zero():
+    method = build_method("doremi", 3, smoothing=0.0)
+    state = method.update(method.init(3), np.array([0.5, -2.0, np.nan]))
+    np.testing.assert_allclose(state.scores, [0.5, 0.0, 1e-6])
+    state = method.update(state, np.array([np.nan, np.nan, 0.25]))
+    np.testing.assert_allclose(state.scores, [0.5, 0.0, 0.25])
+    np.testing.assert_allclose(state.proportions, softmax(np.array([1.0, 0.0, 0.25 + 1e-6])))
+
+
+def test_doremi_averages_its_weights():
+    method = build_method("doremi", 2, mu=0.5)
+    states = [method.init(2)]
+    for _ in range(3):
+        states.append(method.update(states[-1], np.array([1.0, 0.0])))
+    np.testing.assert_allclose(
+        states[-1].average, np.mean([state.proportions for state in states[1:]], axis=0)
+    )
+
+
+def test_doge_prefers_the_aligned_group_and_ignores_opposed_ones():
+    # norms 0.5 and 0.5, held-out norm 1: scores 0.25 / 0.5 and -0.25 / 0.5, the latter clipped to 0
+    method = build_method("doge", 2, mu=1.0, learning_rate=1.0)
+    state = method.update(method.init(2), np.array([[0.25, 0.5, 1.0], [-0.25, 0.5, 1.0]]))
+    np.testing.assert_allclose(state.scores, [0.5, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(state.proportions, softmax(np.array([0.5, 0.0])), rtol=1e-5)

@@ -1,0 +1,147 @@
+"""Skill-It: a fixed graph of which group helps which, applied to the current losses.
+
+The graph is learned before the run by training on each group alone (`skill_graph`); during the run it costs
+one evaluation every `steps_per_evaluation`, and nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from titan_aioli.methods import checks
+from titan_aioli.methods.protocol import Phase
+from titan_aioli.methods.skipping import skipped_note, unusable
+from titan_aioli.proportions import softmax
+
+Graph = Sequence[Sequence[float]]
+"""graph[trained][evaluated]: relative loss drop of the evaluated group after training on the trained one
+alone. Rows are trained groups, so it is the transpose of a mixing matrix A."""
+
+
+def skill_graph(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The graph from runs on single groups: G_ij = (L_j(start) - L_j(end of run i)) / L_j(start).
+
+    Args:
+        start: [G], held-out losses before training, nats per token, positive.
+        end: [G, G], end[i] after training on group i alone.
+    Returns: [G, G], row = trained group.
+    """
+    start = np.asarray(start, dtype=np.float64)
+    return (start - np.asarray(end, dtype=np.float64)) / start
+
+
+class SkillItState(NamedTuple):
+    """All that Skill-It knows between two phases."""
+
+    round: int
+    """Updates of the proportions so far."""
+    num_evaluations: int
+    window_losses: np.ndarray
+    """[window, G], the last evaluations, newest last, nats per token; 0 where there was none yet."""
+    proportions: np.ndarray
+    """[G], what is trained on."""
+    skipped: np.ndarray
+    """[G] bool, groups whose last observation could not be used."""
+
+
+@dataclass(frozen=True)
+class SkillIt:
+    """p_i in proportion to exp(eta * sum_j G_ij * (L_j summed over the window)), from ones at every update.
+
+    Source: Chen et al. 2023, arXiv:2307.14430, Algorithm 1, as run by Chen et al. 2024, arXiv:2411.05735.
+    The window sums evaluations (it does not average them), as in both. The released code of the second reads
+    the losses in alphabetical order of the groups and the graph in the order given; here both are in the
+    order given. What else it does otherwise is offered as `evaluate` and `halve_ones`.
+    """
+
+    observes: ClassVar[str] = "validation"
+
+    graph: Graph | None = None
+    """[G][G], see Graph: row = group trained on, column = group evaluated. None: identity."""
+    eta: float = 0.2
+    """Step size."""
+    window: int = 3
+    """Evaluations that are summed."""
+    steps_per_round: int = 500
+    """Optimizer steps between two updates of the proportions."""
+    steps_per_evaluation: int | None = None
+    """Optimizer steps between two evaluations; it divides steps_per_round. None: one evaluation a round."""
+    evaluate: str = "end"
+    """`end`: at the end of each steps_per_evaluation, so an update sees the newest losses. `start`: at their
+    start (the released code), so that an update sees losses that are steps_per_evaluation old."""
+    halve_ones: bool = False
+    """Use 0.5 for entries of exactly 1 off the diagonal, as the released code does."""
+
+    def check(self, num_groups: int) -> None:
+        checks.number("skill_it.eta", self.eta, above=0, what="the step size")
+        checks.count("skill_it.window", self.window, why="an empty window says nothing about the losses")
+        checks.count("skill_it.steps_per_round", self.steps_per_round)
+        checks.choice("skill_it.evaluate", self.evaluate, ("end", "start"))
+        if self.steps_per_evaluation is not None:
+            checks.count("skill_it.steps_per_evaluation", self.steps_per_evaluation)
+        if self.steps_per_round % self._steps():
+            raise ValueError(
+                f"skill_it.steps_per_evaluation is {self._steps()}: it must divide steps_per_round = "
+                f"{self.steps_per_round}, because the proportions change only where there are new losses"
+            )
+        graph = self._graph(num_groups)
+        if graph.shape != (num_groups, num_groups) or not np.isfinite(graph).all():
+            raise ValueError(
+                f"skill_it.graph has shape {list(graph.shape)}: it must be {num_groups} lists (one for each "
+                f"trained group) of {num_groups} finite numbers (one for each evaluated group)"
+            )
+
+    def init(self, num_groups: int) -> SkillItState:
+        return SkillItState(
+            round=0,
+            num_evaluations=0,
+            window_losses=np.zeros((self.window, num_groups)),
+            proportions=softmax(self.eta * self._graph(num_groups).sum(axis=1)),
+            skipped=np.zeros(num_groups, dtype=bool),
+        )
+
+    def phase(self, state: SkillItState) -> Phase:
+        if self.evaluate == "start" and state.num_evaluations == 0:
+            return Phase(state.proportions.copy(), 0, "measure")
+        return Phase(state.proportions.copy(), self._steps(), "train")
+
+    def update(self, state: SkillItState, observation: np.ndarray | None) -> SkillItState:
+        assert observation is not None, "skill_it observes held-out losses"
+        num_evaluations = state.num_evaluations + 1
+        bad = unusable(observation)
+        window_losses = state.window_losses
+        if not bad.any():
+            window_losses = np.vstack([state.window_losses[1:], observation])
+        following = state._replace(num_evaluations=num_evaluations, window_losses=window_losses, skipped=bad)
+        trained = num_evaluations - (self.evaluate == "start")
+        if trained == 0 or trained * self._steps() % self.steps_per_round:
+            return following
+        following = following._replace(round=state.round + 1)
+        if bad.any():
+            return following
+        return self._update_proportions(
+            following, (state if self.evaluate == "start" else following).window_losses
+        )
+
+    def report(self, state: SkillItState) -> dict[str, np.ndarray | str]:
+        return {"note": skipped_note(state.skipped)} if state.skipped.any() else {}
+
+    def _update_proportions(self, state: SkillItState, window_losses: np.ndarray) -> SkillItState:
+        with np.errstate(over="ignore", invalid="ignore"):
+            log_weights = self.eta * self._graph(len(state.proportions)) @ window_losses.sum(axis=0)
+        if unusable(log_weights).any():
+            return state._replace(skipped=unusable(log_weights))
+        return state._replace(proportions=softmax(log_weights))
+
+    def _graph(self, num_groups: int) -> np.ndarray:
+        if self.graph is None:
+            return np.eye(num_groups)
+        graph = np.array(self.graph, dtype=np.float64)
+        if self.halve_ones:
+            graph[(graph == 1.0) & ~np.eye(len(graph), dtype=bool)] = 0.5
+        return graph
+
+    def _steps(self) -> int:
+        return self.steps_per_round if self.steps_per_evaluation is None else self.steps_per_evaluation
