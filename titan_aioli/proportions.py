@@ -86,16 +86,19 @@ def centred_on(group: int, num_groups: int, one_hot_factor: float) -> Array:
     return mixture
 
 
-def by_size(sizes: ArrayLike, temperature: float = 1.0) -> Array:
+def by_size(sizes: ArrayLike, temperature: float = 1.0, name: str = "sizes") -> Array:
     """Proportions from the sizes of the groups: size ** (1 / temperature), normalised.
 
     Args:
         sizes: [G], tokens of each group (any unit).
         temperature: 1 = proportional to size; above 1 flatter, towards uniform; below 1 sharper.
+        name: what to call the sizes in an error.
     Returns: [G], on the simplex.
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}: it must be a positive number")
-    shares = normalize(sizes, "sizes")
+    shares = normalize(sizes, name)
+    if temperature == 1.0:
+        return shares
     with np.errstate(divide="ignore"):
         return softmax(np.log(shares) / temperature)

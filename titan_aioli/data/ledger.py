@@ -44,6 +44,10 @@ class Ledger:
             assert len(entry.proportions) == len(last.proportions)
         self._entries.append(entry._replace(proportions=np.array(entry.proportions, dtype=np.float64)))
 
+    def replace(self, other: "Ledger") -> None:
+        """Take over another ledger's entries (a resume)."""
+        self._entries = list(other)
+
     def __len__(self) -> int:
         return len(self._entries)
 

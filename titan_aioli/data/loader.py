@@ -66,6 +66,7 @@ class MixtureLoader:
             [group.name for group in groups], [group.num_sequences for group in groups], batch_size, seed
         )
         self.seq_len = groups[0].seq_len
+        self.rank, self.num_ranks = rank, num_ranks
         self.num_micro_batches = batch_size // (num_ranks * local_batch_size)
         self._local_rows = np.arange(batch_size).reshape(-1, num_ranks, local_batch_size)[:, rank]
         self._read_ahead = read_ahead

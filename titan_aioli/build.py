@@ -1,0 +1,162 @@
+"""From the `[mixing]` config to the objects that run: groups, method, loader, controller.
+
+Everything is checked here, on every rank and before any of them waits for another, so that a mistake ends
+all ranks within seconds. Below the builders only plain arguments are passed on.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.config import Mixing, check_types
+from titan_aioli.controller import MixtureController
+from titan_aioli.data.group import Group
+from titan_aioli.data.ledger import Ledger, LedgerFile, read_ledger_file
+from titan_aioli.data.tokens import TokenStore, open_store
+from titan_aioli.errors import UserError
+from titan_aioli.methods import METHODS, MixingMethod, build_method
+
+SPLITS = ("train", "validation", "test")
+NUM_PROBED_TOKENS = 1_000_000
+
+
+class Mixture(NamedTuple):
+    """What a config asks for, opened and checked."""
+
+    method: MixingMethod
+    train: list[Group]
+    validation: list[Group]
+    test: list[Group]
+    """Empty where evaluation.test is off."""
+
+    @property
+    def group_names(self) -> list[str]:
+        return [group.name for group in self.train]
+
+    def fingerprint(self) -> str:
+        """Hash of the training stores and of how they are cut into sequences."""
+        digest = blake2b(digest_size=16)
+        for group in self.train:
+            digest.update(f"{group.name} {group.seq_len}".encode())
+            for store in group.stores:
+                digest.update(store.fingerprint().encode())
+        return digest.hexdigest()
+
+
+def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixture:
+    """Open every store and build the method.
+
+    Args:
+        mixing: the config section.
+        seq_len: S, inputs of a sequence.
+        vocab_size: of the model; token ids must be below it. None: not checked.
+    Raises: UserError: what is wrong, where, and what to do.
+    """
+    try:
+        check_types(mixing, "mixing")
+        if mixing.method not in METHODS:
+            raise UserError(f"mixing.method is {mixing.method!r}: choose one of {', '.join(METHODS)}")
+        if not mixing.groups:
+            raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
+        if mixing.evaluation.sequences < 1:
+            raise UserError(f"mixing.evaluation.sequences is {mixing.evaluation.sequences}: at least 1")
+        train = _open_groups(mixing, "train", seq_len, vocab_size)
+        validation = _open_groups(mixing, "validation", seq_len, vocab_size)
+        test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
+        method = build_method(mixing.method, len(train), **hyperparameters(mixing, train))
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    return Mixture(method, train, validation, test)
+
+
+def build_controller(
+    mixing: Mixing, mixture: Mixture, ledger: Ledger, batch_size: int, folder: Path, is_writer: bool
+) -> MixtureController:
+    """The controller of a run, writing `ledger.jsonl` into its dump folder."""
+    return MixtureController(
+        method=mixture.method,
+        method_name=mixing.method,
+        group_names=mixture.group_names,
+        batch_size=batch_size,
+        ledger=ledger,
+        ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),
+        stores_fingerprint=mixture.fingerprint(),
+    )
+
+
+def hyperparameters(mixing: Mixing, groups: Sequence[Group]) -> dict[str, Any]:
+    """The method's hyperparameters as plain arguments, per-group values in the order of the groups."""
+    names = [group.name for group in groups]
+    if mixing.method == "static":
+        if mixing.static.by == "tokens":
+            return {"sizes": [g.num_tokens for g in groups], "temperature": mixing.static.temperature}
+        weights = [mixing.groups[name].weight for name in names]
+        return {"proportions": weights, "temperature": mixing.static.temperature}
+    if mixing.method == "aioli":
+        values = dict(vars(mixing.aioli))
+        orders_from, prior = values.pop("orders_from"), values.pop("prior")
+        values["seed"] = mixing.seed
+        values["prior"] = by_group(prior, names, "mixing.aioli.prior") if prior else None
+        values["orders"] = read_sweep_orders(Path(orders_from)) if orders_from else None
+        return values
+    return {}
+
+
+def by_group(values: dict[str, float], names: Sequence[str], key: str) -> list[float]:
+    """Values by group name as a list in the order of the groups; a group left out has 0.
+
+    Raises: UserError: a name is not a group.
+    """
+    for name in values:
+        if name not in names:
+            raise UserError(f"{key} names an unknown group {name!r}; the groups are: {', '.join(names)}")
+    return [float(values.get(name, 0.0)) for name in names]
+
+
+def read_sweep_orders(path: Path) -> list[list[int]]:
+    """The swept groups of every LearnParams that a ledger.jsonl records, one list a round."""
+    orders: dict[int, list[int]] = {}
+    for record in read_ledger_file(path):
+        if record["phase"] == "learn_params":
+            orders.setdefault(record["round"], []).append(int(np.argmax(record["proportions"])))
+    if not orders:
+        raise UserError(f"{path} records no LearnParams: give the ledger of an aioli run")
+    rounds = [orders[round_] for round_ in sorted(orders)]
+    if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
+        rounds.pop()
+    return rounds
+
+
+def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | None) -> list[Group]:
+    groups = []
+    for name, table in mixing.groups.items():
+        paths = getattr(table, split)
+        if not paths:
+            if not mixing.stores:
+                raise UserError(
+                    f"group {name!r} has no {split} stores: set mixing.groups.{name}.{split}, or mixing.stores "
+                    "to the folder that `titan-aioli tokenize` made"
+                )
+            paths = [str(Path(mixing.stores) / name / split)]
+        stores = [open_store(path, table.dtype) for path in paths]
+        for store in stores:
+            _check_vocabulary(name, store, vocab_size)
+        groups.append(Group(name, stores, seq_len))
+    return groups
+
+
+def _check_vocabulary(name: str, store: TokenStore, vocab_size: int | None) -> None:
+    """Refuse a store with token ids that the model has no embedding for."""
+    if vocab_size is None or store.num_tokens == 0:
+        return
+    needed = store.metadata.get("vocab_size")
+    if needed is None:  # a store of another tool: look at its beginning
+        needed = int(store.tokens[:NUM_PROBED_TOKENS].max()) + 1
+    if needed > vocab_size:
+        raise UserError(
+            f"group {name!r}: {store.path} uses a vocabulary of {needed} tokens, the model has {vocab_size}: "
+            "choose a model flavor with a larger vocab_size, or tokenize with the model's tokenizer"
+        )

@@ -1,0 +1,201 @@
+"""The `[mixing]` tables of a training config, merged into torchtitan's own.
+
+`python -m titan_aioli.train --job.config_file X.toml` reads them; every field is also a flag, such as
+`--mixing.method stratified` or `--mixing.aioli.eta 0.5`. Values are checked by `check_types` and by the
+builders, since torchtitan does not check those that come from TOML.
+
+No `from __future__ import annotations` here: torchtitan looks at the fields' types.
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from typeguard import TypeCheckError, check_type
+
+from titan_aioli.errors import UserError
+
+
+@dataclass
+class Group:
+    """One data group, as a table `[mixing.groups.NAME]`."""
+
+    train: list[str] = field(default_factory=list)
+    """Token stores to train on. Empty: STORES/NAME/train."""
+    validation: list[str] = field(default_factory=list)
+    """Held-out token stores that decide the mixture. Empty: STORES/NAME/validation."""
+    test: list[str] = field(default_factory=list)
+    """Token stores of the final result. Empty: STORES/NAME/test."""
+    weight: float = 1.0
+    """Weight of the group for method `static`; normalised over the groups."""
+    dtype: str | None = None
+    """NumPy name of the token type, for raw `.bin` stores without an index (uint16, int32, ...)."""
+
+
+@dataclass
+class Static:
+    """Method `static`: one mixture for the whole run."""
+
+    by: Literal["weight", "tokens"] = "weight"
+    """Proportions by the groups' `weight`, or by their number of training tokens."""
+    temperature: float = 1.0
+    """Proportions ** (1 / temperature), renormalised: above 1 flatter, below 1 sharper."""
+
+
+@dataclass
+class Aioli:
+    """Method `aioli` (Chen et al. 2024, arXiv:2411.05735)."""
+
+    num_sweeps: int = 4
+    """Passes over the perturbed mixtures, one for each group, in one LearnParams."""
+    steps_per_mixture: int = 4
+    """Consecutive optimizer steps on one perturbed mixture."""
+    steps_per_round: int | None = None
+    """Optimizer steps of a round: LearnParams and the training after it. Unset: 8 times LearnParams."""
+    one_hot_factor: float = 0.75
+    """Share of the swept group in its perturbed mixture, above 1 / number of groups, at most 1."""
+    eta: float = 0.2
+    """Step size of the update of the proportions."""
+    ema: float | None = None
+    """Weight on the past in a moving average of the mixing matrix A. Unset: no average."""
+    diagonal: bool = False
+    """Use the diagonal of A only."""
+    normalize: bool = True
+    """Shift A to be non-negative and divide it by its sum before the update."""
+    update: Literal["cumulative", "restart"] = "cumulative"
+    """Weights multiply over the rounds (the paper), or start from uniform in every round."""
+    order: Literal["per_sweep", "shuffled"] = "per_sweep"
+    """Order of the perturbed mixtures: a permutation for every sweep, or one over all sweeps."""
+    orders_from: str = ""
+    """Path of a recorded run's ledger.jsonl whose order of swept groups is repeated."""
+    prior: dict[str, float] = field(default_factory=dict)
+    """Weight of every group in the mixture trained on first (Aioli restricted)."""
+    prior_steps: int = 0
+    """Optimizer steps on `prior`. 0: no prior."""
+
+
+@dataclass
+class Evaluation:
+    """Held-out losses: always the same sequences, spread over the data-parallel ranks."""
+
+    sequences: int = 64
+    """Held-out sequences of every group (all of them where a group has fewer)."""
+    freq: int = 0
+    """Evaluate every so many steps for the log, whatever the method needs. 0: only when it needs to."""
+    test: bool = True
+    """Evaluate the test stores when the run ends."""
+
+
+@dataclass
+class Mixing:
+    """What the run is trained on, and what decides it."""
+
+    method: str = "stratified"
+    """The mixing method: stratified, static or aioli."""
+    stores: str = ""
+    """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
+    groups: dict[str, Group] = field(default_factory=dict)
+    """The data groups: tables [mixing.groups.NAME]. Their order is the order of the proportions."""
+    seed: int = 0
+    """Seed of the rows' order, the sequences' order and the method's choices."""
+    read_ahead: int = 4
+    """Micro-batches read in the background, never beyond the current phase. 0: none."""
+    audit: bool = False
+    """Write rows.csv into the dump folder: one line for each row trained on."""
+    train_losses: bool = True
+    """Keep the training loss of every group (one more pass over the token losses, no wait)."""
+    static: Static = field(default_factory=Static)
+    aioli: Aioli = field(default_factory=Aioli)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self):
+        # torchtitan leaves the tables of a dict as dicts, and calls this twice (TOML, then flags).
+        self.groups = {name: _to_group(name, table) for name, table in self.groups.items()}
+
+
+@dataclass
+class JobConfig:
+    """torchtitan's config with a `mixing` section."""
+
+    mixing: Mixing = field(default_factory=Mixing)
+
+
+def check_mixing_keys(args: list[str]) -> None:
+    """Check the keys of the `[mixing]` tables of the config file that the arguments name.
+
+    Raises: UserError: the file is missing or is not TOML, or a key is unknown; says where and what it may be.
+    """
+    path = _config_file(args)
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"the config file {path} cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"the config file {path} is not valid TOML: {error}") from None
+    _check_keys(tables.get("mixing", {}), Mixing, "mixing")
+
+
+def _config_file(args: list[str]) -> str | None:
+    for index, arg in enumerate(args):
+        key, equals, value = arg.replace("config-file", "config_file").partition("=")
+        if key == "--job.config_file":
+            return value if equals else (args[index + 1] if index + 1 < len(args) else None)
+    return None
+
+
+def _check_keys(table: Any, section: type, name: str) -> None:
+    if not isinstance(table, dict):
+        raise UserError(f"{name} is {table!r}: it must be a table [{name}]")
+    types = {entry.name: entry.type for entry in dataclasses.fields(section)}
+    for key, value in table.items():
+        if key not in types:
+            raise UserError(f"[{name}] has an unknown key {key!r}; it may have: {', '.join(types)}")
+        if dataclasses.is_dataclass(types[key]):
+            _check_keys(value, types[key], f"{name}.{key}")  # pyright: ignore[reportArgumentType]
+
+
+def check_types(section: Any, name: str) -> None:
+    """Check every value of a config section against the type of its field, nested sections too.
+
+    Raises: UserError: names the key, the value and the type.
+    """
+    hints = get_type_hints(type(section))
+    for entry in dataclasses.fields(section):
+        value, key = getattr(section, entry.name), f"{name}.{entry.name}"
+        if dataclasses.is_dataclass(value):
+            check_types(value, key)
+            continue
+        is_bool_for_number = isinstance(value, bool) and hints[entry.name] in (int, float)
+        try:
+            check_type(value, hints[entry.name])
+        except TypeCheckError:
+            is_bool_for_number = True
+        if is_bool_for_number:
+            allowed = str(hints[entry.name]).replace("typing.", "")
+            allowed = getattr(hints[entry.name], "__name__", allowed) if "[" not in allowed else allowed
+            raise UserError(f"{key} is {value!r}: it must be {allowed}")
+        if isinstance(value, dict):
+            for key_in_dict, item in value.items():
+                if dataclasses.is_dataclass(item):
+                    check_types(item, f"{key}.{key_in_dict}")
+
+
+def _to_group(name: str, table: Any) -> Group:
+    if isinstance(table, Group):
+        return table
+    if not isinstance(table, dict):
+        raise UserError(f"mixing.groups.{name} is {table!r}: it must be a table [mixing.groups.{name}]")
+    known = [entry.name for entry in dataclasses.fields(Group)]
+    for key in table:
+        if key not in known:
+            raise UserError(f"mixing.groups.{name} has an unknown key {key!r}; it may have: {', '.join(known)}")
+    return Group(**table)

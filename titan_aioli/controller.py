@@ -1,0 +1,169 @@
+"""The one owner of the proportions: runs a method phase by phase and writes the ledger.
+
+Training asks it what to train on, counts its steps here, and when a phase is over hands in what was seen.
+The controller knows no torch and no torchtitan. Every rank has one and gives it the same numbers, so all
+hold the same state; `digest` is what they compare.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from titan_aioli.data.ledger import Ledger, LedgerEntry, LedgerFile
+from titan_aioli.errors import ResumeRefused
+from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
+from titan_aioli.state import from_arrays, pack, to_arrays, unpack
+
+
+class MixtureController:
+    """Steps through a method's phases; its state is the method's state, the ledger and a step count."""
+
+    def __init__(
+        self,
+        method: MixingMethod,
+        method_name: str,
+        group_names: Sequence[str],
+        batch_size: int,
+        ledger: Ledger,
+        ledger_file: LedgerFile,
+        stores_fingerprint: str = "",
+    ):
+        """Args:
+        method: decides the proportions.
+        method_name: its key in METHODS; a checkpoint of another method is refused.
+        group_names: [G], in the order of the proportions.
+        batch_size: B, rows of one step.
+        ledger: empty; shared with the loader, which only reads it.
+        ledger_file: where the decisions are written for people and reports.
+        stores_fingerprint: of all training stores; a checkpoint with another is refused.
+        """
+        self.method = method
+        self.method_name = method_name
+        self.group_names = list(group_names)
+        self.batch_size = batch_size
+        self.ledger = ledger
+        self.ledger_file = ledger_file
+        self.stores_fingerprint = stores_fingerprint
+        self.step = 0
+        self._phase_start = 0
+        self._set_state(method.init(len(self.group_names)))
+
+    @property
+    def proportions(self) -> np.ndarray:
+        """[G], what the current phase draws from."""
+        return self.phase.proportions
+
+    @property
+    def round(self) -> int:
+        return self.state.round
+
+    @property
+    def phase_end(self) -> int:
+        """The step at which the current phase is over (not included)."""
+        return min(self._phase_start + self.phase.num_steps, UNTIL_END)
+
+    @property
+    def phase_is_over(self) -> bool:
+        """Whether the phase waits for its observation: `finish_phase` must come before the next step."""
+        return self.step >= self.phase_end
+
+    def begin(self, step: int = 0) -> dict[str, Any]:
+        """Write the first entry of the ledger; `step` is above 0 where mixing joins a run under way."""
+        assert len(self.ledger) == 0, "the ledger has begun already"
+        self.step = self._phase_start = step
+        return self._append(None, {})
+
+    def count_step(self) -> None:
+        """One optimizer step of the current phase has been done."""
+        assert not self.phase_is_over, f"phase {self.phase.name} was over at step {self.step}"
+        self.step += 1
+
+    def finish_phase(self, observation: np.ndarray | None) -> dict[str, Any]:
+        """Update the method with what the phase showed and enter the next phase.
+
+        Args:
+            observation: as `method.observes` says; the same on every rank.
+        Returns: the ledger record, for the log and the metrics.
+        """
+        assert self.phase_is_over, f"phase {self.phase.name} ends at step {self.phase_end}"
+        self._set_state(self.method.update(self.state, observation))
+        self._phase_start = self.step
+        return self._append(observation, self.method.report(self.state))
+
+    def digest(self) -> str:
+        """Hash of the proportions, the method's state and the ledger: equal on all ranks, or a rank is wrong."""
+        hasher = hashlib.sha256(self.ledger.digest().encode())
+        for value in (self.step, self._phase_start, *self.state, *self.proportions):
+            hasher.update(np.asarray(value).tobytes())
+        return hasher.hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, equal on all ranks, as one leaf of bytes."""
+        return {
+            "controller": pack(
+                {
+                    **self._identity(),
+                    "step": self.step,
+                    "phase_start": self._phase_start,
+                    "ledger_bytes": self.ledger_file.num_bytes,
+                    **to_arrays(self.state, "method_state"),
+                    **{f"ledger.{name}": array for name, array in self.ledger.to_arrays().items()},
+                }
+            )
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises: ResumeRefused: other groups, another method, batch size or stores than the saved ones.
+        """
+        try:
+            saved = unpack(state_dict["controller"])
+            self._check_identity(saved)
+            state = from_arrays(self.state, saved, "method_state")
+        except ValueError as error:
+            raise ResumeRefused(str(error)) from None
+        ledger = Ledger.from_arrays({name: saved[f"ledger.{name}"] for name in LedgerEntry._fields})
+        self.ledger.replace(ledger)
+        self.step = int(saved["step"])
+        self._phase_start = int(saved["phase_start"])
+        self._set_state(state)
+        self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
+
+    def _set_state(self, state: Any) -> None:
+        self.state = state
+        self.phase: Phase = self.method.phase(state)
+
+    def _append(self, observation: np.ndarray | None, report: dict[str, Any]) -> dict[str, Any]:
+        entry = LedgerEntry(
+            self.step, self.step * self.batch_size, self.proportions, self.phase.name, self.round
+        )
+        self.ledger.append(entry)
+        record = {**entry._asdict(), "observation": observation, **report}
+        self.ledger_file.append(record)
+        return record
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": self.method_name,
+            "groups": np.array(self.group_names, dtype=np.str_),
+            "batch_size": self.batch_size,
+            "stores": self.stores_fingerprint,
+        }
+
+    def _check_identity(self, saved: dict[str, np.ndarray]) -> None:
+        remedies = {
+            "method": "set mixing.method back, or start the mixture anew",
+            "groups": "use the groups of the checkpoint, or start the mixture anew",
+            "batch_size": "set training.global_batch_size back",
+            "stores": "point the groups at the same token stores, or start the mixture anew",
+        }
+        for name, value in self._identity().items():
+            before, now = saved[name].tolist(), np.asarray(value).tolist()
+            if before != now:
+                raise ValueError(
+                    f"the checkpoint was written with {name} {before}, this run has {now}: {remedies[name]} "
+                    "(--checkpoint.exclude_from_loading mixture,dataloader)"
+                )

@@ -1,0 +1,51 @@
+"""The audit: one line for each row trained on, so that "which data did step 1,234 see" has an answer.
+
+`rows.csv` in the dump folder holds the global plan (all ranks plan the same rows; one writes them). A
+resumed run cuts it back to the rows that its checkpoint has trained.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from titan_aioli.data.schedule import Block
+
+HEADER = "row,step,group,epoch,sequence\n"
+
+
+class AuditFile:
+    """Appends the rows of every step to a CSV file."""
+
+    def __init__(self, path: Path, group_names: Sequence[str], batch_size: int):
+        self.path = path
+        self._group_names = list(group_names)
+        self._batch_size = batch_size
+        self._rewound = False
+
+    def write_step(self, block: Block, index: int) -> None:
+        """The rows of one step of a block, in training order."""
+        step = block.first_step + index
+        if not self._rewound:
+            self._rewind(step * self._batch_size)
+        columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
+        first_row = step * self._batch_size
+        lines = [
+            f"{first_row + place},{step},{self._group_names[group]},{epoch},{sequence}\n"
+            for place, (group, epoch, sequence) in enumerate(columns)
+        ]
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("".join(lines))
+
+    def _rewind(self, first_row: int) -> None:
+        """Keep the header and the lines of rows before `first_row`."""
+        self._rewound = True
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if first_row == 0 or not self.path.is_file():
+            self.path.write_text(HEADER, encoding="utf-8")
+            return
+        with open(self.path, "rb") as file:
+            file.readline()
+            while line := file.readline():
+                if int(line.split(b",", 1)[0]) >= first_row:
+                    os.truncate(self.path, file.tell() - len(line))
+                    return

@@ -1,0 +1,13 @@
+"""Errors that are the user's to mend: shown as one line, on every rank, without a traceback."""
+
+
+class UserError(ValueError):
+    """Something in the config, the data or the command is wrong; the message says what to do."""
+
+
+class ResumeRefused(UserError):
+    """A checkpoint does not fit this run."""
+
+
+class RanksDisagree(RuntimeError):
+    """Ranks hold different mixtures: hardware or software has failed, and training must not go on."""

@@ -1,0 +1,88 @@
+"""From the command line to a trainer: read the config, check it, train, end with one line if it is wrong."""
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import torch
+
+from titan_aioli.build import build_mixture
+from titan_aioli.config import check_mixing_keys
+from titan_aioli.device import enable_cpu
+from titan_aioli.errors import RanksDisagree, UserError
+
+enable_cpu()  # before the first import of torchtitan
+
+from torchtitan.config import ConfigManager  # noqa: E402
+from torchtitan.tools.logging import init_logger, logger  # noqa: E402
+
+from titan_aioli.spec import register_mixing_spec, vocab_size  # noqa: E402
+
+CONFIG_MODULE = "titan_aioli.config"
+
+
+def launch(trainer_class: Any, args: list[str]) -> int:
+    """Train as the arguments say; the exit status.
+
+    What is the user's to mend is said in one line on every rank and exits with 2; TITAN_AIOLI_TRACEBACK=1
+    shows where it was raised.
+    """
+    init_logger()
+    try:
+        config = load_config(args)
+        build_mixture(config.mixing, config.training.seq_len, vocab_size(config))
+        _run(trainer_class, config)
+    except (UserError, RanksDisagree) as error:
+        if os.environ.get("TITAN_AIOLI_TRACEBACK"):
+            traceback.print_exc()
+        rank = os.environ.get("RANK", "0")
+        print(f"titan_aioli: error: {error} [rank {rank}]", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def load_config(args: list[str]) -> Any:
+    """torchtitan's JobConfig with our `[mixing]`, from a TOML file and flags.
+
+    Raises: UserError: the file is missing or not TOML, or a key is unknown.
+    """
+    if not any("custom_config_module" in arg.replace("-", "_") for arg in args):
+        args = [*args, f"--job.custom_config_module={CONFIG_MODULE}"]
+    check_mixing_keys(args)
+    try:
+        config = ConfigManager().parse_args(args)
+    except (ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    try:
+        register_mixing_spec(config.model.name)
+        vocab_size(config)
+    except ValueError as error:
+        raise UserError(f"model.name is {config.model.name!r}: {error}") from None
+    except KeyError:
+        raise UserError(f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor")
+    return config
+
+
+def _run(trainer_class: Any, config: Any) -> None:
+    trainer = None
+    try:
+        trainer = trainer_class(config)
+        if config.checkpoint.create_seed_checkpoint:
+            trainer.checkpointer.save(curr_step=0, last_step=True)
+            logger.info("Created seed checkpoint")
+        else:
+            trainer.train()
+    except BaseException as error:
+        if trainer:
+            trainer.close()
+        if "Missing key in checkpoint state_dict: mixture" in str(error):
+            raise UserError(
+                "the checkpoint has no mixture state: it was written by a plain torchtitan run, or as a last "
+                "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, add "
+                "--checkpoint.exclude_from_loading mixture,dataloader"
+            ) from error
+        raise
+    trainer.close()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

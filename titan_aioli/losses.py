@@ -1,0 +1,155 @@
+"""Token losses to per-group losses: sum, count, reduce, divide.
+
+The loss that is trained on is exactly torchtitan's (log_softmax, then nll_loss summed over tokens); the
+per-row sums are a second, cheap nll_loss on the same log probabilities. Rows are *written* into a buffer,
+not accumulated: pipeline schedules may call the loss once more on garbage, which the real call overwrites.
+Nothing here waits for the device; one all-reduce happens when somebody asks for the result.
+
+Shape suffixes: B rows of the micro-batch, S positions, V vocabulary, G groups.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.distributed.tensor import DTensor
+
+IGNORE_INDEX = -100
+"""Label of a position that does not count (torchtitan's and PyTorch's value)."""
+
+LossAndRows = tuple[torch.Tensor, torch.Tensor]
+
+
+def cross_entropy_by_row(logits_BSV: torch.Tensor, labels_BS: torch.Tensor) -> LossAndRows:
+    """The summed cross entropy, and for every row its sum and its number of tokens.
+
+    Args:
+        logits_BSV: any float dtype; a DTensor sharded over V under loss parallel.
+        labels_BS: int64; IGNORE_INDEX does not count.
+    Returns: the loss (a scalar that carries gradients), and [2, B] float64 without gradients.
+    """
+    labels = labels_BS.flatten(0, 1)
+    log_probs = F.log_softmax(logits_BSV.flatten(0, 1).float(), dim=-1)
+    loss = F.nll_loss(log_probs, labels, reduction="sum", ignore_index=IGNORE_INDEX)
+    with torch.no_grad():
+        tokens = F.nll_loss(log_probs.detach(), labels, reduction="none", ignore_index=IGNORE_INDEX)
+        if isinstance(tokens, DTensor):
+            tokens = tokens.to_local()
+        sums_B = tokens.view(labels_BS.shape).double().sum(dim=1)
+        counts_B = (labels_BS != IGNORE_INDEX).sum(dim=1).double()
+    return loss, torch.stack([sums_B, counts_B])
+
+
+class RowLoss:
+    """torchtitan's loss function that, while `recording`, also keeps what each row contributed.
+
+    Labels then arrive as [B, S + 1]: the last column is the row's number in the micro-batch (see
+    `with_row_numbers`), so that pipeline stages, which cut batches, still know which row is which.
+    """
+
+    def __init__(
+        self,
+        plain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        by_row: Callable[[torch.Tensor, torch.Tensor], LossAndRows] = cross_entropy_by_row,
+    ):
+        """Args:
+        plain: torchtitan's loss, used while not recording.
+        by_row: the same loss with the rows' parts.
+        """
+        self._plain = plain
+        self._by_row = by_row
+        self._rows: torch.Tensor | None = None
+        self.recording = True
+        """Whether labels carry row numbers and the rows are kept."""
+        self.scale: torch.Tensor | None = None
+        """Factor on the returned loss; pipeline parallelism sets it to 1 / valid tokens."""
+
+    @contextmanager
+    def recording_rows(self) -> Iterator[None]:
+        """Record inside the block, whatever was set before."""
+        before, self.recording = self.recording, True
+        try:
+            yield
+        finally:
+            self.recording = before
+
+    def expect(self, num_rows: int, device: torch.device) -> None:
+        """Start a micro-batch of `num_rows` rows."""
+        if self._rows is None or self._rows.shape[1] != num_rows:
+            self._rows = torch.zeros((2, num_rows), dtype=torch.float64, device=device)
+        else:
+            self._rows.zero_()
+
+    def __call__(self, logits_BSV: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.recording:
+            assert self._rows is not None, "expect() comes before the first loss of a micro-batch"
+            loss, rows_2B = self._by_row(logits_BSV, labels[:, :-1].contiguous())
+            self._rows.index_copy_(1, labels[:, -1], rows_2B)
+        else:
+            loss = self._plain(logits_BSV, labels)
+        return loss if self.scale is None else loss * self.scale
+
+    def add_to(self, stats_2G: torch.Tensor, group_B: torch.Tensor) -> None:
+        """Add the micro-batch's rows to the sums and counts of their groups, in place.
+
+        Rows of a group outside 0 .. G - 1 (padding) are left out.
+        """
+        assert self._rows is not None
+        groups = torch.arange(stats_2G.shape[1], device=group_B.device)
+        is_of_group = group_B[:, None] == groups
+        # A masked sum: in fixed order, so bit-reproducible, and a nan stays in its own group.
+        stats_2G += torch.where(is_of_group, self._rows[:, :, None], 0.0).sum(dim=1)
+
+
+def with_row_numbers(labels_BS: torch.Tensor) -> torch.Tensor:
+    """Labels with each row's number as one more column, [B, S + 1]."""
+    rows = torch.arange(len(labels_BS), device=labels_BS.device, dtype=labels_BS.dtype)
+    return torch.cat([labels_BS, rows[:, None]], dim=1)
+
+
+class GroupStats:
+    """Loss sums and token counts of every group on this rank, [2, G] float64 on the device."""
+
+    def __init__(self, num_groups: int, device: torch.device, is_reporter: bool):
+        """Args:
+        num_groups: G.
+        device: where the losses are.
+        is_reporter: whether this rank's numbers count. Tensor-parallel ranks hold copies and only ranks
+            with the last pipeline stage hold anything: one of each reports, the others add zeros.
+        """
+        self.sums_2G = torch.zeros((2, num_groups), dtype=torch.float64, device=device)
+        self._is_reporter = is_reporter
+
+    def clear(self) -> None:
+        self.sums_2G.zero_()
+
+    def reduced(self) -> torch.Tensor:
+        """Sums and counts over all ranks, [2, G], bit-equal on every rank: one all-reduce, no wait."""
+        total = self.sums_2G.clone() if self._is_reporter else torch.zeros_like(self.sums_2G)
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        return total
+
+    def means(self) -> np.ndarray:
+        """Mean loss of every group over all ranks, [G] nats per token; nan for one without tokens."""
+        sums, counts = self.reduced().cpu().numpy()
+        return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+    def collapse(self, is_holder: bool) -> np.ndarray:
+        """Replace the ranks' parts by their sum on one rank, and return it, [2, G].
+
+        Called where state is saved: a resumed run, which starts from the sum, then adds in the same order
+        as the run that went on.
+        """
+        total = self.reduced()
+        self.restore(total.cpu().numpy(), is_holder)
+        return total.cpu().numpy()
+
+    def restore(self, total: np.ndarray, is_holder: bool) -> None:
+        """Start from a sum over all ranks, held by one reporting rank."""
+        self.sums_2G.zero_()
+        if is_holder:
+            self.sums_2G.copy_(torch.from_numpy(total))

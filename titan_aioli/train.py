@@ -1,0 +1,212 @@
+"""torchtitan's training loop with a mixture that changes while it trains.
+
+    torchrun --nproc_per_node=2 -m titan_aioli.train --job.config_file train_configs/debug_aioli.toml
+
+The only module that knows both the data side and the method side. `MixingTrainer` overrides five methods of
+torchtitan's trainer; per step it adds a few small operations on the device and no wait. Where a phase ends
+there is one evaluation or one all-reduce, a numpy update and a line in the ledger.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from titan_aioli.device import enable_cpu
+
+enable_cpu()  # before the first import of torchtitan
+
+from torchtitan.tools.logging import logger  # noqa: E402
+from torchtitan.train import Trainer  # noqa: E402
+
+from titan_aioli import run_log  # noqa: E402
+from titan_aioli.agreement import check_ranks_agree  # noqa: E402
+from titan_aioli.build import build_controller, build_mixture, hyperparameters  # noqa: E402
+from titan_aioli.data.loader import MixtureLoader  # noqa: E402
+from titan_aioli.errors import ResumeRefused  # noqa: E402
+from titan_aioli.evaluate import GroupEvaluator  # noqa: E402
+from titan_aioli.launch import launch  # noqa: E402
+from titan_aioli.losses import GroupStats, RowLoss, with_row_numbers  # noqa: E402
+from titan_aioli.methods import UNTIL_END  # noqa: E402
+from titan_aioli.spec import MixingMetrics, register_mixing_spec, vocab_size  # noqa: E402
+
+
+class MixingTrainer(Trainer):
+    """torchtitan's Trainer, asking a controller what to train on next."""
+
+    def __init__(self, job_config: Any):
+        register_mixing_spec(job_config.model.name)
+        super().__init__(job_config)
+        assert isinstance(self.dataloader, MixtureLoader) and isinstance(self.loss_fn, RowLoss)
+        self.loader: MixtureLoader = self.dataloader
+        self.row_loss: RowLoss = self.loss_fn
+        self.mixing = mixing = job_config.mixing
+        mixture = build_mixture(mixing, job_config.training.seq_len, vocab_size(job_config))
+        self.group_names = mixture.group_names
+        self.folder = Path(job_config.job.dump_folder)
+        self.row_loss.recording = mixing.train_losses
+
+        pp_mesh_reports = self.pp_has_last_stage if self.parallel_dims.pp_enabled else True
+        tp_mesh = self.parallel_dims.get_optional_mesh("tp")
+        self.is_reporter = pp_mesh_reports and (tp_mesh is None or tp_mesh.get_local_rank() == 0)
+        """Whether this rank's loss sums count: tensor-parallel ranks hold copies of each other's."""
+        self.log_stats = GroupStats(len(self.group_names), self.device, self.is_reporter)
+
+        self.controller = build_controller(
+            mixing,
+            mixture,
+            self.loader.ledger,
+            self.loader.schedule.batch_size,
+            self.folder,
+            is_writer=dist.get_rank() == 0,
+        )
+        self.checkpointer.states["mixture"] = self.controller
+        self.validation = self._build_evaluator(mixture.validation)
+        self.test = self._build_evaluator(mixture.test) if mixture.test else None
+        self._measured: tuple[int, np.ndarray] | None = None
+        self._has_begun = False
+        assert isinstance(self.metrics_processor, MixingMetrics)
+        self.metrics_processor.mixture_metrics = self._step_metrics
+
+    def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Any:
+        """torchtitan's, without the group ids and with row numbers as one more column of the labels."""
+        model_inputs = {name: value for name, value in input_dict.items() if name != "group"}
+        inputs, labels, extra_inputs, extra_kwargs = super().post_dataloading_process(model_inputs, labels)
+        if self.row_loss.recording:
+            labels = with_row_numbers(labels)
+        return inputs, labels, extra_inputs, extra_kwargs
+
+    def forward_backward_step(self, *, input_dict: Any, labels: Any, global_valid_tokens: Any) -> torch.Tensor:
+        """torchtitan's, with the rows' losses added to the sums of their groups."""
+        self.row_loss.expect(len(labels), self.device)
+        if self.parallel_dims.pp_enabled:
+            # torchtitan 0.2.2 divides only the reported loss by the tokens here, not the gradients.
+            self.row_loss.scale = 1.0 / global_valid_tokens
+            global_valid_tokens = 1.0
+        loss = super().forward_backward_step(
+            input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
+        )
+        if self.row_loss.recording:
+            self.row_loss.add_to(self.log_stats.sums_2G, input_dict["group"])
+        return loss
+
+    def train_step(self, data_iterator: Any) -> None:
+        """One optimizer step on the current phase's mixture; then whatever a phase's end asks for."""
+        if not self._has_begun:
+            self._begin()
+        self._finish_phases()
+        super().train_step(data_iterator)
+        self.controller.count_step()
+        self._finish_phases()
+        if self.mixing.evaluation.freq and self.step % self.mixing.evaluation.freq == 0:
+            losses = self.held_out_losses()
+            metrics = run_log.by_group("mixing/validation_loss", self.group_names, losses)
+            self.metrics_processor.logger.log(metrics, self.step)
+        if self.step == self.job_config.training.steps:
+            self._finish_run()
+
+    def held_out_losses(self) -> np.ndarray:
+        """[G], mean nats per token on the fixed held-out sequences; measured once a step."""
+        if self._measured is None or self._measured[0] != self.controller.step:
+            self._measured = self.controller.step, self._timed(self.validation)
+        return self._measured[1]
+
+    def _begin(self) -> None:
+        """Before the first step, fresh or resumed: the ledger's first entry, and all at the same step."""
+        self._has_begun = True
+        done = self.step - 1
+        if len(self.controller.ledger) == 0:
+            if not self.loader.position.drawn.any():
+                self.loader.start_at(done)
+            self._show(self.controller.begin(done))
+        if not self.controller.step == self.loader.position.step == done:
+            raise ResumeRefused(
+                f"the checkpoint's parts stand at different steps: training {done}, mixture "
+                f"{self.controller.step}, data {self.loader.position.step}: load or exclude mixture and "
+                "dataloader together"
+            )
+        if dist.get_rank() == 0:
+            run_log.write_json(self.folder / "mixture.json", self._describe())
+        self.loader.start_phase(self.controller.phase_end)
+
+    def _finish_phases(self) -> None:
+        while self.controller.phase_is_over:
+            observes = self.controller.method.observes
+            observation = self.held_out_losses() if observes == "validation" else None
+            record = self.controller.finish_phase(observation)
+            check_ranks_agree(self.controller, self.device)
+            self._show(record)
+            self.loader.start_phase(self.controller.phase_end)
+
+    def _show(self, record: dict[str, Any]) -> None:
+        num_steps = self.controller.phase.num_steps
+        length = None if num_steps == UNTIL_END else num_steps
+        logger.info(run_log.update_line(self.group_names, record, length))
+        metrics = run_log.update_metrics(self.group_names, record)
+        self.metrics_processor.logger.log(metrics, self.controller.step)
+
+    def _step_metrics(self) -> dict[str, float]:
+        """What every logged step shows of the mixture; called on all ranks."""
+        names, controller = self.group_names, self.controller
+        metrics = run_log.by_group("mixing/proportion", names, controller.proportions)
+        metrics["mixing/round"] = controller.round
+        metrics["mixing/phase"] = run_log.PHASES.index(controller.phase.name)
+        metrics.update(run_log.by_group("mixing/epochs", names, self._epochs()))
+        if self.row_loss.recording:
+            metrics.update(run_log.by_group("mixing/train_loss", names, self.log_stats.means()))
+            self.log_stats.clear()
+        return metrics
+
+    def _finish_run(self) -> None:
+        validation = self.held_out_losses()
+        test = self._timed(self.test) if self.test else None
+        tokens = self.loader.schedule.batch_size * self.job_config.training.seq_len * self.step
+        content = run_log.result(
+            self.mixing.method, self.group_names, self.step, validation, test, self._epochs(), tokens
+        )
+        if dist.get_rank() == 0:
+            run_log.write_json(self.folder / "results.json", content)
+        logger.info(f"mixing: finished, mean held-out loss {np.mean(validation):.4f}, see {self.folder}")
+
+    def _timed(self, evaluator: GroupEvaluator) -> np.ndarray:
+        """Evaluate without the time counting as training time in the throughput."""
+        start = time.perf_counter()
+        losses = evaluator.evaluate(self)
+        self.metrics_processor.time_last_log += time.perf_counter() - start
+        return losses
+
+    def _epochs(self) -> np.ndarray:
+        """[G], how often each group's training sequences were read through."""
+        return self.loader.position.drawn / self.loader.schedule.num_sequences
+
+    def _build_evaluator(self, groups: Any) -> GroupEvaluator:
+        return GroupEvaluator(
+            groups,
+            self.mixing.evaluation.sequences,
+            self.job_config.training.local_batch_size,
+            self.loader.rank,
+            self.loader.num_ranks,
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "method": self.mixing.method,
+            "groups": self.group_names,
+            "hyperparameters": hyperparameters(self.mixing, self.loader.groups),
+            "seed": self.mixing.seed,
+            "batch_size": self.loader.schedule.batch_size,
+            "seq_len": self.loader.seq_len,
+            "steps": self.job_config.training.steps,
+            "num_sequences": self.loader.schedule.num_sequences,
+            "stores": {group.name: [store.path for store in group.stores] for group in self.loader.groups},
+        }
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(launch(MixingTrainer, sys.argv[1:]))
