@@ -3,7 +3,7 @@
 A file appears under its name only when it is whole: it is written beside it, flushed to disk and renamed.
 """
 
-import gzip
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 EDGE_BYTES = 65536
+READ_BYTES = 1 << 20
 
 
 @contextmanager
@@ -33,17 +34,15 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def open_compressed(path: str | Path) -> BinaryIO:
-    """The decompressed bytes of a file: .gz and .zst by suffix, any other file as it is."""
-    if str(path).endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if str(path).endswith(".zst"):
-        import zstandard
+    """The bytes of a file, decompressed where its name ends in .gz, .zst or .bz2.
 
-        # a .zst made by appending holds several frames; without this only the first is read
-        return zstandard.ZstdDecompressor().stream_reader(  # type: ignore[return-value]
-            open(path, "rb"), read_across_frames=True, closefd=True
-        )
-    return open(path, "rb")
+    Arrow's streams take files of several frames, and raise OSError for one that was not copied whole (the
+    usual zstandard stream just ends there).
+    """
+    import pyarrow as pa
+
+    stream = pa.input_stream(str(path), compression="detect")
+    return io.BufferedReader(stream, READ_BYTES)  # pyright: ignore
 
 
 def edges_digest(path: str | Path) -> str:

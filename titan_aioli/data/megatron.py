@@ -129,8 +129,9 @@ def _ends(values: np.ndarray) -> str:
 class MegatronWriter:
     """Writes PREFIX.bin, PREFIX.json and PREFIX.idx, one document after the other.
 
-    Memory: 4 bytes a document. The bytes go to PREFIX.bin.tmp; the files take their names when the block ends, the data first and the
-    index last, so that a store never looks whole when it is not. If the block fails, nothing is left.
+    Memory: 4 bytes a document. The bytes go to PREFIX.bin.tmp; the files take their names when the block
+    ends, the data first and the index last, so that a store never looks whole when it is not. If the block
+    fails, nothing is left.
 
         with MegatronWriter("stores/web/train", "uint16") as writer:
             writer.add([17, 4, 0])
