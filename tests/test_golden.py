@@ -11,6 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from titan_aioli.laws import (
+    dirichlet_cover,
+    fit_linear,
+    fit_log_linear,
+    fit_scale,
+    merge_closest,
+    mse,
+    offset_by_correlation,
+    optimal_mixture,
+    r2,
+    similarity,
+)
 from titan_aioli.methods import METHODS, build_method
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -85,3 +97,106 @@ def test_doge(case):
         np.testing.assert_allclose(state.average * (t + 1), expected["avg_dw_sum"], rtol=0, atol=1e-6)
         exact = outputs["independent_float64"][t]["train_dw"]
         np.testing.assert_allclose(state.proportions, exact, rtol=0, atol=1e-12)
+
+
+@cases("dml")
+def test_data_mixing_law(case):
+    inputs, outputs = case["inputs"], case["outputs"]
+    P, L = np.array(inputs["proportions"]), np.array(inputs["losses"])
+    law = fit_log_linear(P, L)
+    if "collapse" in case["name"]:  # the released fit, from a single start, stays at its start
+        assert mse(L, law.predict(P)) < outputs["mse"] / 1000
+    reached = outputs["independent"]
+    assert mse(L, law.predict(P)) <= reached["mse"] * (1 + 1e-6) + 1e-12
+    np.testing.assert_allclose(law.predict(P), reached["predictions"], rtol=0, atol=4e-7)
+    p = optimal_mixture(law, inputs["k"])
+    np.testing.assert_allclose(p, reached["optimal_proportions"], rtol=0, atol=1e-5)
+    assert law.predict(p).mean() == pytest.approx(reached["predicted_mean_loss_at_optimum"], abs=4e-7)
+    if "collapse" not in case["name"]:
+        np.testing.assert_allclose(p, outputs["optimal_proportions"], rtol=0, atol=1e-5)
+        assert r2(L, law.predict(P)) == pytest.approx(outputs["r2"], abs=1e-9)
+
+
+def law_case(name):
+    found = json.loads((GOLDEN / "law_fits.json").read_text())["cases"]
+    case = next(case for case in found if case["name"] == name)
+    return case["inputs"], case["outputs"]
+
+
+def two_groups(inputs):
+    x = np.array(inputs["x"])
+    return np.column_stack([x, 1 - x]), np.array(inputs["y"])[:, None]
+
+
+def assert_fit(law, P, y, outputs, params):
+    """Parameters to 1e-3; mse and R2 no worse than the released float32 fit's, and near the exact ones."""
+    exact = outputs["independent"]
+    np.testing.assert_allclose(params, outputs["params"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(params, exact["params"], rtol=0, atol=1e-4)
+    assert mse(y, law.predict(P)) == pytest.approx(exact["mse"], rel=1e-4, abs=1e-15)
+    assert r2(y, law.predict(P)) == pytest.approx(exact["r2_correct_order"], rel=1e-4)
+
+
+def test_dynamic_law_of_two_groups():
+    inputs, outputs = law_case("dynamic_m2_noiseless")
+    P, y = two_groups(inputs)
+    law = fit_linear(P, y, huber_delta=inputs["delta"])
+    first, second = law.theta[0]  # k p + b is b + k at p = 1 and b at p = 0
+    assert_fit(law, P, y, outputs, [first - second, second])
+
+
+def test_static_law_of_two_groups_with_the_offset_from_a_grid():
+    inputs, outputs = law_case("static_m2_noiseless")
+    P, y = two_groups(inputs)
+    c = offset_by_correlation(P[:, 0], y[:, 0], inputs["grid_size"])
+    assert c == pytest.approx(outputs["c"], abs=1e-12)
+    law = fit_log_linear(P, y, b=np.array([c]), huber_delta=inputs["delta"])
+    first, second = law.theta[0]
+    assert_fit(law, P, y, {**outputs, "params": [outputs["k"], outputs["b"]]}, [first - second, second])
+
+
+def test_static_law_of_three_groups():
+    inputs, outputs = law_case("static_m3_noise")
+    P, y = np.array(inputs["x"]), np.array(inputs["y"])[:, None]
+    law = fit_log_linear(P, y, huber_delta=inputs["delta"])
+    t1, t2, last = law.theta[0]
+    assert_fit(law, P, y, outputs, [np.log(law.b[0]), last, t1 - last, t2 - last])
+
+
+def test_dynamic_law_of_three_groups():
+    inputs, outputs = law_case("dynamic_m3_reduced_noise")
+    P, y = np.array(inputs["x"]), np.array(inputs["y"])[:, None]
+    law = fit_linear(P, y, huber_delta=inputs["delta"])
+    t1, t2, last = law.theta[0]
+    assert_fit(law, P, y, outputs, [last, t1 - last, t2 - last])
+    ols = fit_linear(P, y).theta[0]
+    np.testing.assert_allclose(
+        [ols[2], ols[0] - ols[2], ols[1] - ols[2]], outputs["independent"]["ols"], atol=1e-4
+    )
+
+
+def test_one_scale_for_all_groups():
+    inputs, outputs = law_case("joint_scale_m3")
+    table = np.array(inputs["A"]), np.array(inputs["P"]).T, np.array(inputs["Y"]).T
+    assert fit_scale(*table, huber_delta=inputs["delta"]) == pytest.approx(outputs["params_b"][0], abs=1e-3)
+    assert fit_scale(*table) == pytest.approx(outputs["independent"]["least_squares_b"], abs=1e-9)
+
+
+@cases("law_similarity")
+def test_similarity(case):
+    found = similarity(np.array(case["inputs"]["A_tilde"]), np.array(case["inputs"]["A_star"]))
+    outputs = case["outputs"]
+    assert found.cosine == pytest.approx(outputs["cosine"], abs=1e-12)
+    assert found.spearman == pytest.approx(outputs["spearman"], abs=1e-12)
+    assert found.mean == pytest.approx(outputs["sim"], abs=1e-12)
+
+
+@cases("dirichlet_cover")
+def test_dirichlet_cover(case):
+    inputs = case["inputs"]
+    merged = merge_closest(np.array(inputs["dirichlet_samples"]), inputs["N"])
+    np.testing.assert_allclose(merged, case["outputs"]["points"], rtol=0, atol=1e-12)
+    cover = dirichlet_cover(
+        inputs["k"], inputs["N"], inputs["alphas"][0], inputs["oversample_factor"], inputs["seed"]
+    )
+    np.testing.assert_allclose(cover, case["outputs"]["points"], rtol=0, atol=1e-12)

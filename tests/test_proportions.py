@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from titan_aioli.proportions import by_size, centred_on, exponentiated_gradient, normalize, softmax, uniform
+from titan_aioli.proportions import (
+    bounded,
+    by_size,
+    centred_on,
+    exponentiated_gradient,
+    normalize,
+    softmax,
+    uniform,
+)
 
 
 def test_uniform_gives_every_group_the_same_share():
@@ -82,3 +90,26 @@ def test_by_size_flattens_with_temperature():
     np.testing.assert_array_equal(by_size([0, 5], temperature=2), [0, 1])
     with pytest.raises(ValueError, match="temperature is 0"):
         by_size([1, 2], temperature=0)
+
+
+def test_bounded_scales_what_no_bound_holds():
+    # 0.05 is lifted to 0.2; the others share the remaining 0.8 as 0.35 : 0.60
+    lifted = bounded(np.array([0.05, 0.35, 0.60]), least=0.2)
+    np.testing.assert_allclose(lifted, [0.2, 0.8 * 35 / 95, 0.8 * 60 / 95], rtol=1e-12)
+    capped = bounded(np.array([0.7, 0.1, 0.2]), most=0.5)
+    np.testing.assert_allclose(capped, [0.5, 0.5 / 3, 1.0 / 3], rtol=1e-12)
+
+
+def test_bounded_gives_groups_at_zero_a_share_only_if_the_bounds_need_it():
+    np.testing.assert_allclose(
+        bounded(np.array([1.0, 0.0, 0.0]), most=[0.6, 1, 1]), [0.6, 0.2, 0.2], rtol=1e-12
+    )
+    np.testing.assert_array_equal(bounded(np.array([0.5, 0.5, 0.0]), most=0.9), [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(bounded(np.array([1.0, 0.0]), least=0.5), [0.5, 0.5], rtol=1e-12)
+
+
+def test_bounded_refuses_bounds_that_no_mixture_keeps():
+    with pytest.raises(ValueError, match="no mixture"):
+        bounded(uniform(3), least=0.4)
+    with pytest.raises(ValueError, match="no mixture"):
+        bounded(uniform(3), most=0.3)

@@ -102,3 +102,34 @@ def by_size(sizes: ArrayLike, temperature: float = 1.0, name: str = "sizes") -> 
         return shares
     with np.errstate(divide="ignore"):
         return softmax(np.log(shares) / temperature)
+
+
+def bounded(proportions: Array, least: ArrayLike = 0.0, most: ArrayLike = 1.0) -> Array:
+    """The mixture within bounds that is closest in KL divergence: clip(c * p_j, least_j, most_j) for one c.
+
+    Args:
+        proportions: [G], on the simplex.
+        least: [G] or a number, smallest shares; their sum is at most 1.
+        most: [G] or a number, largest shares; their sum is at least 1.
+    Returns: [G], on the simplex.
+    Raises: ValueError: no mixture is within the bounds.
+    """
+    least, most = (
+        np.broadcast_to(np.asarray(bound, np.float64), proportions.shape) for bound in (least, most)
+    )
+    if least.sum() > 1 + 1e-9 or most.sum() < 1 - 1e-9:
+        raise ValueError(
+            f"no mixture is within the bounds: least sums to {least.sum()}, most to {most.sum()}"
+        )
+    if most[proportions > 0].sum() < 1:  # groups at 0 must take a share: all of them alike
+        proportions = np.maximum(proportions, 1e-300)
+    low, high = -700.0, 700.0  # log c
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        too_much = np.clip(np.exp(middle) * proportions, least, most).sum() > 1
+        low, high = (low, middle) if too_much else (middle, high)
+    clipped = np.clip(np.exp(low) * proportions, least, most)
+    free = (clipped > least) & (clipped < most)
+    if free.any():  # what rounding left over goes to the groups that no bound holds
+        clipped[free] *= (1.0 - clipped[~free].sum()) / clipped[free].sum()
+    return clipped

@@ -1,0 +1,77 @@
+"""Least squares from several starts: what every law is fitted with."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from scipy.optimize import least_squares
+
+Array = np.ndarray
+
+
+def best_fit(
+    residuals: Callable[[Array], Array],
+    jacobian: Callable[[Array], Array],
+    starts: Iterable[Array],
+    huber_delta: float | None = None,
+) -> Array:
+    """The parameters of the smallest sum of squared (or Huber) residuals over all starts.
+
+    Source: the Huber objective with delta 0.02 is that of the law fits of Chen et al. 2024, arXiv:2411.05735,
+    whose code minimises it by L-BFGS in float32; the optimum is the same.
+
+    Args:
+        residuals: parameters [K] -> [N], nats per token.
+        jacobian: parameters [K] -> [N, K].
+        starts: at least one [K].
+        huber_delta: nats per token; residuals above it count linearly. None: plain least squares.
+    Returns: [K].
+    """
+    best, best_cost = None, np.inf
+    for start in starts:
+        fit = least_squares(
+            residuals,
+            start,
+            jac=jacobian,  # pyright: ignore[reportArgumentType]
+            method="lm" if huber_delta is None else "trf",
+            loss="linear" if huber_delta is None else "huber",
+            f_scale=1.0 if huber_delta is None else huber_delta,
+            ftol=1e-15,
+            xtol=1e-15,
+            gtol=1e-15,
+            max_nfev=1000,
+        )
+        if best is None or fit.cost < best_cost:
+            best, best_cost = fit.x, fit.cost
+    assert best is not None, "a fit needs at least one start"
+    return best
+
+
+def check_table(proportions: Array, losses: Array, num_parameters: int, law: str) -> tuple[Array, Array]:
+    """Both tables as float64, refused where they cannot determine the law.
+
+    Args:
+        proportions: [N, G], one run a row.
+        losses: [N, M], final loss of each evaluated group.
+        num_parameters: of the law, for one evaluated group.
+        law: its name, for the error.
+    Raises: ValueError: shapes do not fit, a number is not finite, or there are too few runs.
+    """
+    proportions, losses = np.asarray(proportions, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if proportions.ndim != 2 or losses.ndim != 2 or len(proportions) != len(losses):
+        raise ValueError(
+            f"proportions {list(proportions.shape)} and losses {list(losses.shape)} must be tables of the "
+            "same number of runs, one run a row"
+        )
+    for name, table in (("proportions", proportions), ("losses", losses)):
+        bad = np.argwhere(~np.isfinite(table))
+        if len(bad):
+            raise ValueError(
+                f"{name}: run {bad[0, 0]}, column {bad[0, 1]} is {table[tuple(bad[0])]}, not finite"
+            )
+    num_runs, num_groups = proportions.shape
+    if num_runs < num_parameters:
+        raise ValueError(
+            f"{num_runs} runs are too few for the {law} law of {num_groups} groups: it has {num_parameters} "
+            f"parameters for each evaluated group, so at least {num_parameters} runs are needed"
+        )
+    return proportions, losses
