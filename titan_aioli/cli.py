@@ -1,10 +1,13 @@
 """The command `titan-aioli`: a subcommand is a typed function with a docstring and one entry in COMMANDS.
 
-Modules named here import no torch, so that `titan-aioli --help` answers at once.
+Arguments without a default are required, keyword-only ones are options, `tyro.conf.Positional` ones are
+not; the docstring is the help. Modules named here import no torch, so that help is there at once.
 """
 
+import re
 import sys
 from collections.abc import Callable
+from inspect import cleandoc
 from typing import Any
 
 import tyro
@@ -17,18 +20,47 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
 }
 
+STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
 
-def main() -> None:
-    """Run the subcommand; what the user can put right is one line and exit status 2, without a traceback."""
+
+def main(words: list[str] | None = None) -> None:
+    """Run a subcommand; what the user can put right is one line and exit status 2, without a traceback.
+
+    Args:
+        words: the command line without the program's name. Default: this process's.
+    """
+    name, *arguments = (sys.argv[1:] if words is None else words) or ["--help"]
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="titan-aioli", description="Online data mixing.")
+        if name in ("-h", "--help"):
+            print(overview())
+        elif name not in COMMANDS:
+            raise ValueError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
+        else:
+            run(name, arguments)
     except (ValueError, OSError) as error:
-        line = " ".join(str(error).split())
-        print(f"titan-aioli: error: {line}", file=sys.stderr)
+        print(f"titan-aioli: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("titan-aioli: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def run(name: str, arguments: list[str]) -> Any:
+    """What a subcommand returns, given its arguments as words."""
+    command = COMMANDS[name]
+    # tyro keeps the line breaks of the docstring inside the help of an option; it should fill the terminal
+    command.__doc__ = re.sub(r"\n {8,}", " ", cleandoc(command.__doc__ or ""))
+    return tyro.cli(command, prog=f"titan-aioli {name}", args=arguments, config=STYLE)
+
+
+def overview() -> str:
+    """One line for each subcommand."""
+    lines = [
+        f"  {name:<10} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
+    ]
+    return "\n".join(
+        ["usage: titan-aioli COMMAND ...", "", *lines, "", "`titan-aioli COMMAND --help` shows its options."]
+    )
 
 
 if __name__ == "__main__":

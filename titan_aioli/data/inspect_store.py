@@ -23,7 +23,6 @@ def inspect(
     """Show a token store, and check its index against its data.
 
     Reads every token once. Exit status 1, and the reason, if the store is not sound:
-
       titan-aioli inspect stores/books/train --tokenizer assets/tokenizer
 
     Args:
@@ -35,7 +34,6 @@ def inspect(
     """
     try:
         opened = open_store(store, dtype)
-        reason = None
     except ValueError as error:
         raise SystemExit(f"titan-aioli: not sound: {error}") from None
     reason = find_fault(opened, tokenizer)
@@ -99,7 +97,8 @@ def sample(store: TokenStore, documents: int, tokenizer: Path | None) -> list[st
         ids = store.tokens[offsets[index] : offsets[index + 1]].tolist()
         text: Any = model.decode(ids, skip_special_tokens=False) if model is not None else ids
         kind = "document" if store.document_offsets is not None else "tokens from 256 x"
-        lines.append(f"{kind} {index}, {len(ids)} tokens: {str(text)[:SHOWN_CHARACTERS]!r}")
+        shown = str(text) if len(str(text)) <= SHOWN_CHARACTERS else f"{str(text)[:SHOWN_CHARACTERS]}..."
+        lines.append(f"{kind} {index}, {len(ids)} tokens: {shown!r}")
     return lines
 
 

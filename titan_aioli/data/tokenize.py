@@ -42,11 +42,9 @@ def tokenize(
     Writes OUTPUT/GROUP/{train,validation,test}.{bin,idx,json}: Megatron indexed datasets, each with a file
     that says what is in it. Every document ends with an end-of-document token. Killed and run again, the
     same command goes on where it stopped. One group out of files, or many out of one dataset:
-
       titan-aioli tokenize books/ --group books --tokenizer assets/tokenizer --output stores
-
       titan-aioli tokenize slimpajama/*.jsonl.zst --group-by meta.redpajama_set_name
-      --tokenizer assets/tokenizer --output stores --processes 16
+          --tokenizer assets/tokenizer --output stores --processes 16
 
     Args:
         inputs: JSONL (.jsonl, .ndjson, .json; plain, .gz, .zst, .bz2), .parquet, text files (one document a

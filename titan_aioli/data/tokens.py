@@ -27,7 +27,7 @@ NUM_PROBES = 16
 """Stretches of 64 KiB that a fingerprint reads, evenly spread, the first and the last included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenStore:
     """Tokens on disk, and what is known of them."""
 
