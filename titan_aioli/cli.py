@@ -14,10 +14,14 @@ import tyro
 
 from titan_aioli.data.inspect_store import inspect
 from titan_aioli.data.tokenize import tokenize
+from titan_aioli.report import report
+from titan_aioli.rows import rows
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "tokenize": tokenize,
     "inspect": inspect,
+    "rows": rows,
+    "report": report,
 }
 
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)

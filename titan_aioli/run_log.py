@@ -1,8 +1,7 @@
 """What a run tells people: metrics by group, a console line at each update, and the result on disk.
 
 A run's dump folder holds `mixture.json` (what was asked for), `ledger.jsonl` (what was decided, see
-data/ledger.py) and, when it ends, `results.json` (what came of it). All are small JSON, the same bytes
-whatever the number of ranks.
+data/ledger.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of it).
 """
 
 import json
@@ -57,6 +56,27 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(content, indent=1, default=_to_plain) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+class LossLog:
+    """`losses.jsonl`: the held-out loss of every group at each evaluation, one object a line."""
+
+    def __init__(self, path: Path, is_writer: bool):
+        self._path = path
+        self._is_writer = is_writer
+
+    def begin(self, step: int) -> None:
+        """Keep what was measured up to `step`, where a run starts or goes on."""
+        if not self._is_writer:
+            return
+        lines = self._path.read_text().splitlines() if step > 0 and self._path.is_file() else []
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+
+    def append(self, step: int, losses: np.ndarray) -> None:
+        if self._is_writer:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "validation_loss": losses.tolist()}) + "\n")
 
 
 def result(

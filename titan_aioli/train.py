@@ -68,6 +68,7 @@ class MixingTrainer(Trainer):
         self.checkpointer.states["mixture"] = self.controller
         self.validation = self._build_evaluator(mixture.validation)
         self.test = self._build_evaluator(mixture.test) if mixture.test else None
+        self.loss_log = run_log.LossLog(self.folder / "losses.jsonl", is_writer=dist.get_rank() == 0)
         self._measured: tuple[int, np.ndarray] | None = None
         self._has_begun = False
         assert isinstance(self.metrics_processor, MixingMetrics)
@@ -114,12 +115,14 @@ class MixingTrainer(Trainer):
         """[G], mean nats per token on the fixed held-out sequences; measured once a step."""
         if self._measured is None or self._measured[0] != self.controller.step:
             self._measured = self.controller.step, self._timed(self.validation)
+            self.loss_log.append(*self._measured)
         return self._measured[1]
 
     def _begin(self) -> None:
         """Before the first step, fresh or resumed: the ledger's first entry, and all at the same step."""
         self._has_begun = True
         done = self.step - 1
+        self.loss_log.begin(done)
         if len(self.controller.ledger) == 0:
             if not self.loader.position.drawn.any():
                 self.loader.start_at(done)

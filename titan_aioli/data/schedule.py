@@ -101,12 +101,7 @@ class Schedule:
     def plan(self, position: Position, proportions: np.ndarray, num_steps: int) -> Block:
         """The rows of the next `num_steps` steps, all with the same proportions [G]."""
         num_groups, batch_size = len(proportions), self.batch_size
-        counts = np.empty((num_steps, num_groups), dtype=np.int64)
-        carries = np.empty((num_steps, num_groups))
-        carry = position.carry
-        for index in range(num_steps):
-            counts[index], carry = allocate(proportions, batch_size, carry)
-            carries[index] = carry
+        counts, carries = self._counts(position.carry, proportions, num_steps)
         drawn = position.drawn + np.cumsum(counts, axis=0)
 
         flat = counts.ravel()
@@ -126,6 +121,22 @@ class Schedule:
             carries,
             drawn,
         )
+
+    def skip(self, position: Position, proportions: np.ndarray, num_steps: int) -> Position:
+        """The position after the next `num_steps` steps, without their rows."""
+        counts, carries = self._counts(position.carry, proportions, num_steps)
+        return Position(position.step + num_steps, carries[-1], position.drawn + counts.sum(axis=0))
+
+    def _counts(
+        self, carry: np.ndarray, proportions: np.ndarray, num_steps: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of each group and remainders after each step, both [n, G]."""
+        counts = np.empty((num_steps, len(proportions)), dtype=np.int64)
+        carries = np.empty((num_steps, len(proportions)))
+        for index in range(num_steps):
+            counts[index], carry = allocate(proportions, self.batch_size, carry)
+            carries[index] = carry
+        return counts, carries
 
     def _order_within_steps(self, first_step: int, num_steps: int) -> np.ndarray:
         """[n * B], indices that shuffle the rows inside each step."""

@@ -1,0 +1,73 @@
+"""A finished or running run, read back from its dump folder."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.data.ledger import Ledger, LedgerEntry, read_ledger_file
+from titan_aioli.errors import UserError
+
+
+class Run(NamedTuple):
+    """What a run left behind; see run_log.py and data/ledger.py for the files."""
+
+    name: str
+    folder: Path
+    mixture: dict[str, Any]
+    """mixture.json: method, groups, hyperparameters, sizes."""
+    records: list[dict[str, Any]]
+    """ledger.jsonl."""
+    losses: list[dict[str, Any]]
+    """losses.jsonl: every evaluation on the held-out sequences."""
+    results: dict[str, Any] | None
+    """results.json; None while the run is not finished."""
+
+    @property
+    def groups(self) -> list[str]:
+        return self.mixture["groups"]
+
+    @property
+    def last_step(self) -> int:
+        """Steps trained, as far as the files know."""
+        steps = [record["step"] for record in (*self.records, *self.losses)]
+        return max([*steps, self.results["step"] if self.results else 0])
+
+    def ledger(self) -> Ledger:
+        fields = LedgerEntry._fields
+        return Ledger([LedgerEntry(*(record[name] for name in fields)) for record in self.records])
+
+    def trained_rounds(self) -> list[dict[str, Any]]:
+        """The records of the training stretches, one a round (also of a prior)."""
+        return [r for r in self.records if r["phase"] in ("train", "prior") and r["step"] < self.last_step]
+
+    def last_matrix(self) -> np.ndarray | None:
+        """The normalised mixing matrix A of the last round, [G, G]; None for a method without one."""
+        for record in reversed(self.records):
+            if "normalized_A" in record:
+                return np.array(record["normalized_A"], dtype=np.float64)
+        return None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's dump folder.
+
+    Raises: UserError: a file is missing or is not what the run writes.
+    """
+    for name in ("mixture.json", "ledger.jsonl"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not the dump folder of a mixing run: it has no {name}")
+    results = folder / "results.json"
+    losses = folder / "losses.jsonl"
+    try:
+        return Run(
+            name=folder.name,
+            folder=folder,
+            mixture=json.loads((folder / "mixture.json").read_text()),
+            records=read_ledger_file(folder / "ledger.jsonl"),
+            losses=[json.loads(line) for line in losses.read_text().splitlines()] if losses.is_file() else [],
+            results=json.loads(results.read_text()) if results.is_file() else None,
+        )
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder} holds a file that is not JSON: {error}") from None
