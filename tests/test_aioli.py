@@ -133,6 +133,19 @@ def test_nan_loss_leaves_the_proportions_names_the_group_and_later_rounds_recove
     assert "note" not in method.report(third)
 
 
+def test_finite_losses_too_large_to_sum_leave_the_proportions_and_say_so():
+    method = build_method("aioli", 2, num_sweeps=1, one_hot_factor=1.0, normalize=False)
+    state = method.init(2)
+    for losses in (
+        [1e308, 1e308],
+        [0.0, 0.0],
+        [0.0, 0.0],
+    ):  # a column of A is (1e308, 1e308): its sum overflows
+        state = method.update(state, np.array(losses))
+    np.testing.assert_array_equal(method.phase(state).proportions, [0.5, 0.5])
+    assert "too large to compute with" in method.report(state)["note"]
+
+
 def test_a_round_counts_learn_params_and_training():
     method = build_method("aioli", 3, num_sweeps=2, steps_per_mixture=5, steps_per_round=100)
     steps = {"measure": 0, "learn_params": 0, "train": 0}

@@ -6,18 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from titan_aioli.methods import METHODS, OBSERVES, UNTIL_END, build_method
+from titan_aioli.methods import METHODS, OBSERVES, UNTIL_END, Guarded, build_method
 
-NAMES = list(METHODS)
+GUARDED = "guarded "  # every method also runs with all guards on
+NAMES = [*METHODS, *(GUARDED + name for name in METHODS)]
 # Short rounds, so that a few dozen phases hold several updates.
 SHORT = {
     "aioli": {"num_sweeps": 1, "steps_per_mixture": 1},
     "skill_it": {"steps_per_round": 2, "steps_per_evaluation": 1},
+    "ado": {"warmup_updates": 4, "ignored_updates": 1, "num_bins": 8},
 }
 
 
 def short(name, num_groups):
-    return build_method(name, num_groups, **SHORT.get(name, {}))
+    bare = name.removeprefix(GUARDED)
+    method = build_method(bare, num_groups, **SHORT.get(bare, {}))
+    if name == bare:
+        return method
+    guarded = Guarded(method, min_share=0.1 / num_groups, max_change=0.05, anchor_strength=0.25)
+    guarded.check(num_groups)
+    return guarded
 
 
 def shape_observed(method, num_groups):
@@ -62,7 +70,7 @@ def test_on_the_simplex_in_every_phase(name, num_groups):
         assert_on_the_simplex(proportions, num_groups)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_default_hyperparameters_work_for_any_number_of_groups(name):
     for num_groups in (1, 2, 64):
         method = build_method(name, num_groups)
@@ -134,7 +142,7 @@ def test_rounds_count_up_from_zero(name):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].observes != "nothing"])
+@pytest.mark.parametrize("name", [name for name in NAMES if short(name, 1).observes != "nothing"])
 def test_what_is_not_finite_never_reaches_the_proportions(name, bad):
     method, rng = short(name, 3), np.random.default_rng(0)
     state, notes = method.init(3), []

@@ -7,15 +7,18 @@ imports torch.
 from dataclasses import fields
 from typing import Any
 
+from titan_aioli.methods.ado import ADO
 from titan_aioli.methods.aioli import Aioli
 from titan_aioli.methods.doge import DoGE
 from titan_aioli.methods.doremi import DoReMi
+from titan_aioli.methods.guards import Guarded
+from titan_aioli.methods.odm import ODM
 from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.skill_it import SkillIt
 from titan_aioli.methods.static import Static
 from titan_aioli.methods.stratified import Stratified
 
-__all__ = ["METHODS", "OBSERVES", "UNTIL_END", "MixingMethod", "Phase", "build_method"]
+__all__ = ["METHODS", "OBSERVES", "UNTIL_END", "Guarded", "MixingMethod", "Phase", "build_method"]
 
 METHODS: dict[str, type] = {
     "stratified": Stratified,
@@ -24,6 +27,8 @@ METHODS: dict[str, type] = {
     "skill_it": SkillIt,
     "doremi": DoReMi,
     "doge": DoGE,
+    "odm": ODM,
+    "ado": ADO,
 }
 
 

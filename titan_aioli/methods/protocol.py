@@ -8,7 +8,7 @@ A new method is one file beside this one and one entry in `METHODS` (methods/__i
 """
 
 import sys
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,20 +37,22 @@ class MixingMethod(Protocol):
     it), which goes into the ledger, and a field `proportions` [G]: what phases named `train` train on.
     """
 
-    observes: ClassVar[str]
-    """What `update` is given at the end of a phase, one of OBSERVES:
+    @property
+    def observes(self) -> str:
+        """What `update` is given at the end of a phase, one of OBSERVES.
 
-    - `validation`: held-out loss of every group [G], mean nats per token;
-    - `train`: mean training loss of every group over the phase [G], nan where a group had no token;
-    - `excess`: DoReMi: mean over the phase of training loss minus that of a reference model [G], nats per
-      token, nan where a group had no token. Clip each token's excess at 0 before the mean (the paper), or do
-      not (the method clips the mean at 0 in any case);
-    - `gradients`: DoGE: one row for each group [G, 3], measured once, at the end of the phase, on unclipped
-      gradients: the inner product of the gradient of the group's mean training loss with that of the held-out
-      loss (mean over groups); the norm of the first; the norm of the second (the same in every row). The
-      first two are nan where the group had no token;
-    - `nothing`: None.
-    """
+        - `validation`: held-out loss of every group [G], mean nats per token;
+        - `train`: mean training loss of every group over the phase [G], nan where a group had no token;
+        - `excess`: DoReMi: mean over the phase of training loss minus that of a reference model [G], nats per
+          token, nan where a group had no token. Whether the excess of each token is clipped at 0 first (the
+          paper) or not is the trainer's choice; the method clips the mean in any case;
+        - `gradients`: DoGE: a row for each group [G, 3], measured at the end of the phase: the inner product
+          of the gradient of the group's mean training loss with that of the held-out loss (mean over
+          groups), the norm of the first, and the norm of the second (the same in every row), all unclipped.
+          The first two are nan where the group had no token;
+        - `nothing`: None.
+        """
+        ...
 
     def check(self, num_groups: int) -> None:
         """Refuse hyperparameters that cannot work with this many groups.

@@ -1,0 +1,123 @@
+"""ODM and ADO: methods that live on the training losses; numbers by hand, and costs that stay bounded."""
+
+import numpy as np
+import pytest
+
+from titan_aioli.methods import build_method
+from titan_aioli.methods.loss_curve import LossCurve, add_point, fit_power_law
+from titan_aioli.methods.odm import exploration
+from titan_aioli.proportions import softmax
+
+
+def run(method, losses_at, num_updates, num_groups):
+    state = method.init(num_groups)
+    for t in range(1, num_updates + 1):
+        state = method.update(state, losses_at(t))
+    return state
+
+
+def test_odm_explores_evenly_first_and_ever_less_later():
+    assert exploration(1, 4) == 0.25
+    assert exploration(100, 4) == pytest.approx(np.sqrt(np.log(4) / 400))
+    assert exploration(5, 1) == 0.0
+
+
+def test_odm_rewards_are_losses_over_shares_and_the_policy_is_exp3():
+    method = build_method("odm", 2, alpha=0.5)
+    state = method.update(method.init(2), np.array([3.0, 1.0]))
+    np.testing.assert_allclose(state.rewards, [3.0, 1.0])  # 0.5 * 0 + 0.5 * L / 0.5
+    epsilon_1, epsilon_2 = 0.5, np.sqrt(np.log(2) / 4)
+    expected = (1 - 2 * epsilon_2) * softmax(epsilon_1 * np.array([3.0, 1.0])) + epsilon_2
+    np.testing.assert_allclose(state.proportions, expected)
+
+
+def test_odm_prefers_the_group_of_high_loss_and_never_forgets_the_other():
+    method = build_method("odm", 2, importance_weighted=False)
+    state = run(method, lambda t: np.array([9.0, 1.0]), 50, 2)
+    assert exploration(51, 2) <= state.proportions[1] < 0.5 < state.proportions[0]
+
+
+def test_odm_absent_group_keeps_its_reward():
+    method = build_method("odm", 2)
+    state = run(method, lambda t: np.array([3.0, 1.0 if t == 1 else np.nan]), 3, 2)
+    np.testing.assert_allclose(state.rewards[1], 0.1 * 1.0 / 0.5)
+
+
+def test_odm_warms_up_on_its_prior():
+    method = build_method("odm", 2, prior=[1, 3], warmup_updates=2)
+    first = run(method, lambda t: np.array([3.0, 1.0]), 1, 2)
+    np.testing.assert_allclose(first.proportions, [0.25, 0.75])
+    assert first.rewards[0] > 0
+    assert abs(run(method, lambda t: np.array([3.0, 1.0]), 2, 2).proportions[0] - 0.25) > 0.01
+
+
+def curve_of(losses_at, num_updates, num_groups, num_bins=16, first_update=1):
+    curve = LossCurve(1, np.zeros((num_bins, 2)), np.zeros((num_bins, 2, num_groups)))
+    for t in range(first_update, num_updates + 1):
+        curve = add_point(curve, t, losses_at(t))
+    return curve
+
+
+def test_loss_curve_merges_neighbours_and_loses_nothing():
+    curve = curve_of(lambda t: np.array([1.0, 2.0 if t % 2 else np.nan]), 21, 2, num_bins=8)
+    assert curve.updates_per_bin == 4
+    np.testing.assert_array_equal(curve.bin_updates[:, 0], [4, 4, 4, 4, 4, 1, 0, 0])
+    assert curve.bin_updates[:, 1].sum() == 21 * 22 / 2
+    np.testing.assert_array_equal(curve.bin_losses[:, :, 1].sum(axis=0), [11, 22])
+
+
+def test_power_law_of_an_exact_curve_is_found():
+    # alphas on the grid; 15 updates fit into the bins one by one
+    law = fit_power_law(curve_of(lambda t: np.array([2.0 + 3.0 * t**-0.3, 1.0 + 0.5 * t**-0.75]), 15, 2))
+    np.testing.assert_allclose(law, [[2.0, 1.0], [3.0, 0.5], [0.3, 0.75]], rtol=1e-6)
+
+
+def test_power_law_survives_merging_and_noise():
+    rng = np.random.default_rng(0)
+    curve = curve_of(
+        lambda t: 2.0 + 3.0 * t**-0.4 + rng.normal(0, 0.01, 1), 2000, 1, num_bins=64, first_update=50
+    )
+    _, beta, alpha = fit_power_law(curve)[:, 0]
+    assert alpha * beta * 2000 ** (-alpha - 1) == pytest.approx(0.4 * 3.0 * 2000**-1.4, rel=0.1)
+
+
+def test_power_law_of_a_rising_or_unseen_group_is_flat_or_unknown():
+    law = fit_power_law(curve_of(lambda t: np.array([1.0 + t, np.nan]), 10, 2))
+    assert law[1, 0] == 0.0 and np.isnan(law[:, 1]).all()
+
+
+def test_ado_trains_on_its_prior_and_then_on_the_group_that_learns_fastest():
+    def losses(t):
+        return np.array([2.0 + 3.0 * t**-0.5, 2.0 + 0.3 * t**-0.5, 2.5])
+
+    method = build_method("ado", 3, prior=[1, 1, 2], warmup_updates=20, min_share=0.05)
+    np.testing.assert_allclose(run(method, losses, 19, 3).proportions, [0.25, 0.25, 0.5])
+    later = run(method, losses, 200, 3)
+    assert later.proportions[0] > 0.25 > later.proportions[1] >= 0.05
+    assert later.credit[0] > later.credit[1]
+
+
+def test_ado_policy_by_hand():
+    """One group learns, both with the same prior: rho = (1, 0), lifted to the least share."""
+    method = build_method("ado", 2, warmup_updates=5, ignored_updates=0, min_share=0.1, gamma2=0.5)
+    state = run(method, lambda t: np.array([1.0 + t**-0.5, 1.0]), 5, 2)
+    np.testing.assert_allclose(state.proportions, 0.5 * np.array([0.9, 0.1]) + 0.5 * 0.5, atol=1e-9)
+    np.testing.assert_allclose(state.average, np.array([0.5, 0.5]) + (state.proportions - 0.5) / 6, atol=1e-9)
+    np.testing.assert_allclose(state.credit, 0.1 * state.proportions + 0.9 * 0.5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "message"),
+    [
+        ("odm", {"alpha": 1.0}, "odm.alpha is 1.0"),
+        ("odm", {"prior": [1]}, "odm.prior has 1 numbers for 2 groups"),
+        ("ado", {"warmup_updates": 12}, "ado.warmup_updates is 12: .* at least 13"),
+        ("ado", {"num_bins": 9}, "ado.num_bins is 9"),
+        ("ado", {"gamma1": 0.0}, "ado.gamma1 is 0.0"),
+        ("doremi", {"smoothing": 2.0}, "doremi.smoothing is 2.0"),
+        ("doge", {"mu": -1.0}, "doge.mu is -1.0"),
+    ],
+)
+def test_bad_hyperparameters_are_refused_by_name(name, hyperparameters, message):
+    with pytest.raises(ValueError, match=message):
+        build_method(name, 2, **hyperparameters)
