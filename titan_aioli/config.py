@@ -110,6 +110,8 @@ class Mixing:
     """Write rows.csv into the dump folder: one line for each row trained on."""
     train_losses: bool = True
     """Keep the training loss of every group (one more pass over the token losses, no wait)."""
+    progress: bool = False
+    """Draw a progress bar on the standard error of rank 0."""
     static: Static = field(default_factory=Static)
     aioli: Aioli = field(default_factory=Aioli)
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,7 @@ def loss_table(runs: Sequence[Run]) -> Table:
     table = Table(title="Held-out loss, nats per token (validation | test)")
     table.add_column("group")
     for run in runs:
-        table.add_column(f"{run.name}\n{run.mixture['method']}", justify="right")
+        table.add_column(_title(run), justify="right")
     rows = list(enumerate(runs[0].groups))
     for index, name in [*rows, (None, "mean"), (None, "perplexity")]:
         cells = [_loss_cells(run, index, name) for run in runs]
@@ -64,24 +65,21 @@ def loss_table(runs: Sequence[Run]) -> Table:
 
 def round_table(run: Run) -> Table:
     """The proportions that each round trained on, and how well its A predicted the drop."""
-    table = Table(title=f"{run.name} ({run.mixture['method']}): proportions of each round")
-    table.add_column("round", justify="right")
-    table.add_column("from step", justify="right")
-    for name in run.groups:
-        table.add_column(name, justify="right")
-    table.add_column("mean drop\npredicted | measured", justify="right")
+    table = Table(title=f"{_title(run)}: proportions of each round", box=SIMPLE_HEAD, padding=(0, 1))
     rounds = run.trained_rounds()
     checks = {r["round"] - 1: r for r in run.records if "predicted_drop" in r}
+    for name in ("round", "step", *run.groups, *(("drop", "law says") if checks else ())):
+        table.add_column(name, justify="right", overflow="fold")
+    if checks:
+        table.caption = "drop: of the mean held-out loss over the stretch; law says: what A predicted"
     for index, record in enumerate(rounds):
         if MAX_ROUNDS // 2 <= index < len(rounds) - MAX_ROUNDS // 2:
             continue
         check = checks.get(record["round"]) if record["phase"] == "train" else None
-        drops = "-"
-        if check:
-            drops = f"{np.mean(check['predicted_drop']):.4f} | {np.mean(check['measured_drop']):.4f}"
+        drops = [f"{np.mean(check[name]):.3f}" for name in ("measured_drop", "predicted_drop")] if check else []
         label = "prior" if record["phase"] == "prior" else str(record["round"])
-        shares = [f"{share:.4f}" for share in record["proportions"]]
-        table.add_row(label, str(record["step"]), *shares, drops)
+        shares = [f"{share:.3f}" for share in record["proportions"]]
+        table.add_row(label, str(record["step"]), *shares, *drops)
     return table
 
 
@@ -124,7 +122,7 @@ def _draw_proportions(axis, run: Run, colors, largest: float) -> None:
         if len(shares):
             axis.step(steps, shares[:, index], where="post", label=name, color=colors[index % len(colors)], lw=1.8)
     axis.set_ylim(0, largest * 1.15)
-    axis.set_title(f"{run.name} ({run.mixture['method']})")
+    axis.set_title(_title(run))
     axis.set_xlabel("step" + (" (shaded: LearnParams)" if run.last_matrix() is not None else ""))
 
 
@@ -174,6 +172,12 @@ def _loss_cells(run: Run, index: int | None, name: str) -> list[float]:
             total = np.exp(mean) if name == "perplexity" and index is None else mean
             values.append(float(total) if index is None else run.results[f"{split}_loss"][index])
     return values
+
+
+def _title(run: Run) -> str:
+    """The run's folder, and its method where the folder does not say it."""
+    method = run.mixture["method"]
+    return run.name if method in run.name else f"{run.name} ({method})"
 
 
 def _bold(text: str, is_best: bool) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from titan_aioli.device import enable_cpu
 
@@ -71,6 +72,14 @@ class MixingTrainer(Trainer):
         self.loss_log = run_log.LossLog(self.folder / "losses.jsonl", is_writer=dist.get_rank() == 0)
         self._measured: tuple[int, np.ndarray] | None = None
         self._has_begun = False
+        self.progress = tqdm(
+            total=job_config.training.steps,
+            desc=mixing.method,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=1.0,
+            disable=not (mixing.progress and dist.get_rank() == 0),
+        )
         assert isinstance(self.metrics_processor, MixingMetrics)
         self.metrics_processor.mixture_metrics = self._step_metrics
 
@@ -103,6 +112,7 @@ class MixingTrainer(Trainer):
         self._finish_phases()
         super().train_step(data_iterator)
         self.controller.count_step()
+        self.progress.update()
         self._finish_phases()
         if self.mixing.evaluation.freq and self.step % self.mixing.evaluation.freq == 0:
             losses = self.held_out_losses()
@@ -123,6 +133,7 @@ class MixingTrainer(Trainer):
         self._has_begun = True
         done = self.step - 1
         self.loss_log.begin(done)
+        self.progress.update(done)
         if len(self.controller.ledger) == 0:
             if not self.loader.position.drawn.any():
                 self.loader.start_at(done)
@@ -148,6 +159,7 @@ class MixingTrainer(Trainer):
 
     def _show(self, record: dict[str, Any]) -> None:
         num_steps = self.controller.phase.num_steps
+        self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
         length = None if num_steps == UNTIL_END else num_steps
         logger.info(run_log.update_line(self.group_names, record, length))
         metrics = run_log.update_metrics(self.group_names, record)
@@ -172,6 +184,7 @@ class MixingTrainer(Trainer):
         content = run_log.result(
             self.mixing.method, self.group_names, self.step, validation, test, self._epochs(), tokens
         )
+        self.progress.close()
         if dist.get_rank() == 0:
             run_log.write_json(self.folder / "results.json", content)
         logger.info(f"mixing: finished, mean held-out loss {np.mean(validation):.4f}, see {self.folder}")

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Train on this machine's ranks; the conventions of torchtitan's run_train.sh.
+#   NGPU=8 CONFIG_FILE=train_configs/llama3_8b_aioli.toml scripts/run_train.sh [flags of the config]
+# NGPU: ranks (default 2). LOG_RANK: whose output is shown (default 0). TORCHRUN_FLAGS: more for torchrun.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # restarts with --max-restarts hang without it
+exec .venv/bin/torchrun --nproc_per_node="${NGPU:-2}" --rdzv_backend c10d --rdzv_endpoint="localhost:0" \
+    --local-ranks-filter "${LOG_RANK:-0}" ${TORCHRUN_FLAGS:-} \
+    -m titan_aioli.train --job.config_file "${CONFIG_FILE:-train_configs/debug_aioli.toml}" "$@"
