@@ -14,6 +14,7 @@ import tyro
 
 from titan_aioli.data.inspect_store import inspect
 from titan_aioli.data.tokenize import tokenize
+from titan_aioli.plan import plan
 from titan_aioli.report import report
 from titan_aioli.rows import rows
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": inspect,
     "rows": rows,
     "report": report,
+    "plan": plan,
 }
 
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)

@@ -156,6 +156,7 @@ class MegatronWriter:
             )
         self._code = codes[0]
         self._sizes = array("i")
+        self.num_tokens = 0
         Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
         self._data = open(f"{self.prefix}.bin.tmp", "wb")  # noqa: SIM115, closed in __exit__
 
@@ -186,6 +187,11 @@ class MegatronWriter:
                     )
         self._data.write(tokens.astype(self.dtype).tobytes())
         self._sizes.extend(sizes.tolist())
+        self.num_tokens += tokens.size
+
+    @property
+    def num_documents(self) -> int:
+        return len(self._sizes)
 
     def __enter__(self) -> "MegatronWriter":
         return self
@@ -216,6 +222,6 @@ class MegatronWriter:
         Path(f"{self.prefix}.idx").unlink(missing_ok=True)  # an old index must not stand beside new data
         os.replace(f"{self.prefix}.bin.tmp", f"{self.prefix}.bin")
         if self.metadata:
-            counts = {"documents": len(sizes), "tokens": int(sizes.sum(dtype=np.int64))}
+            counts = {"documents": self.num_documents, "tokens": self.num_tokens}
             write_sidecar(self.prefix, {**self.metadata, **counts})
         os.replace(f"{self.prefix}.idx.tmp", f"{self.prefix}.idx")

@@ -12,11 +12,12 @@ from typing import Any
 import tyro
 
 from titan_aioli.data.documents import Fields, group_name, read_documents
+from titan_aioli.data.merge import Describe, StoreCounts
 from titan_aioli.data.shards import Counts, Encoding, batches, encoders
 from titan_aioli.data.sources import Source, find_sources
 from titan_aioli.data.splits import SPLITS, check_shares
 from titan_aioli.data.tokenizer import tokenizer_file, tokenizer_info
-from titan_aioli.data.work import StoreCounts, WorkFolder, merge
+from titan_aioli.data.work import WorkFolder
 
 PLAN_VERSION = 1
 """Goes up when the same settings and inputs would give other bytes."""
@@ -92,7 +93,7 @@ def tokenize(
                 work.refuse_taken(group)
             fields = Fields(text_field, group_by, group)
             encode(work, sources, fields, encoding, int(shard_megabytes * 1e6), processes or _cores())
-            counts = merge(work, work.shards(len(sources)), encoding.dtype, _metadata(encoding))
+            counts = work.merge(len(sources), encoding.dtype, _describe(encoding))
             if not any(row.split == "train" for row in counts):
                 raise ValueError(
                     f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
@@ -157,14 +158,14 @@ def show(counts: list[StoreCounts], val_share: float, test_share: float, seconds
                 console.print(f"group {group!r} has no {split} document: add documents or raise the share")
 
 
-def _metadata(encoding: Encoding):
+def _describe(encoding: Encoding) -> Describe:
     shares = {
         "train": 1.0 - encoding.val_share - encoding.test_share,
         "validation": encoding.val_share,
         "test": encoding.test_share,
     }
 
-    def metadata(group: str, split: str) -> dict[str, Any]:
+    def describe(group: str, split: str) -> dict[str, Any]:
         return {
             "group": group,
             "split": split,
@@ -175,7 +176,7 @@ def _metadata(encoding: Encoding):
             "end_of_document_token": encoding.info.end_of_document_token,
         }
 
-    return metadata
+    return describe
 
 
 def _cores() -> int:

@@ -10,30 +10,17 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from titan_aioli.data.files import replacing
-from titan_aioli.data.megatron import MegatronWriter
-from titan_aioli.data.splits import SPLITS
+from titan_aioli.data.merge import Describe, StoreCounts, merge_shards
 
 LOCK = "lock"
-GROUPS_AT_ONCE = 100
-"""Groups merged in one pass over the shards: three open files each."""
-
-
-class StoreCounts(NamedTuple):
-    """One line of the summary."""
-
-    group: str
-    split: str
-    documents: int
-    tokens: int
-    text_bytes: int
 
 
 class WorkFolder:
@@ -48,29 +35,31 @@ class WorkFolder:
         """
         self.output, self.plan = output, plan
         self.partial = output / f"{name}.partial"
+        self.planned = self.partial / "plan.json"
         self.merged = self.partial / "merged.json"
+        self.stores = self.partial / "stores"
         self.record = output / f"{name}.done.json"
 
     def begin(self, restart: bool) -> list[StoreCounts] | None:
-        """Find or make the work folder; the counts if there is nothing left to do.
+        """Find or make the plan; the counts of the stores if there is nothing left to do.
 
         Raises: ValueError: the folder holds the work of other settings or inputs, and not `restart`.
         """
-        if restart or not any(self.partial.glob("shard-*")):
-            self._clear()
         if restart:
             self._remove_stores()
-        for place in self.record, self.partial / "plan.json":
+        if restart or not self._has_shards() or not self.planned.is_file():
+            self._clear()
+        for place in self.record, self.planned:
             if place.is_file():
                 self._refuse_other_plan(place)
         if self.record.is_file():
             counts = [StoreCounts(*row) for row in _read(self.record)["stores"]]
-            stores = [self.output / row.group / f"{row.split}.idx" for row in counts]
-            if all(store.is_file() for store in stores):
-                self._clear()  # a run killed after its last step leaves its shards
+            if all((self.output / row.group / f"{row.split}.idx").is_file() for row in counts):
+                self._clear()  # a run killed after its last step has left its shards
                 return counts
             self._remove_stores()
-        _write(self.partial / "plan.json", {"plan": self.plan})
+            self._clear()
+        _write(self.planned, {"plan": self.plan})
         return None
 
     def _refuse_other_plan(self, place: Path) -> None:
@@ -78,29 +67,43 @@ class WorkFolder:
         changed = [key for key in self.plan if there.get(key) != self.plan[key]]
         if changed:
             key = changed[0]
+            named = key if key in ("inputs", "version") else f"--{key.replace('_', '-')}"
             shown = "" if key == "inputs" else f" ({there.get(key)} there, {self.plan[key]} now)"
             raise ValueError(
-                f"{place}: begun with other {key.replace('_', ' ')}{shown}: run with the same settings and "
+                f"{place}: made with other {named}{shown}: run with the same settings and "
                 "inputs to go on, choose another --output, or start over with --restart"
             )
 
+    def _has_shards(self) -> bool:
+        return any(self.partial.glob("shard-*.npz"))
+
     def _clear(self) -> None:
-        for path in self.partial.iterdir():
+        """Empty the work folder: what others rest on goes last, should this be killed."""
+        order = [
+            self.merged.name,
+            "stores",
+            *(path.name for path in self.partial.glob("s*-*")),
+            self.planned.name,
+        ]
+        for path in (self.partial / name for name in order):
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
+            path.unlink(missing_ok=True)
 
     def _remove_stores(self) -> None:
-        """Every store that an earlier run of this name made, and nothing else."""
+        """Every store that an earlier run of this name moved to its place, and nothing else."""
+        rows: list[StoreCounts] = []
         if self.record.is_file():
-            for row in (StoreCounts(*row) for row in _read(self.record)["stores"]):
-                folder = self.output / row.group
-                for suffix in ("idx", "bin", "json"):
-                    (folder / f"{row.split}.{suffix}").unlink(missing_ok=True)
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
-            self.record.unlink()
+            rows = [StoreCounts(*row) for row in _read(self.record)["stores"]]
+        elif self.merged.is_file():
+            rows = [row for row in self._merged_counts() if not (self.stores / row.group).is_dir()]
+        for row in rows:
+            folder = self.output / row.group
+            for suffix in ("idx", "bin", "json"):
+                (folder / f"{row.split}.{suffix}").unlink(missing_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        self.record.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -118,9 +121,11 @@ class WorkFolder:
                 ) from None
             except OSError:
                 pass  # a file system without locks
-            yield
-            if all(path.name == LOCK for path in self.partial.iterdir()):
-                shutil.rmtree(self.partial)
+            try:
+                yield
+            finally:
+                if not self._has_shards():
+                    shutil.rmtree(self.partial)
 
     def shard(self, source: int, number: int) -> Path:
         """Path of the number-th shard (from 1) of a source."""
@@ -146,81 +151,41 @@ class WorkFolder:
             self.shard(source, at) for source in range(num_sources) for at in range(1, counts[source] + 1)
         ]
 
+    def merge(self, num_sources: int, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
+        """Join the shards into stores inside the work folder, unless an earlier run has done so."""
+        if self.merged.is_file():
+            return self._merged_counts()
+        shutil.rmtree(self.stores, ignore_errors=True)
+        counts = merge_shards(self.shards(num_sources), self.stores, dtype, describe)
+        _write(self.merged, counts)
+        return counts
+
+    def _merged_counts(self) -> list[StoreCounts]:
+        return [StoreCounts(*row) for row in _read(self.merged)]
+
     def publish(self, counts: list[StoreCounts]) -> None:
         """Move the merged stores to their places and declare the run done.
 
         Raises: ValueError: there is something of another's in one of the places.
         """
         for group in dict.fromkeys(row.group for row in counts):
-            merged = self.partial / "stores" / group
+            merged = self.stores / group
             if merged.is_dir():  # otherwise an earlier run has moved it
                 self.refuse_taken(group)
                 os.rename(merged, self.output / group)
-        _write(self.record, {"plan": self.plan, "stores": counts})
+        _write(self.partial / "record.json", {"plan": self.plan, "stores": counts})
+        os.replace(self.partial / "record.json", self.record)
         self._clear()
 
     def refuse_taken(self, group: str) -> None:
         """Raises: ValueError: OUTPUT/GROUP holds files that this run did not make."""
-        if self.merged.is_file() and not (self.partial / "stores" / group).is_dir():
+        if self.merged.is_file() and not (self.stores / group).is_dir():
             return  # a run killed while it published has moved it there
         folder = self.output / group
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise ValueError(
                 f"{folder} holds files of another origin: move them away or choose another --output"
             )
-
-
-def merge(
-    work: WorkFolder,
-    shards: list[Path],
-    dtype: np.dtype,
-    metadata: Callable[[str, str], dict[str, Any]],
-) -> list[StoreCounts]:
-    """Join the shards into stores, WORK/stores/GROUP/SPLIT, unless an earlier run has done so.
-
-    Args:
-        metadata: (group, split) -> what PREFIX.json says of the store beside its counts.
-    """
-    if work.merged.is_file():
-        return [StoreCounts(*row) for row in _read(work.merged)]
-    shutil.rmtree(work.partial / "stores", ignore_errors=True)
-    groups = sorted({name.split("/")[0] for shard in shards for name in _names(shard)})
-    counts = []
-    for first in range(0, len(groups), GROUPS_AT_ONCE):
-        counts += _merge_groups(work, shards, groups[first : first + GROUPS_AT_ONCE], dtype, metadata)
-    _write(work.merged, counts)
-    return counts
-
-
-def _merge_groups(
-    work: WorkFolder, shards: list[Path], groups: list[str], dtype, metadata
-) -> list[StoreCounts]:
-    writers: dict[str, MegatronWriter] = {}
-    totals: dict[str, np.ndarray] = {}
-    with ExitStack() as stack:
-        for shard in shards:
-            with np.load(shard) as arrays:
-                for key in sorted({name.rpartition("/")[0] for name in arrays.files}):
-                    group, split = key.split("/")
-                    if group not in groups:
-                        continue
-                    if key not in writers:
-                        writers[key] = stack.enter_context(
-                            MegatronWriter(work.partial / "stores" / key, dtype)
-                        )
-                        writers[key].metadata = metadata(group, split)
-                        totals[key] = np.zeros(3, dtype=np.int64)
-                    tokens, sizes = arrays[f"{key}/tokens"], arrays[f"{key}/sizes"]
-                    writers[key].add_many(tokens, sizes)
-                    totals[key] += sizes.size, tokens.size, int(arrays[f"{key}/bytes"])
-                    writers[key].metadata["text_bytes"] = int(totals[key][2])
-    order = sorted(totals, key=lambda key: (key.split("/")[0], SPLITS.index(key.split("/")[1])))
-    return [StoreCounts(*key.split("/"), *map(int, totals[key])) for key in order]  # type: ignore[misc]
-
-
-def _names(shard: Path) -> list[str]:
-    with np.load(shard) as arrays:
-        return list(arrays.files)
 
 
 def _read(path: Path) -> Any:
