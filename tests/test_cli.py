@@ -1,0 +1,37 @@
+"""The command `titan-aioli`: it lists and explains every subcommand, without torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from titan_aioli.cli import COMMANDS, main
+
+
+def test_overview_names_every_command(capsys):
+    main([])
+    out = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in out and command.__doc__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: titan-aioli {name}" in capsys.readouterr().out
+
+
+def test_unknown_command_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["tokenise"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "titan-aioli: error: no command 'tokenise': choose one of tokenize"
+    )
+
+
+def test_importing_the_command_imports_no_torch():
+    code = "import sys, titan_aioli.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
