@@ -135,6 +135,7 @@ def _draw_losses(axis, run: Run, colors) -> None:
     if steps:
         axis.plot(steps, [np.mean(measured[step]) for step in steps], "k--", lw=1.5, label="mean of the groups")
         axis.legend(frameon=False)
+    axis.set_xlim(-0.02 * run.last_step, 1.02 * run.last_step)
     axis.set_xlabel("step")
 
 
