@@ -91,6 +91,12 @@ def test_missing_things_are_named(tmp_path, tokenizer):
         tokenize((empty,), group="web", tokenizer=tokenizer, output=tmp_path / "out")
 
 
+def test_an_output_that_cannot_be_written_is_named(tmp_path, tokenizer):
+    docs = save_jsonl(tmp_path / "docs.jsonl", numbered(3))
+    with pytest.raises(ValueError, match=r"--output .*docs\.jsonl cannot be written"):
+        tokenize((docs,), group="web", tokenizer=tokenizer, output=Path(docs))
+
+
 def test_an_end_that_cannot_be_inferred_must_be_given(tmp_path):
     folder = save_tokenizer(tmp_path / "plain", ["one", "[UNK]", "</s>", "<|endoftext|>"])
     docs = save_jsonl(tmp_path / "docs.jsonl", [{"text": "one"}])

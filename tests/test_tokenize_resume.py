@@ -13,6 +13,7 @@ from toy_text import numbered, save_jsonl, save_tokenizer, stores_in
 
 from titan_aioli.data.tokenize import tokenize
 from titan_aioli.data.tokens import open_store
+from titan_aioli.data.work import WorkFolder
 
 
 @pytest.fixture
@@ -45,6 +46,15 @@ def test_other_settings_or_inputs_start_over_only_by_name(tmp_path, tokenizer):
         open_store(tmp_path / f"out/web/{split}").num_documents for split in ("train", "validation", "test")
     ]
     assert sum(counts) == 201  # type: ignore[arg-type]
+
+
+def test_two_runs_at_once_are_kept_apart(tmp_path, tokenizer):
+    docs = save_jsonl(tmp_path / "docs.jsonl", numbered(3))
+    with (
+        WorkFolder(tmp_path / "out", "web", {}).locked(),
+        pytest.raises(ValueError, match="another run is at work"),
+    ):
+        tokenize((docs,), group="web", tokenizer=tokenizer, output=tmp_path / "out")
 
 
 def test_files_of_others_are_never_replaced(tmp_path, tokenizer):

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,7 +142,7 @@ class HubDataset:
     split: str
 
     def identity(self) -> list[Any]:
-        return ["hub", self.name, self.config, self.split, self._revision()]
+        return ["hub", self.name, self.config, self.split, self.revision]
 
     def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
         import datasets
@@ -149,7 +150,7 @@ class HubDataset:
         place = f"{HUB}{self.name}"
         try:
             stream = datasets.load_dataset(
-                self.name, self.config, split=self.split, streaming=True, revision=self._revision()
+                self.name, self.config, split=self.split, streaming=True, revision=self.revision
             )
             for number, row in enumerate(stream, 1):
                 yield f"{place}, row {number}", row
@@ -158,7 +159,9 @@ class HubDataset:
                 f"{place}: cannot be read: {error}. Run the same command again to go on"
             ) from error
 
-    def _revision(self) -> str | None:
+    @cached_property
+    def revision(self) -> str | None:
+        """The commit that is read, the same from start to end; None for a local folder."""
         if os.path.isdir(self.name):
             return None
         from huggingface_hub import HfApi

@@ -83,7 +83,6 @@ def tokenize(
         "shard_megabytes": shard_megabytes,
     }
     work = WorkFolder(output, name, plan)
-    output.mkdir(parents=True, exist_ok=True)
     with work.locked():
         counts = work.begin(restart)
         if counts is not None:

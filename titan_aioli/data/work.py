@@ -109,10 +109,14 @@ class WorkFolder:
     def locked(self) -> Iterator[None]:
         """Make the work folder and keep a second run out of it; the lock ends with the process.
 
-        Raises: ValueError: another run is at work.
+        Raises: ValueError: another run is at work, or the folder cannot be made.
         """
-        self.partial.mkdir(parents=True, exist_ok=True)
-        with open(self.partial / LOCK, "w") as file:
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            file = open(self.partial / LOCK, "w")  # noqa: SIM115, closed below
+        except OSError as error:
+            raise ValueError(f"--output {self.output} cannot be written: {error}") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
