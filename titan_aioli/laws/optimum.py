@@ -65,14 +65,17 @@ def optimal_mixture(
             f"the caps sum to {most.sum():.4g}, below 1: no mixture keeps them; train on fewer tokens, allow "
             "more repeats or add data"
         )
-    start = bounded(uniform(num_groups), most=most)
+    start = bounded(0.5 * prior + 0.5 * uniform(num_groups), most=most)
     num_evaluated = law.predict(start).shape[-1]
     w = uniform(num_evaluated) if weights is None else normalize(weights, "weights")
+
+    scale = 1.0 + anchor_strength  # of the order of 1, which the solver's line search relies on
 
     def objective(p: Array) -> tuple[float, Array]:
         log_ratio = np.log(np.maximum(p, SMALLEST_SHARE) / np.maximum(prior, SMALLEST_SHARE))
         value = w @ law.predict(p) + anchor_strength * (p @ log_ratio)
-        return float(value), law.gradient(p, w) + anchor_strength * (log_ratio + 1.0)
+        gradient = law.gradient(p, w) + anchor_strength * (log_ratio + 1.0)
+        return float(value) / scale, gradient / scale
 
     found = minimize(
         objective,
