@@ -65,7 +65,7 @@ def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
         build_tokenizer_fn=build_tokenizer_if_present,
         build_dataloader_fn=build_loader,
         build_loss_fn=build_row_loss,
-        build_metrics_processor_fn=MixingMetrics,
+        build_metrics_processor_fn=build_metrics,
     )
 
 
@@ -105,6 +105,11 @@ def build_row_loss(job_config: Any, **kwargs: Any) -> RowLoss:
         plain = torch.compile(plain, backend=job_config.compile.backend)
         by_row = torch.compile(by_row, backend=job_config.compile.backend)
     return RowLoss(plain, by_row)
+
+
+def build_metrics(job_config: Any, parallel_dims: Any, model_args: Any) -> "MixingMetrics":
+    """torchtitan's metrics processor, with those of the mixture."""
+    return MixingMetrics(job_config, parallel_dims)
 
 
 class MixingMetrics(MetricsProcessor):

@@ -1,0 +1,36 @@
+"""Starts real training ranks with torchrun, as a user would, and reads what they left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+TINY = TESTS / "tiny.toml"
+
+
+def torchrun(num_ranks, *args, module="titan_aioli.train", config=TINY, timeout=240, **env):
+    """The finished process; `module` may be a module or a file of the tests."""
+    target = ["-m", module] if not str(module).endswith(".py") else [str(TESTS / module)]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)),
+        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", *target),
+        *("--job.config_file", str(config), *map(str, args)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **env}
+    return subprocess.run(
+        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def train(folder, stores, num_ranks, *args, **kwargs):
+    """Train the tiny model into a folder; fails with the ranks' output if it does not succeed."""
+    done = torchrun(num_ranks, "--job.dump_folder", folder, "--mixing.stores", stores, *args, **kwargs)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done
+
+
+def files(folder):
+    """The bytes of everything a run decides and measures."""
+    names = ("ledger.jsonl", "rows.csv", "losses.jsonl", "results.json")
+    return {name: (Path(folder) / name).read_bytes() for name in names}
