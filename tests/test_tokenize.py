@@ -105,6 +105,18 @@ def test_group_by_a_nested_field(tmp_path, tokenizer):
     assert open_store(tmp_path / "out/Book/train").num_documents == 1
 
 
+def test_more_groups_than_are_merged_at_once(tmp_path, tokenizer, monkeypatch):
+    records = [{"text": f"one {index}", "set": f"group {index % 5}"} for index in range(20)]
+    docs = save_jsonl(tmp_path / "docs.jsonl", records)
+    for at_once in (100, 2):
+        monkeypatch.setattr("titan_aioli.data.merge.GROUPS_AT_ONCE", at_once)
+        tokenize(
+            (docs,), group_by="set", tokenizer=tokenizer, output=tmp_path / f"out{at_once}", **TRAIN_ONLY
+        )
+    assert stores_in(tmp_path / "out2") == stores_in(tmp_path / "out100")
+    assert len(stores_in(tmp_path / "out2")) == 15
+
+
 def test_a_folder_of_texts_is_one_document_a_file(tmp_path, tokenizer):
     for name, text in (("b.md", "two"), ("a.txt", "one"), ("deep/c.txt", "three"), (".hidden", "zero")):
         (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)

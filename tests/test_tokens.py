@@ -205,6 +205,12 @@ def test_fingerprint_follows_the_content_alone(tmp_path):
     assert open_store(other_documents).fingerprint() != first
 
 
+def test_an_empty_store_opens(tmp_path):
+    store = open_store(write_by_hand(tmp_path / "web", sequences=(), documents=(0,)))
+    assert store.num_tokens == store.num_documents == 0
+    assert store.fingerprint()
+
+
 def test_gigabytes_open_in_milliseconds(tmp_path):
     documents, length = 1000, 4_000_000
     prefix = write_by_hand(tmp_path / "web", 8, (), range(documents + 1), sizes=[length] * documents)

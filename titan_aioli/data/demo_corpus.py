@@ -2,7 +2,7 @@
 
 Six groups that differ in kind, up to 3 MB each: Python code, C++ headers, prose (docstrings and package
 descriptions), type stubs, tables of numbers, licences. Deduplicated over all groups; the same packages
-give the same bytes on every machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained
+give the same documents on every machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained
 on equal shares of the groups. Takes about 15 seconds on two cores.
 
     python -m titan_aioli.data.demo_corpus outputs/demo --tokenize

@@ -27,6 +27,8 @@ from titan_aioli.data.tokenizer import TokenizerInfo, load_tokenizer
 
 MOST_DOCUMENTS = 100_000
 """In one shard, however short they are."""
+ENCODED_AT_ONCE = 64
+"""Documents. The tokenizer's own results take over 100 bytes a token."""
 THREADS = "TOKENIZERS_PARALLELISM"
 """The switch of the tokenizer's own threads: the processes are what is parallel."""
 
@@ -70,14 +72,11 @@ def batches(documents: Iterator[Document], characters: int) -> Iterator[list[Doc
 def encode_shard(encoding: Encoding, path: Path, documents: list[Document]) -> Counts:
     """Write one shard: every document's tokens and an end-of-document token. Empty texts are left out."""
     documents = [document for document in documents if document.text]
-    tokenizer = _tokenizer(encoding.tokenizer, encoding.info.digest)
-    encoded = tokenizer.encode_batch_fast([document.text for document in documents], add_special_tokens=False)
     found: dict[str, list[np.ndarray]] = {}
     text_bytes: dict[str, int] = {}
-    for document, tokens in zip(documents, encoded, strict=True):
+    for document, ids in zip(documents, _encode(encoding, documents), strict=True):
         text = document.text.encode()
         key = f"{document.group}/{split_of(text, encoding.val_share, encoding.test_share)}"
-        ids = np.array([*tokens.ids, encoding.info.end_of_document], dtype=encoding.dtype)
         found.setdefault(key, []).append(ids)
         text_bytes[key] = text_bytes.get(key, 0) + len(text)
     arrays = {}
@@ -88,6 +87,14 @@ def encode_shard(encoding: Encoding, path: Path, documents: list[Document]) -> C
     with replacing(path) as file:
         np.savez(file, **arrays)
     return Counts(len(documents), sum(part.size for parts in found.values() for part in parts))
+
+
+def _encode(encoding: Encoding, documents: list[Document]) -> Iterator[np.ndarray]:
+    tokenizer = _tokenizer(encoding.tokenizer, encoding.info.digest)
+    for first in range(0, len(documents), ENCODED_AT_ONCE):
+        texts = [document.text for document in documents[first : first + ENCODED_AT_ONCE]]
+        for tokens in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+            yield np.array([*tokens.ids, encoding.info.end_of_document], dtype=encoding.dtype)
 
 
 @lru_cache(maxsize=1)
