@@ -39,8 +39,10 @@ def run(documents: str, tokenizer: str, output: Path, kill_at: int | None, resta
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.addaudithook(hook)
-    options = {"processes": 1, "shard_megabytes": 0.001, "val_share": 0.2, "restart": restart}
-    tokenize((documents,), group_by="set", tokenizer=Path(tokenizer), output=output, **options)
+    options = {"processes": 1, "shard_megabytes": 0.001, "val_share": 0.0, "test_share": 0.0}
+    tokenize(
+        (documents,), group_by="set", tokenizer=Path(tokenizer), output=output, restart=restart, **options
+    )
     os._exit(0)
 
 

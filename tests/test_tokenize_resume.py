@@ -89,10 +89,10 @@ def kill_when(words, moment) -> bool:
 
 
 def test_killed_twice_and_run_again_gives_the_same_stores(tmp_path, tokenizer):
-    docs = save_jsonl(tmp_path / "docs.jsonl", numbered(5000))
+    docs = save_jsonl(tmp_path / "docs.jsonl", numbered(2500))
     tokenize((docs,), group="web", tokenizer=tokenizer, output=tmp_path / "whole", shard_megabytes=0.002)
     words = command(docs, tokenizer, tmp_path / "killed")
-    for least in (2, 20):
+    for least in (2, 8):
         shards = tmp_path / "killed/web.partial"
         assert kill_when(
             words, lambda least=least, shards=shards: len(list(shards.glob("shard-*.npz"))) >= least
@@ -110,7 +110,7 @@ def test_killed_before_every_change_on_disk_it_goes_on(tmp_path, tokenizer):
     words = [sys.executable, str(script), docs, str(tokenizer), str(tmp_path / "runs")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 40
+    assert int(done.stdout) > 30
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from titan_aioli.data.tokenize import tokenize
 from titan_aioli.plan import plan
 from titan_aioli.report import report
 from titan_aioli.rows import rows
+from titan_aioli.simulate import simulate
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "tokenize": tokenize,
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "rows": rows,
     "report": report,
     "plan": plan,
+    "simulate": simulate,
 }
 
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
