@@ -86,7 +86,9 @@ class SkillIt:
                 f"skill_it.steps_per_evaluation is {self._steps()}: it must divide steps_per_round = "
                 f"{self.steps_per_round}, because the proportions change only where there are new losses"
             )
-        graph = self._graph(num_groups)
+        if self.graph is None:
+            return
+        graph = self._graph()
         if graph.shape != (num_groups, num_groups) or not np.isfinite(graph).all():
             raise ValueError(
                 f"skill_it.graph has shape {list(graph.shape)}: it must be {num_groups} lists (one for each "
@@ -98,7 +100,7 @@ class SkillIt:
             round=0,
             num_evaluations=0,
             window_losses=np.zeros((self.window, num_groups)),
-            proportions=softmax(self.eta * self._graph(num_groups).sum(axis=1)),
+            proportions=softmax(self.eta * self._influence(np.ones(num_groups))),
             skipped=np.zeros(num_groups, dtype=bool),
         )
 
@@ -130,14 +132,16 @@ class SkillIt:
 
     def _update_proportions(self, state: SkillItState, window_losses: np.ndarray) -> SkillItState:
         with np.errstate(over="ignore", invalid="ignore"):
-            log_weights = self.eta * self._graph(len(state.proportions)) @ window_losses.sum(axis=0)
+            log_weights = self.eta * self._influence(window_losses.sum(axis=0))
         if unusable(log_weights).any():
             return state._replace(skipped=unusable(log_weights))
         return state._replace(proportions=softmax(log_weights))
 
-    def _graph(self, num_groups: int) -> np.ndarray:
-        if self.graph is None:
-            return np.eye(num_groups)
+    def _influence(self, losses: np.ndarray) -> np.ndarray:
+        """G L [G]: what training on each group alone would take off the losses, by the graph."""
+        return losses if self.graph is None else self._graph() @ losses
+
+    def _graph(self) -> np.ndarray:
         graph = np.array(self.graph, dtype=np.float64)
         if self.halve_ones:
             graph[(graph == 1.0) & ~np.eye(len(graph), dtype=bool)] = 0.5
