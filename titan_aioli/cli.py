@@ -15,6 +15,7 @@ import tyro
 from titan_aioli.data.inspect_store import inspect
 from titan_aioli.data.tokenize import tokenize
 from titan_aioli.plan import plan
+from titan_aioli.replay import replay
 from titan_aioli.report import report
 from titan_aioli.rows import rows
 from titan_aioli.simulate import simulate
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "plan": plan,
     "simulate": simulate,
+    "replay": replay,
 }
 
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
