@@ -1,6 +1,7 @@
 """The controller: phases end where they should, and a run saved at any point goes on as if never stopped."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ AIOLI = {"num_sweeps": 1, "steps_per_mixture": 2, "steps_per_round": 10, "seed":
 NUM_STEPS = 24
 
 
-def make_controller(folder, name="aioli", groups=("a", "b", "c"), batch_size=8, stores="s", **hyperparameters):
+def make_controller(
+    folder, name="aioli", groups=("a", "b", "c"), batch_size=8, stores="s", **hyperparameters
+):
     method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
     return MixtureController(method, name, groups, batch_size, Ledger(), file, stores)
@@ -45,7 +48,13 @@ def test_phases_of_a_round(tmp_path):
     advance(controller, 12)
     seen = [(entry.step, entry.phase, entry.round) for entry in controller.ledger]
     learn = [(step, "learn_params", 0) for step in (0, 2, 4)]
-    assert seen == [(0, "measure", 0), *learn, (6, "train", 0), (10, "learn_params", 1), (12, "learn_params", 1)]
+    assert seen == [
+        (0, "measure", 0),
+        *learn,
+        (6, "train", 0),
+        (10, "learn_params", 1),
+        (12, "learn_params", 1),
+    ]
 
 
 def test_saved_at_any_point_the_rest_is_the_same(tmp_path):
@@ -100,7 +109,7 @@ def test_a_recorded_run_is_replayed_from_its_file(tmp_path):
     records = read_ledger_file(tmp_path / "ledger.jsonl")
     method = build_method("aioli", 3, **AIOLI)
     state = method.init(3)
-    for record, following in zip(records, records[1:], strict=False):
+    for record, following in pairwise(records):
         assert method.phase(state).proportions.tolist() == record["proportions"]
         state = method.update(state, np.array(following["observation"]))
 
@@ -108,7 +117,10 @@ def test_a_recorded_run_is_replayed_from_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"groups": ("a", "b", "x")}, r"written with groups \['a', 'b', 'c'\], this run has \['a', 'b', 'x'\]"),
+        (
+            {"groups": ("a", "b", "x")},
+            r"written with groups \['a', 'b', 'c'\], this run has \['a', 'b', 'x'\]",
+        ),
         ({"name": "stratified"}, "written with method aioli, this run has stratified"),
         ({"batch_size": 16}, "written with batch_size 8, this run has 16"),
         ({"stores": "t"}, "point the groups at the same token stores"),

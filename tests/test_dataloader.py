@@ -1,4 +1,4 @@
-"""The loader: restored before every batch it gives the same rest; ranks share the rows; none is read ahead."""
+"""The loader: restored before any step it gives the same rest; ranks share rows; phases bound reading."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,14 @@ def make_loader(rank=0, num_ranks=1, local_batch_size=BATCH_SIZE, read_ahead=2, 
     """Two groups of 7 and 11 sequences: both are read through more than once in 14 steps of 4 rows."""
     groups = [numbered_group("a", 0, 7), numbered_group("b", 1000, 11)]
     return MixtureLoader(
-        groups, Ledger(), BATCH_SIZE, local_batch_size, rank, num_ranks, read_ahead=read_ahead, on_step=on_step
+        groups,
+        Ledger(),
+        BATCH_SIZE,
+        local_batch_size,
+        rank,
+        num_ranks,
+        read_ahead=read_ahead,
+        on_step=on_step,
     )
 
 
@@ -92,7 +99,9 @@ def test_no_row_is_read_beyond_the_phase():
 
 def test_the_audit_sees_every_row_once():
     rows = []
-    drain(make_loader(on_step=lambda block, index: rows.append((block.first_step + index, block.groups[index]))))
+    drain(
+        make_loader(on_step=lambda block, index: rows.append((block.first_step + index, block.groups[index])))
+    )
     assert [step for step, _ in rows] == list(range(END))
 
 

@@ -1,4 +1,4 @@
-"""Real torchrun ranks on CPU and gloo: layouts agree, killed runs resume bit for bit, hooks change nothing."""
+"""Real torchrun ranks on CPU: layouts agree, killed runs resume bit for bit, hooks change nothing."""
 
 import json
 import signal
@@ -40,7 +40,9 @@ def train_losses(folder):
         (4, ["--parallelism.tensor_parallel_degree", "2"]),
     ],
 )
-def test_any_layout_draws_the_same_rows_and_finds_the_same_proportions(tmp_path, stores, whole, num_ranks, flags):
+def test_any_layout_draws_the_same_rows_and_finds_the_same_proportions(
+    tmp_path, stores, whole, num_ranks, flags
+):
     train(tmp_path, stores, num_ranks, *flags)
     assert (tmp_path / "rows.csv").read_bytes() == (whole / "rows.csv").read_bytes()
     ours, reference = (read_run(folder) for folder in (tmp_path, whole))
@@ -91,7 +93,9 @@ def test_what_a_run_leaves_for_people(whole):
 def test_one_static_group_has_the_losses_of_plain_torchtitan_bit_for_bit(tmp_path, stores):
     config = tmp_path / "one.toml"
     text = TINY.read_text()
-    config.write_text(text.replace("[mixing.groups.b]\n[mixing.groups.c]\n", "").replace('"aioli"', '"static"'))
+    config.write_text(
+        text.replace("[mixing.groups.b]\n[mixing.groups.c]\n", "").replace('"aioli"', '"static"')
+    )
     common = ["--mixing.stores", stores, "--training.global_batch_size", "8", "--training.steps", "8"]
     for module, folder in (("plain_train.py", "plain"), ("killing_train.py", "ours")):
         flags = ["--job.dump_folder", tmp_path / folder, "--checkpoint.no-enable"]
@@ -102,9 +106,7 @@ def test_one_static_group_has_the_losses_of_plain_torchtitan_bit_for_bit(tmp_pat
 
 
 def test_the_ledger_of_a_run_replays_its_sweep_orders(tmp_path, stores, whole):
-    train(
-        tmp_path, stores, 2, "--mixing.aioli.orders_from", whole / "ledger.jsonl", "--checkpoint.no-enable"
-    )
+    train(tmp_path, stores, 2, "--mixing.aioli.orders_from", whole / "ledger.jsonl", "--checkpoint.no-enable")
     orders = [
         [np.argmax(r["proportions"]) for r in read_run(folder).records if r["phase"] == "learn_params"]
         for folder in (tmp_path, whole)

@@ -31,6 +31,6 @@ def check_ranks_agree(controller: MixtureController, device: torch.device) -> No
         ranks_by_value.setdefault(f"{proportions} (digest {short_digest})", []).append(rank)
     values = "; ".join(f"ranks {ranks} hold {value}" for value, ranks in ranks_by_value.items())
     raise RanksDisagree(
-        f"step {controller.step}: the ranks hold different mixtures: {values}. Training stops: go back to the "
-        "last checkpoint, and check the memory and network of the ranks that differ"
+        f"step {controller.step}: the ranks hold different mixtures: {values}. Training stops: go back to "
+        "the last checkpoint, and check the memory and network of the ranks that differ"
     )

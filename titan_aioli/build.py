@@ -66,7 +66,8 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
         train = _open_groups(mixing, "train", seq_len, vocab_size)
         validation = _open_groups(mixing, "validation", seq_len, vocab_size)
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
-        method = build_method(mixing.method, len(train), **hyperparameters(mixing, train))
+        sizes = [group.num_tokens for group in train]
+        method = build_method(mixing.method, len(train), **hyperparameters(mixing, sizes))
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Mixture(method, train, validation, test)
@@ -87,12 +88,17 @@ def build_controller(
     )
 
 
-def hyperparameters(mixing: Mixing, groups: Sequence[Group]) -> dict[str, Any]:
-    """The method's hyperparameters as plain arguments, per-group values in the order of the groups."""
-    names = [group.name for group in groups]
+def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]:
+    """The method's hyperparameters as plain arguments, per-group values in the order of the groups.
+
+    Args:
+        mixing: the config section.
+        num_tokens: [G], training tokens of each group.
+    """
+    names = list(mixing.groups)
     if mixing.method == "static":
         if mixing.static.by == "tokens":
-            return {"sizes": [g.num_tokens for g in groups], "temperature": mixing.static.temperature}
+            return {"sizes": list(num_tokens), "temperature": mixing.static.temperature}
         weights = [mixing.groups[name].weight for name in names]
         return {"proportions": weights, "temperature": mixing.static.temperature}
     if mixing.method == "aioli":
@@ -137,8 +143,8 @@ def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | Non
         if not paths:
             if not mixing.stores:
                 raise UserError(
-                    f"group {name!r} has no {split} stores: set mixing.groups.{name}.{split}, or mixing.stores "
-                    "to the folder that `titan-aioli tokenize` made"
+                    f"group {name!r} has no {split} stores: set mixing.groups.{name}.{split}, or set "
+                    "mixing.stores to the folder that `titan-aioli tokenize` made"
                 )
             paths = [str(Path(mixing.stores) / name / split)]
         stores = [open_store(path, table.dtype) for path in paths]

@@ -199,5 +199,7 @@ def _to_group(name: str, table: Any) -> Group:
     known = [entry.name for entry in dataclasses.fields(Group)]
     for key in table:
         if key not in known:
-            raise UserError(f"mixing.groups.{name} has an unknown key {key!r}; it may have: {', '.join(known)}")
+            raise UserError(
+                f"mixing.groups.{name} has an unknown key {key!r}; it may have: {', '.join(known)}"
+            )
     return Group(**table)

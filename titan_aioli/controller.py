@@ -93,7 +93,7 @@ class MixtureController:
         return self._append(observation, self.method.report(self.state))
 
     def digest(self) -> str:
-        """Hash of the proportions, the method's state and the ledger: equal on all ranks, or a rank is wrong."""
+        """Hash of the proportions, the method's state and the ledger: equal on all healthy ranks."""
         hasher = hashlib.sha256(self.ledger.digest().encode())
         for value in (self.step, self._phase_start, *self.state, *self.proportions):
             hasher.update(np.asarray(value).tobytes())

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._utils as torch_utils
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,22 +27,21 @@ RANDOM_FILLS = (
 
 def has_accelerator() -> bool:
     """Whether torch sees a GPU (or another accelerator)."""
-    return torch._utils._get_available_device_type() is not None
+    return torch_utils._get_available_device_type() is not None
 
 
 def enable_cpu() -> None:
     """Make torchtitan see a "cpu" device. Must run before the first import of torchtitan."""
     if has_accelerator():
         return
-    utils = torch._utils
-    original = utils._get_available_device_type, utils._get_device_module
+    original = torch_utils._get_available_device_type, torch_utils._get_device_module
     cpu = _cpu_device_module()
-    utils._get_available_device_type = lambda: "cpu"
-    utils._get_device_module = lambda device_type: cpu
+    torch_utils._get_available_device_type = lambda: "cpu"
+    torch_utils._get_device_module = lambda device_type: cpu
     try:
         import torchtitan.tools.utils  # noqa: F401  binds the two functions' answers at import
     finally:
-        utils._get_available_device_type, utils._get_device_module = original
+        torch_utils._get_available_device_type, torch_utils._get_device_module = original
 
 
 def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:

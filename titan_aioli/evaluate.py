@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 class GroupEvaluator:
     """The fixed sequences of one split, this rank's share of them in memory, and how to measure them."""
 
-    def __init__(self, groups: Sequence[Group], num_sequences: int, batch_size: int, rank: int, num_ranks: int):
+    def __init__(
+        self, groups: Sequence[Group], num_sequences: int, batch_size: int, rank: int, num_ranks: int
+    ):
         """Args:
         groups: the data groups of the split.
         num_sequences: per group; a group with fewer gives all it has.

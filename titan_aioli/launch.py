@@ -60,7 +60,9 @@ def load_config(args: list[str]) -> Any:
     except ValueError as error:
         raise UserError(f"model.name is {config.model.name!r}: {error}") from None
     except KeyError:
-        raise UserError(f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor")
+        raise UserError(
+            f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor"
+        ) from None
     return config
 
 
@@ -79,8 +81,8 @@ def _run(trainer_class: Any, config: Any) -> None:
         if "Missing key in checkpoint state_dict: mixture" in str(error):
             raise UserError(
                 "the checkpoint has no mixture state: it was written by a plain torchtitan run, or as a last "
-                "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, add "
-                "--checkpoint.exclude_from_loading mixture,dataloader"
+                "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, "
+                "add --checkpoint.exclude_from_loading mixture,dataloader"
             ) from error
         raise
     trainer.close()

@@ -16,7 +16,9 @@ MAX_ROUNDS = 12
 """Rounds shown in a table; of more, the first and the last ones."""
 
 
-def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], output: Path = Path("report.png")) -> None:
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional], output: Path = Path("report.png")
+) -> None:
     """Compare runs: proportions over time, held-out losses, the mixing matrix.
 
     Prints a table of the final losses of every group and one of the proportions of every round, and draws
@@ -76,7 +78,9 @@ def round_table(run: Run) -> Table:
         if MAX_ROUNDS // 2 <= index < len(rounds) - MAX_ROUNDS // 2:
             continue
         check = checks.get(record["round"]) if record["phase"] == "train" else None
-        drops = [f"{np.mean(check[name]):.3f}" for name in ("measured_drop", "predicted_drop")] if check else []
+        drops = (
+            [f"{np.mean(check[name]):.3f}" for name in ("measured_drop", "predicted_drop")] if check else []
+        )
         label = "prior" if record["phase"] == "prior" else str(record["round"])
         shares = [f"{share:.3f}" for share in record["proportions"]]
         table.add_row(label, str(record["step"]), *shares, *drops)
@@ -117,10 +121,14 @@ def _draw_proportions(axis, run: Run, colors, largest: float) -> None:
             axis.axvspan(record["step"], end, color="0.92", linewidth=0)
     rounds = run.trained_rounds()
     steps = [record["step"] for record in rounds] + [run.last_step]
-    shares = np.array([record["proportions"] for record in rounds] + [rounds[-1]["proportions"]] if rounds else [])
+    shares = np.array(
+        [record["proportions"] for record in rounds] + [rounds[-1]["proportions"]] if rounds else []
+    )
     for index, name in enumerate(run.groups):
         if len(shares):
-            axis.step(steps, shares[:, index], where="post", label=name, color=colors[index % len(colors)], lw=1.8)
+            axis.step(
+                steps, shares[:, index], where="post", label=name, color=colors[index % len(colors)], lw=1.8
+            )
     axis.set_ylim(0, largest * 1.15)
     axis.set_title(_title(run))
     axis.set_xlabel("step" + (" (shaded: LearnParams)" if run.last_matrix() is not None else ""))
@@ -133,7 +141,9 @@ def _draw_losses(axis, run: Run, colors) -> None:
         values = [measured[step][index] for step in steps]
         axis.plot(steps, values, color=colors[index % len(colors)], marker="o", ms=2.5, lw=1.2)
     if steps:
-        axis.plot(steps, [np.mean(measured[step]) for step in steps], "k--", lw=1.5, label="mean of the groups")
+        axis.plot(
+            steps, [np.mean(measured[step]) for step in steps], "k--", lw=1.5, label="mean of the groups"
+        )
         axis.legend(frameon=False)
     axis.set_xlim(-0.02 * run.last_step, 1.02 * run.last_step)
     axis.set_xlabel("step")
@@ -157,7 +167,9 @@ def _draw_matrix(axis, run: Run, figure) -> None:
 
 
 def _share_limits(axes) -> None:
-    lows, highs = zip(*(axis.get_ylim() for axis in axes if axis.lines), strict=True) if axes[0].lines else ((), ())
+    lows, highs = (
+        zip(*(axis.get_ylim() for axis in axes if axis.lines), strict=True) if axes[0].lines else ((), ())
+    )
     for axis in axes if lows else ():
         axis.set_ylim(min(lows), max(highs))
 

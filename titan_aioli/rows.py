@@ -50,7 +50,9 @@ def rows(
         return
     if not 0 <= step < loaded.last_step:
         raise ValueError(f"step is {step}: {run} trained steps 0 to {loaded.last_step - 1}")
-    table = Table(title=f"{loaded.name}: rows of step {step}" + (f" and {num_steps - 1} more" * (num_steps > 1)))
+    table = Table(
+        title=f"{loaded.name}: rows of step {step}" + (f" and {num_steps - 1} more" * (num_steps > 1))
+    )
     for name in ("row", "step", "group", "epoch", "sequence", "store", "in store", "begins"):
         table.add_column(name, overflow="fold")
     batch_size = loaded.mixture["batch_size"]

@@ -7,11 +7,11 @@ pickled, and loading executes nothing.
 
 import io
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-State = TypeVar("State", bound=NamedTuple)
+State = TypeVar("State")
 
 
 def pack(values: Mapping[str, Any]) -> bytes:
@@ -33,7 +33,7 @@ def unpack(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f"the saved mixture state cannot be read: {error}") from None
 
 
-def to_arrays(state: NamedTuple, prefix: str) -> dict[str, Any]:
+def to_arrays(state: Any, prefix: str) -> dict[str, Any]:
     """The fields of a state, each under `prefix.field`."""
     return {f"{prefix}.{name}": value for name, value in state._asdict().items()}
 
@@ -44,7 +44,7 @@ def from_arrays(template: State, arrays: Mapping[str, np.ndarray], prefix: str) 
     Raises: ValueError: a field is missing or has another shape or kind than the template's.
     """
     fields = {}
-    for name, example in template._asdict().items():
+    for name, example in template._asdict().items():  # pyright: ignore[reportAttributeAccessIssue]
         value = arrays.get(f"{prefix}.{name}")
         if value is None:
             raise ValueError(f"the saved state has no {prefix}.{name}")

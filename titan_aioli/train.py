@@ -91,7 +91,9 @@ class MixingTrainer(Trainer):
             labels = with_row_numbers(labels)
         return inputs, labels, extra_inputs, extra_kwargs
 
-    def forward_backward_step(self, *, input_dict: Any, labels: Any, global_valid_tokens: Any) -> torch.Tensor:
+    def forward_backward_step(
+        self, *, input_dict: Any, labels: Any, global_valid_tokens: Any
+    ) -> torch.Tensor:
         """torchtitan's, with the rows' losses added to the sums of their groups."""
         self.row_loss.expect(len(labels), self.device)
         if self.parallel_dims.pp_enabled:
@@ -213,7 +215,7 @@ class MixingTrainer(Trainer):
         return {
             "method": self.mixing.method,
             "groups": self.group_names,
-            "hyperparameters": hyperparameters(self.mixing, self.loader.groups),
+            "hyperparameters": hyperparameters(self.mixing, [g.num_tokens for g in self.loader.groups]),
             "seed": self.mixing.seed,
             "batch_size": self.loader.schedule.batch_size,
             "seq_len": self.loader.seq_len,

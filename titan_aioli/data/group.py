@@ -29,8 +29,8 @@ class Group:
         if self.num_sequences == 0:
             counts = ", ".join(f"{store.path}: {store.num_tokens}" for store in self.stores) or "no store"
             raise ValueError(
-                f"group {self.name!r} has no sequence of seq_len {self.seq_len} + 1 tokens ({counts} tokens): "
-                "give it more text or set a smaller training.seq_len"
+                f"group {self.name!r} has no sequence of seq_len {self.seq_len} + 1 tokens ({counts} tokens)"
+                ": give it more text or set a smaller training.seq_len"
             )
 
     @property

@@ -96,7 +96,7 @@ class MixtureLoader:
         proportions = self.ledger.at_step(first_step).proportions
         rows = _MicroBatches(self, self.position, proportions, end_step)
         ahead = self._read_ahead and end_step - first_step >= MIN_READ_AHEAD_STEPS
-        node = Prefetcher(rows, prefetch_factor=self._read_ahead) if ahead else rows
+        node: Any = Prefetcher(rows, prefetch_factor=self._read_ahead) if ahead else rows
         node.reset()
         for batch, block, index, is_last in node:
             if is_last:

@@ -67,7 +67,7 @@ def _bit_length(values: np.ndarray) -> np.ndarray:
 def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     left, right = values >> half_bits, values & mask
-    for round_ in range(NUM_ROUNDS):
+    for _ in range(NUM_ROUNDS):
         keys = keys + _GOLDEN
         left, right = right, left ^ (mix(right ^ keys) & mask)
     return (left << half_bits) | right
