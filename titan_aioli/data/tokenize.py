@@ -65,7 +65,6 @@ def tokenize(
         shard_megabytes: millions of characters that are encoded at a time, which is what a kill can lose.
         restart: start over, and replace what an earlier run of this group or field made.
     """
-    start = time.monotonic()
     name = _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes)
     sources = find_sources(list(inputs))
     info = tokenizer_info(tokenizer, end_of_document)
@@ -98,7 +97,7 @@ def tokenize(
                     f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
                 )
             work.publish(counts)
-    show(counts, val_share, test_share, time.monotonic() - start)
+    show(counts, val_share, test_share)
 
 
 def encode(
@@ -133,7 +132,7 @@ def encode(
                 work.end_source(index, number)
 
 
-def show(counts: list[StoreCounts], val_share: float, test_share: float, seconds: float) -> None:
+def show(counts: list[StoreCounts], val_share: float, test_share: float) -> None:
     """Print what was made: a line a store, a total, and what is missing."""
     from rich.console import Console
     from rich.table import Table
@@ -148,7 +147,6 @@ def show(counts: list[StoreCounts], val_share: float, test_share: float, seconds
     table.add_row("all", "", *(f"{total:,}" for total in totals))
     console = Console()
     console.print(table)
-    console.print(f"{seconds:.1f} s, {totals[1] / seconds / 1e6:.2f} M tokens/s", highlight=False)
     made = {(row.group, row.split) for row in counts}
     shares = {"train": 1.0, "validation": val_share, "test": test_share}
     for group in dict.fromkeys(row.group for row in counts):
