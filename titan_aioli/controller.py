@@ -101,6 +101,7 @@ class MixtureController:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, equal on all ranks, as one leaf of bytes."""
+        self.ledger_file.sync()
         return {
             "controller": pack(
                 {

@@ -42,7 +42,7 @@ def report(
     for run in loaded:
         console.print(round_table(run))
     draw(loaded, output)
-    console.print(f"figure: {output}", highlight=False)
+    print(f"figure: {output}")
 
 
 def loss_table(runs: Sequence[Run]) -> Table:

@@ -34,6 +34,7 @@ class Ledger:
 
     def __init__(self, entries: list[LedgerEntry] | None = None):
         self._entries: list[LedgerEntry] = []
+        self._hasher = hashlib.sha256()
         for entry in entries or []:
             self.append(entry)
 
@@ -42,11 +43,14 @@ class Ledger:
             last = self._entries[-1]
             assert entry.step >= last.step and entry.first_row >= last.first_row, (last, entry)
             assert len(entry.proportions) == len(last.proportions)
-        self._entries.append(entry._replace(proportions=np.array(entry.proportions, dtype=np.float64)))
+        entry = entry._replace(proportions=np.array(entry.proportions, dtype=np.float64))
+        self._entries.append(entry)
+        self._hasher.update(f"{entry.step} {entry.first_row} {entry.phase} {entry.round}\n".encode())
+        self._hasher.update(entry.proportions.tobytes())
 
     def replace(self, other: "Ledger") -> None:
         """Take over another ledger's entries (a resume)."""
-        self._entries = list(other)
+        self.__init__(list(other))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,12 +69,8 @@ class Ledger:
         raise ValueError(f"the ledger has no entry for step {step}; it starts at {self._first_step()}")
 
     def digest(self) -> str:
-        """Hash of every entry, to compare ledgers over ranks."""
-        hasher = hashlib.sha256()
-        for entry in self._entries:
-            hasher.update(f"{entry.step} {entry.first_row} {entry.phase} {entry.round}\n".encode())
-            hasher.update(entry.proportions.tobytes())
-        return hasher.hexdigest()
+        """Hash of every entry, to compare ledgers over ranks; kept while appending, so it costs nothing."""
+        return self._hasher.hexdigest()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The ledger as arrays of plain dtypes, for a checkpoint."""
@@ -110,9 +110,13 @@ class LedgerFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab" if self.num_bytes else "wb") as file:
                 file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
         self.num_bytes += len(line)
+
+    def sync(self) -> None:
+        """Wait until the file is on disk: called where a checkpoint is about to rely on it."""
+        if self.is_writer and self.num_bytes:
+            with open(self.path, "ab") as file:
+                os.fsync(file.fileno())
 
     def rewind(self, num_bytes: int, ledger: Ledger) -> bool:
         """Cut the file back to what a checkpoint knows.
