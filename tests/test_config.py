@@ -1,5 +1,6 @@
 """Every config in train_configs parses; every bad value is refused by name, in one line."""
 
+import dataclasses
 import pickle
 import re
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from ranks import TINY, torchrun
 from toy_stores import write_stores
 
-from titan_aioli.build import hyperparameters
-from titan_aioli.config import Aioli, Group, Mixing, check_types
+from titan_aioli.config import Group, Mixing, check_types
 from titan_aioli.data.sidecar import write_sidecar
 from titan_aioli.errors import UserError
+from titan_aioli.hyperparameters import hyperparameters
 from titan_aioli.launch import launch, load_config
-from titan_aioli.methods import build_method
+from titan_aioli.method_config import Aioli
+from titan_aioli.methods import METHODS, build_method
 
 CONFIGS = sorted((Path(__file__).parent.parent / "train_configs").glob("*.toml"))
 
@@ -53,11 +55,13 @@ def test_flags_override_the_file():
     assert list(mixing.groups) == ["a", "b", "c"]
 
 
-def test_method_and_config_of_aioli_have_the_same_knobs():
-    method = build_method("aioli", 3)
-    for name, value in vars(Aioli()).items():
-        if name not in ("orders_from", "prior"):
-            assert getattr(method, {"update": "update_rule"}.get(name, name)) == value
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("stratified", "static")])
+def test_a_method_and_its_config_table_have_the_same_knobs_and_defaults(name):
+    method = build_method(name, 3)
+    knobs = {field.name for field in dataclasses.fields(method)} - {"prior", "orders", "graph", "seed"}
+    table = {"update_rule" if k == "update" else k: v for k, v in vars(getattr(Mixing(), name)).items()}
+    assert knobs <= set(table)
+    assert {knob: table[knob] for knob in knobs} == {knob: getattr(method, knob) for knob in knobs}
 
 
 @pytest.mark.parametrize(

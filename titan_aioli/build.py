@@ -4,22 +4,19 @@ Everything is checked here, on every rank and before any of them waits for anoth
 all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from titan_aioli.config import Mixing, check_types
 from titan_aioli.controller import MixtureController
 from titan_aioli.data.group import Group
-from titan_aioli.data.ledger import Ledger, LedgerFile, read_ledger_file
+from titan_aioli.data.ledger import Ledger, LedgerFile
 from titan_aioli.data.tokens import TokenStore, open_store
 from titan_aioli.errors import UserError
+from titan_aioli.hyperparameters import guarded, hyperparameters
 from titan_aioli.methods import METHODS, MixingMethod, build_method
 
-SPLITS = ("train", "validation", "test")
 NUM_PROBED_TOKENS = 1_000_000
 
 
@@ -67,7 +64,7 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
         validation = _open_groups(mixing, "validation", seq_len, vocab_size)
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
         sizes = [group.num_tokens for group in train]
-        method = build_method(mixing.method, len(train), **hyperparameters(mixing, sizes))
+        method = guarded(mixing, build_method(mixing.method, len(train), **hyperparameters(mixing, sizes)))
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Mixture(method, train, validation, test)
@@ -86,54 +83,6 @@ def build_controller(
         ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),
         stores_fingerprint=mixture.fingerprint(),
     )
-
-
-def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]:
-    """The method's hyperparameters as plain arguments, per-group values in the order of the groups.
-
-    Args:
-        mixing: the config section.
-        num_tokens: [G], training tokens of each group.
-    """
-    names = list(mixing.groups)
-    if mixing.method == "static":
-        if mixing.static.by == "tokens":
-            return {"sizes": list(num_tokens), "temperature": mixing.static.temperature}
-        weights = [mixing.groups[name].weight for name in names]
-        return {"proportions": weights, "temperature": mixing.static.temperature}
-    if mixing.method == "aioli":
-        values = dict(vars(mixing.aioli))
-        orders_from, prior = values.pop("orders_from"), values.pop("prior")
-        values["seed"] = mixing.seed
-        values["prior"] = by_group(prior, names, "mixing.aioli.prior") if prior else None
-        values["orders"] = read_sweep_orders(Path(orders_from)) if orders_from else None
-        return values
-    return {}
-
-
-def by_group(values: dict[str, float], names: Sequence[str], key: str) -> list[float]:
-    """Values by group name as a list in the order of the groups; a group left out has 0.
-
-    Raises: UserError: a name is not a group.
-    """
-    for name in values:
-        if name not in names:
-            raise UserError(f"{key} names an unknown group {name!r}; the groups are: {', '.join(names)}")
-    return [float(values.get(name, 0.0)) for name in names]
-
-
-def read_sweep_orders(path: Path) -> list[list[int]]:
-    """The swept groups of every LearnParams that a ledger.jsonl records, one list a round."""
-    orders: dict[int, list[int]] = {}
-    for record in read_ledger_file(path):
-        if record["phase"] == "learn_params":
-            orders.setdefault(record["round"], []).append(int(np.argmax(record["proportions"])))
-    if not orders:
-        raise UserError(f"{path} records no LearnParams: give the ledger of an aioli run")
-    rounds = [orders[round_] for round_ in sorted(orders)]
-    if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
-        rounds.pop()
-    return rounds
 
 
 def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | None) -> list[Group]:

@@ -20,6 +20,7 @@ else:
 from typeguard import TypeCheckError, check_type
 
 from titan_aioli.errors import UserError
+from titan_aioli.method_config import ADO, ODM, Aioli, DoGE, DoReMi, Guards, SkillIt, Static
 
 
 @dataclass
@@ -39,48 +40,6 @@ class Group:
 
 
 @dataclass
-class Static:
-    """Method `static`: one mixture for the whole run."""
-
-    by: Literal["weight", "tokens"] = "weight"
-    """Proportions by the groups' `weight`, or by their number of training tokens."""
-    temperature: float = 1.0
-    """Proportions ** (1 / temperature), renormalised: above 1 flatter, below 1 sharper."""
-
-
-@dataclass
-class Aioli:
-    """Method `aioli` (Chen et al. 2024, arXiv:2411.05735)."""
-
-    num_sweeps: int = 4
-    """Passes over the perturbed mixtures, one for each group, in one LearnParams."""
-    steps_per_mixture: int = 4
-    """Consecutive optimizer steps on one perturbed mixture."""
-    steps_per_round: int | None = None
-    """Optimizer steps of a round: LearnParams and the training after it. Unset: 8 times LearnParams."""
-    one_hot_factor: float = 0.75
-    """Share of the swept group in its perturbed mixture, above 1 / number of groups, at most 1."""
-    eta: float = 0.2
-    """Step size of the update of the proportions."""
-    ema: float | None = None
-    """Weight on the past in a moving average of the mixing matrix A. Unset: no average."""
-    diagonal: bool = False
-    """Use the diagonal of A only."""
-    normalize: bool = True
-    """Shift A to be non-negative and divide it by its sum before the update."""
-    update: Literal["cumulative", "restart"] = "cumulative"
-    """Weights multiply over the rounds (the paper), or start from uniform in every round."""
-    order: Literal["per_sweep", "shuffled"] = "per_sweep"
-    """Order of the perturbed mixtures: a permutation for every sweep, or one over all sweeps."""
-    orders_from: str = ""
-    """Path of a recorded run's ledger.jsonl whose order of swept groups is repeated."""
-    prior: dict[str, float] = field(default_factory=dict)
-    """Weight of every group in the mixture trained on first (Aioli restricted)."""
-    prior_steps: int = 0
-    """Optimizer steps on `prior`. 0: no prior."""
-
-
-@dataclass
 class Evaluation:
     """Held-out losses: always the same sequences, spread over the data-parallel ranks."""
 
@@ -97,7 +56,7 @@ class Mixing:
     """What the run is trained on, and what decides it."""
 
     method: str = "stratified"
-    """The mixing method: stratified, static or aioli."""
+    """The mixing method: stratified, static, aioli, skill_it, doremi, doge, odm or ado."""
     stores: str = ""
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -114,6 +73,12 @@ class Mixing:
     """Draw a progress bar on the standard error of rank 0."""
     static: Static = field(default_factory=Static)
     aioli: Aioli = field(default_factory=Aioli)
+    skill_it: SkillIt = field(default_factory=SkillIt)
+    doremi: DoReMi = field(default_factory=DoReMi)
+    doge: DoGE = field(default_factory=DoGE)
+    odm: ODM = field(default_factory=ODM)
+    ado: ADO = field(default_factory=ADO)
+    guards: Guards = field(default_factory=Guards)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self):

@@ -27,10 +27,11 @@ from torchtitan.train import Trainer  # noqa: E402
 
 from titan_aioli import run_log  # noqa: E402
 from titan_aioli.agreement import check_ranks_agree  # noqa: E402
-from titan_aioli.build import build_controller, build_mixture, hyperparameters  # noqa: E402
+from titan_aioli.build import build_controller, build_mixture  # noqa: E402
 from titan_aioli.data.loader import MixtureLoader  # noqa: E402
 from titan_aioli.errors import ResumeRefused  # noqa: E402
 from titan_aioli.evaluate import GroupEvaluator  # noqa: E402
+from titan_aioli.hyperparameters import hyperparameters  # noqa: E402
 from titan_aioli.launch import launch  # noqa: E402
 from titan_aioli.losses import GroupStats, RowLoss, with_row_numbers  # noqa: E402
 from titan_aioli.methods import UNTIL_END  # noqa: E402

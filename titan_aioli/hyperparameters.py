@@ -1,0 +1,113 @@
+"""From the methods' config tables to plain arguments: values by group name put in order, files read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titan_aioli.config import Mixing
+from titan_aioli.data.ledger import read_ledger_file
+from titan_aioli.errors import UserError
+from titan_aioli.methods import Guarded, MixingMethod
+from titan_aioli.plan import read_plan
+
+NOT_OF_THE_METHOD = ("orders_from", "prior_plan", "reference", "clip_tokens", "sequences")
+"""Fields of the methods' config tables that say where something comes from or how it is measured."""
+
+
+def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]:
+    """The method's hyperparameters as plain arguments, per-group values in the order of the groups.
+
+    Args:
+        mixing: the config section.
+        num_tokens: [G], training tokens of each group.
+    """
+    names, method = list(mixing.groups), mixing.method
+    if method == "stratified":
+        return {}
+    if method == "static":
+        return _static_hyperparameters(mixing, names, num_tokens)
+    values = dict(vars(getattr(mixing, method)))
+    for name in NOT_OF_THE_METHOD:
+        values.pop(name, None)
+    if "prior" in values:
+        values["prior"] = by_group(values["prior"], names, f"mixing.{method}.prior") or None
+    if method == "aioli":
+        values["seed"] = mixing.seed
+        if mixing.aioli.prior_plan:
+            values["prior"] = read_plan(Path(mixing.aioli.prior_plan), names).tolist()
+        if mixing.aioli.orders_from:
+            values["orders"] = read_sweep_orders(Path(mixing.aioli.orders_from))
+    if method == "skill_it":
+        values["graph"] = read_graph(Path(mixing.skill_it.graph), names) if mixing.skill_it.graph else None
+    return values
+
+
+def _static_hyperparameters(mixing: Mixing, names: list[str], num_tokens: Sequence[int]) -> dict[str, Any]:
+    temperature = mixing.static.temperature
+    if mixing.static.by == "tokens":
+        return {"sizes": list(num_tokens), "temperature": temperature}
+    if mixing.static.by == "plan":
+        if not mixing.static.plan:
+            raise UserError('mixing.static.by is "plan" but mixing.static.plan names no file')
+        weights = read_plan(Path(mixing.static.plan), names).tolist()
+    else:
+        weights = [mixing.groups[name].weight for name in names]
+    return {"proportions": weights, "temperature": temperature}
+
+
+def guarded(mixing: Mixing, method: MixingMethod) -> MixingMethod:
+    """The method within the bounds of `[mixing.guards]`, if there are any."""
+    guards, names = mixing.guards, list(mixing.groups)
+    if (guards.min_share, guards.max_change, guards.anchor_strength) == (0.0, 1.0, 0.0):
+        return method
+    anchor = by_group(guards.anchor, names, "mixing.guards.anchor") or None
+    wrapped = Guarded(method, guards.min_share, guards.max_change, anchor, guards.anchor_strength)
+    wrapped.check(len(names))
+    return wrapped
+
+
+def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:
+    """Skill-It's graph [G][G] (row = group trained on) from a JSON file, in the order of the groups.
+
+    Raises: UserError: the file holds no graph, or one of other groups.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        places = {name: index for index, name in enumerate(content["groups"])}
+        graph = np.array(content["graph"], dtype=np.float64).reshape(len(places), len(places))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a graph made by `titan-aioli sweep --single-groups` ({error!r})"
+        ) from None
+    if set(places) != set(names):
+        raise UserError(f"{path} is a graph of the groups {sorted(places)}, this run has {sorted(names)}")
+    order = [places[name] for name in names]
+    return graph[np.ix_(order, order)].tolist()
+
+
+def by_group(values: dict[str, float], names: Sequence[str], key: str) -> list[float]:
+    """Values by group name as a list in the order of the groups, [] for none; a group left out has 0.
+
+    Raises: UserError: a name is not a group.
+    """
+    for name in values:
+        if name not in names:
+            raise UserError(f"{key} names an unknown group {name!r}; the groups are: {', '.join(names)}")
+    return [float(values.get(name, 0.0)) for name in names] if values else []
+
+
+def read_sweep_orders(path: Path) -> list[list[int]]:
+    """The swept groups of every LearnParams that a ledger.jsonl records, one list a round."""
+    orders: dict[int, list[int]] = {}
+    for record in read_ledger_file(path):
+        if record["phase"] == "learn_params":
+            orders.setdefault(record["round"], []).append(int(np.argmax(record["proportions"])))
+    if not orders:
+        raise UserError(f"{path} records no LearnParams: give the ledger of an aioli run")
+    rounds = [orders[round_] for round_ in sorted(orders)]
+    if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
+        rounds.pop()
+    return rounds
