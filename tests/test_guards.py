@@ -81,3 +81,12 @@ def test_aioli_still_sees_its_perturbed_mixtures_and_the_anchor_acts_once_a_roun
 def test_bad_guards_are_refused_by_name(guards, message):
     with pytest.raises(ValueError, match=message):
         Guarded(skill_it(2), **guards).check(2)
+
+
+def test_the_anchor_pulls_once_for_each_decision_not_at_each_observation():
+    method = build_method("skill_it", 2, eta=1.0, window=1, steps_per_round=2, steps_per_evaluation=1)
+    guarded = Guarded(method, anchor_strength=0.5)
+    state = guarded.init(2)
+    for _ in range(3):  # the second of these is a decision, the third is not
+        state = guarded.update(state, np.log([9.0, 1.0]))
+    np.testing.assert_allclose(state.proportions, [0.75, 0.25])

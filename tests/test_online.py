@@ -106,6 +106,14 @@ def test_ado_policy_by_hand():
     np.testing.assert_allclose(state.credit, 0.1 * state.proportions + 0.9 * 0.5, atol=1e-9)
 
 
+def test_ado_prefers_the_group_that_has_the_credit():
+    """Two groups with the same curve: rho is in proportion to credit ** s, here 0.8 : 0.4."""
+    method = build_method("ado", 2, warmup_updates=5, ignored_updates=0, gamma2=1.0)
+    state = run(method, lambda t: np.full(2, 1.0 + t**-0.5), 4, 2)._replace(credit=np.array([0.64, 0.16]))
+    state = method.update(state, np.full(2, 1.0 + 5**-0.5))
+    np.testing.assert_allclose(state.proportions, [2 / 3, 1 / 3], atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "message"),
     [

@@ -85,17 +85,7 @@ def plan(
         huber_delta: residuals above this many nats count linearly in the fit; 0: least squares.
     """
     table = read_table(runs)
-    caps = None
-    if group_tokens:
-        if training_tokens <= 0:
-            raise ValueError("--group-tokens needs --training-tokens: how long the planned run is")
-        if missing := set(table.groups) - {name for name, _ in group_tokens}:
-            raise ValueError(
-                f"--group-tokens leaves out {', '.join(sorted(missing))}: give every group's tokens"
-            )
-        caps = repetition_caps(
-            _in_order(group_tokens, table.groups, "group-tokens"), training_tokens, max_epochs
-        )
+    caps = _caps(table, group_tokens, training_tokens, max_epochs) if group_tokens else None
     made = make_plan(
         table,
         law,
@@ -210,6 +200,14 @@ def _held_out_mse(fit: Any, P: Array, L: Array, huber_delta: float | None) -> Ar
             return np.full(L.shape[1], np.nan)
         errors.append((law.predict(P[left_out]) - L[left_out]) ** 2)
     return np.mean(errors, axis=0)
+
+
+def _caps(table: RunTable, group_tokens: PerGroup, training_tokens: float, max_epochs: float) -> Array:
+    if training_tokens <= 0:
+        raise ValueError("--group-tokens needs --training-tokens: how long the planned run is")
+    if missing := set(table.groups) - {name for name, _ in group_tokens}:
+        raise ValueError(f"--group-tokens leaves out {', '.join(sorted(missing))}: give every group's tokens")
+    return repetition_caps(_in_order(group_tokens, table.groups, "group-tokens"), training_tokens, max_epochs)
 
 
 def _in_order(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:

@@ -40,7 +40,7 @@ class LogLinearLaw(NamedTuple):
 def fit_log_linear(
     proportions: Array,
     losses: Array,
-    num_starts: int = 16,
+    num_starts: int = 8,
     b: Array | None = None,
     huber_delta: float | None = None,
 ) -> LogLinearLaw:

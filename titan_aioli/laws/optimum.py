@@ -1,5 +1,6 @@
 """The mixture that a fitted law predicts to be best, near a prior and within what the data allow."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -68,17 +69,8 @@ def optimal_mixture(
     start = bounded(0.5 * prior + 0.5 * uniform(num_groups), most=most)
     num_evaluated = law.predict(start).shape[-1]
     w = uniform(num_evaluated) if weights is None else normalize(weights, "weights")
-
-    scale = 1.0 + anchor_strength  # of the order of 1, which the solver's line search relies on
-
-    def objective(p: Array) -> tuple[float, Array]:
-        log_ratio = np.log(np.maximum(p, SMALLEST_SHARE) / np.maximum(prior, SMALLEST_SHARE))
-        value = w @ law.predict(p) + anchor_strength * (p @ log_ratio)
-        gradient = law.gradient(p, w) + anchor_strength * (log_ratio + 1.0)
-        return float(value) / scale, gradient / scale
-
     found = minimize(
-        objective,
+        _objective(law, w, np.log(np.maximum(prior, SMALLEST_SHARE)), anchor_strength),
         start,
         jac=True,
         method="SLSQP",
@@ -87,3 +79,21 @@ def optimal_mixture(
         options={"ftol": 1e-16, "maxiter": 1000},
     )
     return bounded(normalize(np.clip(found.x, 0.0, most), "the optimum"), most=most)
+
+
+def _objective(
+    law: Law, w: Array, log_prior: Array, strength: float
+) -> Callable[[Array], tuple[float, Array]]:
+    """Value and gradient of sum_i w_i L_i(p) + strength KL(p || prior), divided by 1 + strength.
+
+    The division keeps both of the order of 1, which the solver's line search relies on.
+    """
+    scale = 1.0 + strength
+
+    def objective(p: Array) -> tuple[float, Array]:
+        log_ratio = np.log(np.maximum(p, SMALLEST_SHARE)) - log_prior
+        value = w @ law.predict(p) + strength * (p @ log_ratio)
+        gradient = law.gradient(p, w) + strength * (log_ratio + 1.0)
+        return float(value) / scale, gradient / scale
+
+    return objective
