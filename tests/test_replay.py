@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main
-from titan_aioli.methods import build_method
-from titan_aioli.replay import what_if
+from titan_aioli.methods import Guarded, build_method
+from titan_aioli.replay import other_method, what_if
+from titan_aioli.runs import read_run
 from titan_aioli.synthetic import World
 
 
-def record(name, num_entries, **hyperparameters):
+def record(name, num_entries, guards=None, **hyperparameters):
     """A ledger as a run writes it, from a world of two groups."""
     method, world = build_method(name, 2, **hyperparameters), World(2, 100_000, noise=1e-4)
+    method = Guarded(method, **guards) if guards else method
     state, losses, step, records = method.init(2), world.start, 0, []
     seen = None
     for number in range(num_entries):
@@ -83,14 +85,24 @@ def test_what_was_not_recorded_cannot_be_asked():
         what_if(records, "aioli", build_method("aioli", 2, **AIOLI))
 
 
+def dump(folder, records, **more):
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in records))
+    mixture = {"method": "aioli", "groups": ["web", "code"], "hyperparameters": AIOLI, **more}
+    (folder / "mixture.json").write_text(json.dumps(mixture))
+
+
 def test_the_command_reads_a_dump_folder(tmp_path, capsys):
-    (tmp_path / "ledger.jsonl").write_text(
-        "".join(json.dumps(entry) + "\n" for entry in record("aioli", 30, **AIOLI))
-    )
-    mixture = {"method": "aioli", "groups": ["web", "code"], "hyperparameters": AIOLI}
-    (tmp_path / "mixture.json").write_text(json.dumps(mixture))
+    dump(tmp_path, record("aioli", 30, **AIOLI))
     figure = tmp_path / "replay.png"
     main(f"replay {tmp_path} --output {figure}".split())
     assert "decided as recorded" in capsys.readouterr().out and figure.is_file()
     main(f"replay {tmp_path} --output {figure} --set aioli.eta=1.0".split())
     assert "recorded -> aioli" in capsys.readouterr().out
+
+
+def test_guards_of_the_run_stay_on(tmp_path):
+    guards = {"min_share": 0.1, "max_change": 0.01, "anchor": None, "anchor_strength": 0.0}
+    records = record("aioli", 30, guards, **AIOLI)
+    dump(tmp_path, records, guards=guards)
+    assert what_if(records, "aioli", other_method(read_run(tmp_path), "aioli", {})).is_same
+    assert not what_if(records, "aioli", build_method("aioli", 2, **AIOLI)).is_same

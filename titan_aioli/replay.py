@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.methods import METHODS, MixingMethod, build_method
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, build_method
 from titan_aioli.runs import Run, read_run
 from titan_aioli.simulate import MAX_DRAWN, parse_settings
 
@@ -73,9 +73,14 @@ def replay(
 
 
 def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMethod:
-    """The method to ask: with the recorded hyperparameters where it is the recorded one, changed as told."""
+    """The method to ask: with the recorded hyperparameters where it is the recorded one, changed as told.
+
+    The run's guards (`guards` in mixture.json, the fields of Guarded) stay on.
+    """
     kept = run.mixture["hyperparameters"] if name == run.mixture["method"] else {}
-    return build_method(name, len(run.groups), **{**kept, **changed})
+    method = build_method(name, len(run.groups), **{**kept, **changed})
+    guards = run.mixture.get("guards")
+    return Guarded(method, **guards) if guards else method
 
 
 def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: MixingMethod) -> WhatIf:
