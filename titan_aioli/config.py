@@ -10,7 +10,7 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 import dataclasses
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib

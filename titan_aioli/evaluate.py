@@ -47,7 +47,7 @@ class GroupEvaluator:
         per_pass = batch_size * num_ranks
         for start in range(0, len(rows), per_pass):
             mine = rows[start + rank * batch_size : min(start + (rank + 1) * batch_size, start + per_pass)]
-            self.batches.append(_read_rows(groups, mine, batch_size))
+            self.batches.append(read_rows(groups, mine, batch_size))
 
     def evaluate(self, trainer: "MixingTrainer") -> np.ndarray:
         """Mean loss of every group now, [G] nats per token, the same bits on every rank."""
@@ -82,9 +82,10 @@ def forward(trainer: "MixingTrainer", inputs: torch.Tensor, labels: torch.Tensor
                 loss_fn(trainer.model_parts[0](inputs, **extra_inputs, **extra_kwargs), labels)
 
 
-def _read_rows(
+def read_rows(
     groups: Sequence[Group], rows: list[tuple[int, int]], batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [batch_size, S + 1] of (group, sequence) pairs, and the groups; rows that pad have group -1."""
     tokens = np.zeros((batch_size, groups[0].seq_len + 1), dtype=np.int64)
     group_ids = np.full(batch_size, -1, dtype=np.int64)
     for place, (index, sequence) in enumerate(rows):

@@ -20,16 +20,17 @@ from torch.distributed.tensor import DTensor
 IGNORE_INDEX = -100
 """Label of a position that does not count (torchtitan's and PyTorch's value)."""
 
-LossAndRows = tuple[torch.Tensor, torch.Tensor]
+LossAndRows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def cross_entropy_by_row(logits_BSV: torch.Tensor, labels_BS: torch.Tensor) -> LossAndRows:
-    """The summed cross entropy, and for every row its sum and its number of tokens.
+    """The summed cross entropy, for every row its sum and its number of tokens, and each token's loss.
 
     Args:
         logits_BSV: any float dtype; a DTensor sharded over V under loss parallel.
         labels_BS: int64; IGNORE_INDEX does not count.
-    Returns: the loss (a scalar that carries gradients), and [2, B] float64 without gradients.
+    Returns: the loss (a scalar that carries gradients), and without gradients the rows' sums and counts
+        [2, B] float64 and the tokens' losses [B, S], 0 where a label does not count.
     """
     labels = labels_BS.flatten(0, 1)
     log_probs = F.log_softmax(logits_BSV.flatten(0, 1).float(), dim=-1)
@@ -38,9 +39,10 @@ def cross_entropy_by_row(logits_BSV: torch.Tensor, labels_BS: torch.Tensor) -> L
         tokens = F.nll_loss(log_probs.detach(), labels, reduction="none", ignore_index=IGNORE_INDEX)
         if isinstance(tokens, DTensor):
             tokens = tokens.to_local()
-        sums_B = tokens.view(labels_BS.shape).double().sum(dim=1)
+        tokens_BS = tokens.view(labels_BS.shape)
         counts_B = (labels_BS != IGNORE_INDEX).sum(dim=1).double()
-    return loss, torch.stack([sums_B, counts_B])
+        rows_2B = torch.stack([tokens_BS.double().sum(dim=1), counts_B])
+    return loss, rows_2B, tokens_BS
 
 
 class RowLoss:
@@ -66,11 +68,15 @@ class RowLoss:
         """Whether labels carry row numbers and the rows are kept."""
         self.scale: torch.Tensor | None = None
         """Factor on the returned loss; pipeline parallelism sets it to 1 / valid tokens."""
+        self.keep_tokens = False
+        """Whether `tokens_BS` is kept too; a micro-batch must then be one call."""
+        self.tokens_BS = torch.empty(0)
+        """Losses of the tokens of the last micro-batch, in the order of its rows."""
 
     @contextmanager
-    def recording_rows(self) -> Iterator[None]:
-        """Record inside the block, whatever was set before."""
-        before, self.recording = self.recording, True
+    def recording_rows(self, recording: bool = True) -> Iterator[None]:
+        """Record inside the block (or not), whatever was set before."""
+        before, self.recording = self.recording, recording
         try:
             yield
         finally:
@@ -86,11 +92,18 @@ class RowLoss:
     def __call__(self, logits_BSV: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.recording:
             assert self._rows is not None, "expect() comes before the first loss of a micro-batch"
-            loss, rows_2B = self._by_row(logits_BSV, labels[:, :-1].contiguous())
+            loss, rows_2B, tokens_BS = self._by_row(logits_BSV, labels[:, :-1].contiguous())
             self._rows.index_copy_(1, labels[:, -1], rows_2B)
+            if self.keep_tokens:
+                self.tokens_BS = tokens_BS
         else:
             loss = self._plain(logits_BSV, labels)
         return loss if self.scale is None else loss * self.scale
+
+    def set_sums(self, sums_B: torch.Tensor) -> None:
+        """Replace the rows' loss sums by other sums over the same tokens (an excess, say)."""
+        assert self._rows is not None
+        self._rows[0] = sums_B
 
     def add_to(self, stats_2G: torch.Tensor, group_B: torch.Tensor) -> None:
         """Add the micro-batch's rows to the sums and counts of their groups, in place.

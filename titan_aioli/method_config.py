@@ -1,4 +1,4 @@
-"""The config tables of the mixing methods, `[mixing.NAME]`: the method's hyperparameters as people write them.
+"""The config tables of the mixing methods, `[mixing.NAME]`: hyperparameters as people write them.
 
 Each field has the name and the default of the method's dataclass (methods/NAME.py says more). What is per
 group there is here a table by group name, or the path of a plan.

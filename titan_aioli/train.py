@@ -35,6 +35,7 @@ from titan_aioli.hyperparameters import hyperparameters  # noqa: E402
 from titan_aioli.launch import launch  # noqa: E402
 from titan_aioli.losses import GroupStats, RowLoss, with_row_numbers  # noqa: E402
 from titan_aioli.methods import UNTIL_END  # noqa: E402
+from titan_aioli.observe import MixtureState, build_observer  # noqa: E402
 from titan_aioli.spec import MixingMetrics, register_mixing_spec, vocab_size  # noqa: E402
 
 
@@ -67,12 +68,14 @@ class MixingTrainer(Trainer):
             self.folder,
             is_writer=dist.get_rank() == 0,
         )
-        self.checkpointer.states["mixture"] = self.controller
+        self.validation_groups = mixture.validation
         self.validation = self._build_evaluator(mixture.validation)
         self.test = self._build_evaluator(mixture.test) if mixture.test else None
         self.loss_log = run_log.LossLog(self.folder / "losses.jsonl", is_writer=dist.get_rank() == 0)
         self._measured: tuple[int, np.ndarray] | None = None
         self._has_begun = False
+        self.observer = build_observer(self)
+        self.checkpointer.states["mixture"] = MixtureState(self.controller, self.observer)
         self.progress = tqdm(
             total=job_config.training.steps,
             desc=mixing.method,
@@ -106,6 +109,7 @@ class MixingTrainer(Trainer):
         )
         if self.row_loss.recording:
             self.row_loss.add_to(self.log_stats.sums_2G, input_dict["group"])
+        self.observer.see(input_dict, labels)
         return loss
 
     def train_step(self, data_iterator: Any) -> None:
@@ -113,6 +117,7 @@ class MixingTrainer(Trainer):
         if not self._has_begun:
             self._begin()
         self._finish_phases()
+        self.observer.begin_step()
         super().train_step(data_iterator)
         self.controller.count_step()
         self.progress.update()
@@ -153,9 +158,7 @@ class MixingTrainer(Trainer):
 
     def _finish_phases(self) -> None:
         while self.controller.phase_is_over:
-            observes = self.controller.method.observes
-            observation = self.held_out_losses() if observes == "validation" else None
-            record = self.controller.finish_phase(observation)
+            record = self.controller.finish_phase(self.observer.measure())
             check_ranks_agree(self.controller, self.device)
             self._show(record)
             self.loader.start_phase(self.controller.phase_end)
@@ -163,6 +166,9 @@ class MixingTrainer(Trainer):
     def _show(self, record: dict[str, Any]) -> None:
         num_steps = self.controller.phase.num_steps
         self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
+        is_brief = record["phase"] == "train" and num_steps < self.job_config.metrics.log_freq
+        if is_brief and not self.metrics_processor.should_log(self.step):
+            return  # methods that update at every step are shown where steps are
         length = None if num_steps == UNTIL_END else num_steps
         logger.info(run_log.update_line(self.group_names, record, length))
         metrics = run_log.update_metrics(self.group_names, record)
@@ -190,7 +196,14 @@ class MixingTrainer(Trainer):
         self.progress.close()
         if dist.get_rank() == 0:
             run_log.write_json(self.folder / "results.json", content)
+            run_log.write_json(self.folder / "plan.json", self._plan())
         logger.info(f"mixing: finished, mean held-out loss {np.mean(validation):.4f}, see {self.folder}")
+
+    def _plan(self) -> dict[str, Any]:
+        """What the method found, for `static` or Aioli's prior: the mean over the run where it keeps one."""
+        controller = self.controller
+        found = controller.method.report(controller.state).get("average", controller.state.proportions)
+        return {"law": self.mixing.method, "groups": self.group_names, "proportions": found}
 
     def _timed(self, evaluator: GroupEvaluator) -> np.ndarray:
         """Evaluate without the time counting as training time in the throughput."""
