@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from titan_aioli.data.schedule import fixed_sample
 from titan_aioli.errors import UserError
@@ -143,7 +143,7 @@ def _num_replicas(trainer: "MixingTrainer", parameter: torch.nn.Parameter) -> fl
     shards = 1
     if isinstance(parameter, DTensor):
         for placement, size in zip(parameter.placements, parameter.device_mesh.shape, strict=True):
-            shards *= size if isinstance(placement, Shard) else 1
+            shards *= 1 if placement.is_replicate() else size  # FSDP x TP shards are not all a `Shard`
     return trainer.parallel_dims.world_size / shards
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from titan_aioli.config import Mixing
 from titan_aioli.data.ledger import read_ledger_file
 from titan_aioli.errors import UserError
+from titan_aioli.method_config import Guards
 from titan_aioli.methods import Guarded, MixingMethod
 from titan_aioli.plan import read_plan
 
@@ -60,13 +61,19 @@ def _static_hyperparameters(mixing: Mixing, names: list[str], num_tokens: Sequen
 
 def guarded(mixing: Mixing, method: MixingMethod) -> MixingMethod:
     """The method within the bounds of `[mixing.guards]`, if there are any."""
-    guards, names = mixing.guards, list(mixing.groups)
-    if (guards.min_share, guards.max_change, guards.anchor_strength) == (0.0, 1.0, 0.0):
+    bounds = guard_arguments(mixing)
+    if bounds is None:
         return method
-    anchor = by_group(guards.anchor, names, "mixing.guards.anchor") or None
-    wrapped = Guarded(method, guards.min_share, guards.max_change, anchor, guards.anchor_strength)
-    wrapped.check(len(names))
+    wrapped = Guarded(method, **bounds)
+    wrapped.check(len(mixing.groups))
     return wrapped
+
+
+def guard_arguments(mixing: Mixing) -> dict[str, Any] | None:
+    """The bounds of `[mixing.guards]` as arguments of Guarded; None where all are off."""
+    values = dict(vars(mixing.guards))
+    values["anchor"] = by_group(values["anchor"], list(mixing.groups), "mixing.guards.anchor") or None
+    return None if values == {**vars(Guards()), "anchor": None} else values
 
 
 def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:

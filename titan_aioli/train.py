@@ -31,7 +31,7 @@ from titan_aioli.build import build_controller, build_mixture  # noqa: E402
 from titan_aioli.data.loader import MixtureLoader  # noqa: E402
 from titan_aioli.errors import ResumeRefused  # noqa: E402
 from titan_aioli.evaluate import GroupEvaluator  # noqa: E402
-from titan_aioli.hyperparameters import hyperparameters  # noqa: E402
+from titan_aioli.hyperparameters import guard_arguments, hyperparameters  # noqa: E402
 from titan_aioli.launch import launch  # noqa: E402
 from titan_aioli.losses import GroupStats, RowLoss, with_row_numbers  # noqa: E402
 from titan_aioli.methods import UNTIL_END  # noqa: E402
@@ -230,6 +230,7 @@ class MixingTrainer(Trainer):
             "method": self.mixing.method,
             "groups": self.group_names,
             "hyperparameters": hyperparameters(self.mixing, [g.num_tokens for g in self.loader.groups]),
+            "guards": guard_arguments(self.mixing),
             "seed": self.mixing.seed,
             "batch_size": self.loader.schedule.batch_size,
             "seq_len": self.loader.seq_len,
