@@ -31,6 +31,10 @@ FLAVORS = {
         "mixing_debug": TransformerModelArgs(
             dim=128, n_layers=2, n_heads=4, vocab_size=4096, rope_theta=10000, multiple_of=64
         ),
+        # The same with enough layers for four pipeline stages.
+        "mixing_debug_deep": TransformerModelArgs(
+            dim=128, n_layers=4, n_heads=4, vocab_size=4096, rope_theta=10000, multiple_of=64
+        ),
         # 162M parameters, the size of the Aioli paper's runs (Pythia-160M), with the GPT-NeoX vocabulary.
         "160M": TransformerModelArgs(
             dim=768, n_layers=12, n_heads=12, vocab_size=50304, rope_theta=10000, multiple_of=256

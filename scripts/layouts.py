@@ -1,0 +1,149 @@
+#!/usr/bin/env python
+"""Train the same rows under every layout and compare with one rank: per-group losses, gradients, proportions.
+
+    .venv/bin/python scripts/layouts.py                    # all, some 10 minutes on two cores
+    .venv/bin/python scripts/layouts.py --only hsdp pp2    # these, and the single rank they are compared with
+
+Real torchrun ranks on CPU and gloo, an Aioli run of a few steps from the same seed checkpoint, the global
+batch always the same. Each row of the table carries the flags that make the layout.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+P = "--parallelism."
+DP_SHARD, DP_REPLICATE = P + "data_parallel_shard_degree", P + "data_parallel_replicate_degree"
+TP, PP, CP = P + "tensor_parallel_degree", P + "pipeline_parallel_degree", P + "context_parallel_degree"
+SCHEDULE, MICRO_BATCH = P + "pipeline_parallel_schedule", P + "pipeline_parallel_microbatch_size"
+PP2 = [PP, "2", MICRO_BATCH, "2", SCHEDULE]
+AC = "--activation_checkpoint."
+
+# Name: number of ranks, local batch size, flags. The global batch is 8 rows.
+LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
+    "accumulation": (1, 2, []),
+    "fsdp2": (2, 4, []),
+    "fsdp2_accumulation": (2, 2, []),
+    "hsdp2x2": (4, 2, [DP_REPLICATE, "2", DP_SHARD, "2"]),
+    "tp2": (2, 8, [TP, "2"]),
+    "tp2_no_loss_parallel": (2, 8, [TP, "2", P + "disable_loss_parallel"]),
+    "fsdp2_tp2": (4, 4, [TP, "2"]),
+    "pp2": (2, 8, [*PP2, "1F1B"]),
+    "pp2_fsdp2": (4, 4, [*PP2, "1F1B"]),
+    "pp2_tp2": (4, 8, [*PP2, "1F1B", TP, "2"]),
+    "pp2_interleaved": (2, 8, [*PP2, "Interleaved1F1B"]),
+    "pp2_zbv": (2, 8, [*PP2, "ZBVZeroBubble"]),
+    "fsdp2_ac_selective": (2, 4, [AC + "mode", "selective", AC + "selective_ac_option", "op"]),
+    "fsdp2_ac_full": (2, 4, [AC + "mode", "full"]),
+    "fsdp2_compile": (2, 4, ["--compile.enable"]),
+    "fsdp2_bf16": (2, 4, ["--training.mixed_precision_param", "bfloat16"]),
+}
+TOLERANCES = {"fsdp2_bf16": 2e-2, "fsdp2_compile": 1e-5}
+DEFAULT_TOLERANCE = 1e-6
+
+
+def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -> Path:
+    """Train one layout from the seed checkpoint; the folder with what every rank saw."""
+    num_ranks, local_batch_size, flags = layout
+    folder = work / name
+    shutil.copytree(work / "seed" / "checkpoint", folder / "checkpoint")
+    command = torchrun(work, folder, num_ranks, ["--training.local_batch_size", str(local_batch_size), *flags])
+    command += ["--training.steps", str(steps), "--checkpoint.interval", "1000"]
+    execute(command, folder)
+    return folder
+
+
+def torchrun(work: Path, folder: Path, num_ranks: int, flags: list[str]) -> list[str]:
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)),
+        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(ROOT / "scripts/layout_train.py")),
+        *("--job.config_file", str(ROOT / "tests/tiny.toml"), "--model.flavor", "mixing_debug_deep"),
+        *("--mixing.stores", str(work / "stores"), "--job.dump_folder", str(folder)),
+        *("--mixing.evaluation.freq", "0", *flags),
+    ]
+
+
+def execute(command: list[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    with open(folder / "log.txt", "w") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{folder.name} failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
+
+
+def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per-group sums [steps, 2, G], gradient norms [steps], proportions [phases, G]; ranks must agree."""
+    ranks = []
+    for path in sorted(folder.glob("rank*.jsonl")):
+        ranks.append([json.loads(line) for line in path.read_text().splitlines()])
+    sums = [[record["sums"] for record in records] for records in ranks]
+    assert all(other == sums[0] for other in sums), f"{folder.name}: ranks hold different sums"
+    ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    norms = np.array([record["grad_norm"] for record in ranks[0]])
+    return np.array(sums[0]), norms, np.array([record["proportions"] for record in ledger])
+
+
+def compare(folder: Path, reference: Path) -> dict[str, float]:
+    """Largest relative difference of the loss sums and gradient norms, largest of the proportions."""
+    sums, norms, shares = read(folder)
+    expected_sums, expected_norms, expected_shares = read(reference)
+    assert (sums[:, 1] == expected_sums[:, 1]).all(), f"{folder.name}: other tokens than on one rank"
+    return {
+        "group_losses": float(np.abs(sums[:, 0] / expected_sums[:, 0] - 1).max()),
+        "grad_norm": float(np.abs(norms / expected_norms - 1).max()),
+        "proportions": float(np.abs(shares - expected_shares).max()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="layouts to run")
+    parser.add_argument("--steps", type=int, default=8, help="optimizer steps (default 8: LearnParams and on)")
+    parser.add_argument("--json", type=Path, help="write the differences there")
+    parser.add_argument("--keep", action="store_true", help="keep the runs and print where they are")
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    from toy_stores import write_stores
+
+    work = Path(tempfile.mkdtemp(prefix="layouts-"))
+    write_stores(work / "stores")
+    execute(torchrun(work, work / "seed", 1, ["--checkpoint.create_seed_checkpoint"]), work / "seed")
+    reference = run("one_rank", (1, 8, []), work, args.steps)
+    found = {}
+    for name in tqdm(args.only, unit="layout"):
+        found[name] = compare(run(name, LAYOUTS[name], work, args.steps), reference)
+    show(found)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    shutil.rmtree(work) if not args.keep else print(work)
+    wrong = [n for n, d in found.items() if d["group_losses"] > TOLERANCES.get(n, DEFAULT_TOLERANCE)]
+    if wrong:
+        raise SystemExit(f"too far from one rank: {', '.join(wrong)}")
+
+
+def show(found: dict[str, dict[str, float]]) -> None:
+    table = Table(title="largest difference to one rank (relative; proportions: absolute)")
+    for column in ("layout", "ranks", "group losses", "grad norm", "proportions", "flags"):
+        table.add_column(column, overflow="fold")
+    for name, difference in found.items():
+        num_ranks, local_batch_size, flags = LAYOUTS[name]
+        cells = [f"{value:.1e}" for value in difference.values()]
+        shown = " ".join(flags).replace(P, "").replace("--", "")
+        table.add_row(name, str(num_ranks), *cells, f"local_batch_size {local_batch_size} {shown}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
