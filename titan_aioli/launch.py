@@ -63,7 +63,22 @@ def load_config(args: list[str]) -> Any:
         raise UserError(
             f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor"
         ) from None
+    _check_layout(config)
     return config
+
+
+def _check_layout(config: Any) -> None:
+    """Refuse what torchtitan 0.2.2 silently gets wrong.
+
+    Raises: UserError: names the settings and what to change.
+    """
+    tensor_parallel = config.parallelism.tensor_parallel_degree > 1
+    if config.compile.enable and tensor_parallel and torch.__version__.startswith("2.13."):
+        raise UserError(
+            "compile.enable with parallelism.tensor_parallel_degree above 1 gives wrong losses and gradients "
+            "on torch 2.13 (a compiled graph of one rank is reused by another): set compile.enable = false, "
+            "or use torch 2.11"
+        )
 
 
 def _run(trainer_class: Any, config: Any) -> None:
