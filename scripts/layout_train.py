@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import cpu_context_parallel
 import torch.distributed as dist
 
 from titan_aioli.launch import launch
@@ -29,4 +30,5 @@ class LayoutTrainer(MixingTrainer):
 
 
 if __name__ == "__main__":
+    cpu_context_parallel.install()
     sys.exit(launch(LayoutTrainer, sys.argv[1:]))

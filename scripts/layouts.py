@@ -44,6 +44,8 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "pp2_tp2": (4, 8, [*PP2, "1F1B", TP, "2"]),
     "pp2_interleaved": (2, 8, [*PP2, "Interleaved1F1B"]),
     "pp2_zbv": (2, 8, [*PP2, "ZBVZeroBubble"]),
+    "cp2": (2, 8, [CP, "2"]),
+    "fsdp2_cp2": (4, 4, [CP, "2"]),
     "fsdp2_ac_selective": (2, 4, [AC + "mode", "selective", AC + "selective_ac_option", "op"]),
     "fsdp2_ac_full": (2, 4, [AC + "mode", "full"]),
     "fsdp2_compile": (2, 4, ["--compile.enable"]),
@@ -58,7 +60,9 @@ def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -
     num_ranks, local_batch_size, flags = layout
     folder = work / name
     shutil.copytree(work / "seed" / "checkpoint", folder / "checkpoint")
-    command = torchrun(work, folder, num_ranks, ["--training.local_batch_size", str(local_batch_size), *flags])
+    command = torchrun(
+        work, folder, num_ranks, ["--training.local_batch_size", str(local_batch_size), *flags]
+    )
     command += ["--training.steps", str(steps), "--checkpoint.interval", "1000"]
     execute(command, folder)
     return folder
@@ -108,9 +112,13 @@ def compare(folder: Path, reference: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="layouts to run")
-    parser.add_argument("--steps", type=int, default=8, help="optimizer steps (default 8: LearnParams and on)")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="optimizer steps (default 8: LearnParams and on)"
+    )
     parser.add_argument("--json", type=Path, help="write the differences there")
     parser.add_argument("--keep", action="store_true", help="keep the runs and print where they are")
     args = parser.parse_args()

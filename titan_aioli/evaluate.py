@@ -8,8 +8,9 @@ for as many sequences.
 Fixed sequences make the differences between two evaluations paired, so few sequences suffice.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -76,10 +77,33 @@ def forward(trainer: "MixingTrainer", inputs: torch.Tensor, labels: torch.Tensor
             target, losses = (labels, []) if trainer.pp_has_last_stage else (None, None)
             args = (inputs,) if trainer.pp_has_first_stage else ()
             extra = extra_inputs if trainer.pp_has_first_stage else {}
-            trainer.pp_schedule.eval(*args, **extra, **extra_kwargs, target=target, losses=losses)
+            with forward_actions_only(trainer.pp_schedule):
+                trainer.pp_schedule.eval(*args, **extra, **extra_kwargs, target=target, losses=losses)
         else:
             with trainer.maybe_enable_amp:
                 loss_fn(trainer.model_parts[0](inputs, **extra_inputs, **extra_kwargs), labels)
+
+
+@contextmanager
+def forward_actions_only(schedule: Any) -> Iterator[None]:
+    """Leave the backward actions out of a pipeline schedule's plan.
+
+    `eval` of torch's schedules walks the whole plan and skips the backward of each stage, but V-shaped plans
+    (ZBVZeroBubble) hand gradients from stage to stage on one rank, and fail where there are none.
+    """
+    plan = getattr(schedule, "pipeline_order_with_comms", None)
+    if plan is None:  # 1F1B and GPipe have no plan of actions
+        yield
+        return
+    forward = ("FORWARD", "SEND_F", "RECV_F", "UNSHARD", "RESHARD")
+    schedule.pipeline_order_with_comms = {
+        rank: [action for action in actions if action.computation_type.name in forward]
+        for rank, actions in plan.items()
+    }
+    try:
+        yield
+    finally:
+        schedule.pipeline_order_with_comms = plan
 
 
 def read_rows(
