@@ -45,6 +45,9 @@ class Evaluation:
 
     sequences: int = 64
     """Held-out sequences of every group (all of them where a group has fewer)."""
+    budget: float | None = None
+    """Most that the evaluations a method asks for may cost, in percent of the training compute: fewer
+    `sequences` are evaluated where they would cost more. Unset: no bound."""
     freq: int = 0
     """Evaluate every so many steps for the log, whatever the method needs. 0: only when it needs to."""
     test: bool = True
@@ -67,6 +70,8 @@ class Mixing:
     """Micro-batches read in the background, never beyond the current phase. 0: none."""
     audit: bool = False
     """Write rows.csv into the dump folder: one line for each row trained on."""
+    max_skipped_updates: int = 10
+    """Stop after so many updates in a row that were skipped, since what they observed was not finite."""
     train_losses: bool = True
     """Keep the training loss of every group (one more pass over the token losses, no wait)."""
     progress: bool = False

@@ -27,6 +27,7 @@ from torchtitan.train import Trainer  # noqa: E402
 
 from titan_aioli import run_log  # noqa: E402
 from titan_aioli.agreement import check_ranks_agree  # noqa: E402
+from titan_aioli.budget import affordable_sequences  # noqa: E402
 from titan_aioli.build import build_controller, build_mixture  # noqa: E402
 from titan_aioli.data.loader import MixtureLoader  # noqa: E402
 from titan_aioli.errors import ResumeRefused  # noqa: E402
@@ -69,8 +70,10 @@ class MixingTrainer(Trainer):
             is_writer=dist.get_rank() == 0,
         )
         self.validation_groups = mixture.validation
-        self.validation = self._build_evaluator(mixture.validation)
-        self.test = self._build_evaluator(mixture.test) if mixture.test else None
+        self.validation = self._build_evaluator(mixture.validation, self._affordable_sequences())
+        self.test = (
+            self._build_evaluator(mixture.test, mixing.evaluation.sequences) if mixture.test else None
+        )
         self.loss_log = run_log.LossLog(self.folder / "losses.jsonl", is_writer=dist.get_rank() == 0)
         self._measured: tuple[int, np.ndarray] | None = None
         self._has_begun = False
@@ -161,6 +164,7 @@ class MixingTrainer(Trainer):
             record = self.controller.finish_phase(self.observer.measure())
             check_ranks_agree(self.controller, self.device)
             self._show(record)
+            self.controller.check_skipped(self.mixing.max_skipped_updates)
             self.loader.start_phase(self.controller.phase_end)
 
     def _show(self, record: dict[str, Any]) -> None:
@@ -216,10 +220,24 @@ class MixingTrainer(Trainer):
         """[G], how often each group's training sequences were read through."""
         return self.loader.position.drawn / self.loader.schedule.num_sequences
 
-    def _build_evaluator(self, groups: Any) -> GroupEvaluator:
+    def _affordable_sequences(self) -> int:
+        """Held-out sequences of each group, within evaluation.budget."""
+        evaluation = self.mixing.evaluation
+        if evaluation.budget is None:
+            return evaluation.sequences
+        return affordable_sequences(
+            evaluation.budget,
+            self.controller.method,
+            len(self.group_names),
+            self.job_config.training.steps,
+            self.loader.schedule.batch_size,
+            evaluation.sequences,
+        )
+
+    def _build_evaluator(self, groups: Any, num_sequences: int) -> GroupEvaluator:
         return GroupEvaluator(
             groups,
-            self.mixing.evaluation.sequences,
+            num_sequences,
             self.job_config.training.local_batch_size,
             self.loader.rank,
             self.loader.num_ranks,
