@@ -64,12 +64,14 @@ class PlainTrainer(Trainer):
         self.metrics_processor.log = log_and_write
 
 
-if __name__ == "__main__":
-    init_logger()
-    # The model name keeps our config loader from replacing torchtitan's own train spec.
+PLAIN_NAME = "plain_llama3"
+
+
+def register_plain() -> None:
+    """torchtitan's Llama with our flavours; the name keeps our launcher from changing anything else."""
     base = get_train_spec("llama3")
     register_train_spec(
-        "plain_llama3",
+        PLAIN_NAME,
         replace(
             base,
             model_args={**base.model_args, **FLAVORS["llama3"]},
@@ -78,8 +80,13 @@ if __name__ == "__main__":
             build_dataloader_fn=FixedSequences,
         ),
     )
+
+
+if __name__ == "__main__":
+    init_logger()
+    register_plain()
     config = load_config(sys.argv[1:])
-    config.model.name = "plain_llama3"
+    config.model.name = PLAIN_NAME
     Path(config.job.dump_folder).mkdir(parents=True, exist_ok=True)
     trainer = PlainTrainer(config)
     trainer.train()

@@ -113,3 +113,14 @@ def test_the_ledger_of_a_run_replays_its_sweep_orders(tmp_path, stores, whole):
     ]
     assert orders[0][:6] == orders[1][:6]
     assert json.loads((tmp_path / "mixture.json").read_text())["hyperparameters"]["orders"]
+
+
+def test_a_step_adds_no_wait_and_no_collective(tmp_path, stores):
+    flags = ["--mixing.method", "stratified", "--checkpoint.no-enable", "--mixing.no-audit"]
+    arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags]
+    done = torchrun(2, *arguments, "--mixing.evaluation.freq", "0", module="step_ops.py")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("COUNTS "))
+    found = json.loads(line.removeprefix("COUNTS "))
+    assert found["plain"]["item"] >= 1  # torchtitan's own, so the counter counts
+    assert found["ours"] == found["plain"]
