@@ -50,6 +50,8 @@ class Evaluation:
     `sequences` are evaluated where they would cost more. Unset: no bound."""
     freq: int = 0
     """Evaluate every so many steps for the log, whatever the method needs. 0: only when it needs to."""
+    at_start: bool = False
+    """Evaluate before the first step, whatever the method needs."""
     test: bool = True
     """Evaluate the test stores when the run ends."""
 

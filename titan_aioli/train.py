@@ -126,9 +126,7 @@ class MixingTrainer(Trainer):
         self.progress.update()
         self._finish_phases()
         if self.mixing.evaluation.freq and self.step % self.mixing.evaluation.freq == 0:
-            losses = self.held_out_losses()
-            metrics = run_log.by_group("mixing/validation_loss", self.group_names, losses)
-            self.metrics_processor.logger.log(metrics, self.step)
+            self._log_held_out_losses()
         if self.step == self.job_config.training.steps:
             self._finish_run()
 
@@ -138,6 +136,11 @@ class MixingTrainer(Trainer):
             self._measured = self.controller.step, self._timed(self.validation)
             self.loss_log.append(*self._measured)
         return self._measured[1]
+
+    def _log_held_out_losses(self) -> None:
+        losses = self.held_out_losses()
+        metrics = run_log.by_group("mixing/validation_loss", self.group_names, losses)
+        self.metrics_processor.logger.log(metrics, self.controller.step)
 
     def _begin(self) -> None:
         """Before the first step, fresh or resumed: the ledger's first entry, and all at the same step."""
@@ -158,6 +161,8 @@ class MixingTrainer(Trainer):
         if dist.get_rank() == 0:
             run_log.write_json(self.folder / "mixture.json", self._describe())
         self.loader.start_phase(self.controller.phase_end)
+        if self.mixing.evaluation.at_start and done == 0:
+            self._log_held_out_losses()
 
     def _finish_phases(self) -> None:
         while self.controller.phase_is_over:
