@@ -18,19 +18,21 @@ def check_ranks_agree(controller: MixtureController, device: torch.device) -> No
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    digest = torch.frombuffer(bytearray(bytes.fromhex(controller.digest())), dtype=torch.uint8)
+    own_digest = controller.digest()
+    digest = torch.frombuffer(bytearray(bytes.fromhex(own_digest)), dtype=torch.uint8)
     digest = digest.to(device=device, dtype=torch.int32)
     extremes = torch.cat([digest, -digest])
     dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
     if torch.equal(extremes[:32], -extremes[32:]):
         return
     held: list = [None] * dist.get_world_size()
-    dist.all_gather_object(held, (controller.digest()[:12], controller.proportions.tolist()))
+    dist.all_gather_object(held, {**controller.held(), "digest": own_digest})
+    name = next(name for name in held[0] if len({values.get(name) for values in held}) > 1)
     ranks_by_value: dict[str, list[int]] = {}
-    for rank, (short_digest, proportions) in enumerate(held):
-        ranks_by_value.setdefault(f"{proportions} (digest {short_digest})", []).append(rank)
-    values = "; ".join(f"ranks {ranks} hold {value}" for value, ranks in ranks_by_value.items())
+    for rank, values in enumerate(held):
+        ranks_by_value.setdefault(str(values.get(name)), []).append(rank)
+    shown = "; ".join(f"ranks {ranks} hold {value}" for value, ranks in ranks_by_value.items())
     raise RanksDisagree(
-        f"step {controller.step}: the ranks hold different mixtures: {values}. Training stops: go back to "
-        "the last checkpoint, and check the memory and network of the ranks that differ"
+        f"step {controller.step}: the ranks hold different mixtures: {name}: {shown}. Training stops: go "
+        "back to the last checkpoint, and check the memory and network of the ranks that differ"
     )

@@ -60,6 +60,8 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
             raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
         if mixing.evaluation.sequences < 1:
             raise UserError(f"mixing.evaluation.sequences is {mixing.evaluation.sequences}: at least 1")
+        if mixing.max_skipped_updates < 1:
+            raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
         train = _open_groups(mixing, "train", seq_len, vocab_size)
         validation = _open_groups(mixing, "validation", seq_len, vocab_size)
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []

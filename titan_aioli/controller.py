@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.data.ledger import Ledger, LedgerEntry, LedgerFile
-from titan_aioli.errors import ResumeRefused
+from titan_aioli.errors import ResumeRefused, UserError
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
+from titan_aioli.methods.skipping import describe_absent, describe_faults
 from titan_aioli.state import from_arrays, pack, to_arrays, unpack
 
 
@@ -48,6 +49,9 @@ class MixtureController:
         self.stores_fingerprint = stores_fingerprint
         self.step = 0
         self._phase_start = 0
+        self.skipped_updates = 0
+        """Observations in a row, up to now, that could not be used."""
+        self._last_fault = ""
         self._set_state(method.init(len(self.group_names)))
 
     @property
@@ -90,14 +94,38 @@ class MixtureController:
         assert self.phase_is_over, f"phase {self.phase.name} ends at step {self.phase_end}"
         self._set_state(self.method.update(self.state, observation))
         self._phase_start = self.step
-        return self._append(observation, self.method.report(self.state))
+        report = self.method.report(self.state)
+        notes = [*self._count_skipped(observation), *([report["note"]] if "note" in report else [])]
+        return self._append(observation, report | ({"note": "; ".join(map(str, notes))} if notes else {}))
+
+    def check_skipped(self, max_skipped_updates: int) -> None:
+        """Stop a run that learns nothing any more.
+
+        Raises: UserError: that many updates in a row, or more, had to be skipped.
+        """
+        if self.skipped_updates >= max_skipped_updates:
+            raise UserError(
+                f"step {self.step}: {self.skipped_updates} updates of the mixture in a row were skipped, the "
+                f"last because {self._last_fault} (mixing.max_skipped_updates is {max_skipped_updates}): the "
+                "model has diverged or the evaluation fails: go back to an earlier checkpoint with a lower "
+                "optimizer.lr, look at the group's data, or allow more"
+            )
 
     def digest(self) -> str:
         """Hash of the proportions, the method's state and the ledger: equal on all healthy ranks."""
         hasher = hashlib.sha256(self.ledger.digest().encode())
-        for value in (self.step, self._phase_start, *self.state, *self.proportions):
+        for value in (self.step, self._phase_start, self.skipped_updates, *self.state, self.proportions):
             hasher.update(np.asarray(value).tobytes())
         return hasher.hexdigest()
+
+    def held(self) -> dict[str, str]:
+        """What the digest is made of, by name and in words, to tell where two ranks differ."""
+        values: dict[str, Any] = {"proportions": self.proportions, "step": self.step}
+        values.update(phase_start=self._phase_start, skipped_updates=self.skipped_updates)
+        values.update(to_arrays(self.state, "method state"))
+        for index, entry in enumerate(self.ledger):
+            values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
+        return {name: repr(_to_plain(value)) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, equal on all ranks, as one leaf of bytes."""
@@ -108,6 +136,7 @@ class MixtureController:
                     **self._identity(),
                     "step": self.step,
                     "phase_start": self._phase_start,
+                    "skipped_updates": self.skipped_updates,
                     "ledger_bytes": self.ledger_file.num_bytes,
                     **to_arrays(self.state, "method_state"),
                     **{f"ledger.{name}": array for name, array in self.ledger.to_arrays().items()},
@@ -130,12 +159,21 @@ class MixtureController:
         self.ledger.replace(ledger)
         self.step = int(saved["step"])
         self._phase_start = int(saved["phase_start"])
+        self.skipped_updates = int(saved["skipped_updates"])
         self._set_state(state)
         self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
 
     def _set_state(self, state: Any) -> None:
         self.state = state
         self.phase: Phase = self.method.phase(state)
+
+    def _count_skipped(self, observation: np.ndarray | None) -> list[str]:
+        """Sentences for the log about groups whose part of the observation is missing or not finite."""
+        faults = describe_faults(self.method.observes, observation, self.group_names)
+        self.skipped_updates = self.skipped_updates + 1 if faults else 0
+        self._last_fault = faults
+        notes = describe_absent(self.method.observes, observation, self.group_names)
+        return notes + ([f"update skipped ({self.skipped_updates} in a row): {faults}"] if faults else [])
 
     def _append(self, observation: np.ndarray | None, report: dict[str, Any]) -> dict[str, Any]:
         entry = LedgerEntry(
@@ -168,3 +206,9 @@ class MixtureController:
                     f"the checkpoint was written with {name} {before}, this run has {now}: {remedies[name]} "
                     "(--checkpoint.exclude_from_loading mixture,dataloader)"
                 )
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_to_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

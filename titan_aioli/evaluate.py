@@ -8,17 +8,21 @@ for as many sequences.
 Fixed sequences make the differences between two evaluations paired, so few sequences suffice.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
 from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import fixed_sample
 from titan_aioli.losses import IGNORE_INDEX, GroupStats, RowLoss
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from titan_aioli.train import MixingTrainer
@@ -51,20 +55,40 @@ class GroupEvaluator:
             self.batches.append(read_rows(groups, mine, batch_size))
 
     def evaluate(self, trainer: "MixingTrainer") -> np.ndarray:
-        """Mean loss of every group now, [G] nats per token, the same bits on every rank."""
+        """Mean loss of every group now, [G] nats per token, the same bits on every rank.
+
+        A group is inf where its loss is not finite or where a forward pass over its rows failed. A rank whose
+        pass fails goes on with the next, since the other ranks wait for it there; that cannot help where it
+        failed between two collectives of the model, which the others then leave by their timeout.
+        """
         stats = GroupStats(self.num_groups, trainer.device, trainer.is_reporter)
+        failures: list[str] = []
         for model in trainer.model_parts:
             model.eval()
         with torch.no_grad(), trainer.row_loss.recording_rows():
             for tokens, group in self.batches:
-                labels = tokens[:, 1:].clone()
-                labels[group < 0] = IGNORE_INDEX
-                forward(trainer, tokens[:, :-1].to(trainer.device), labels.to(trainer.device))
-                trainer.row_loss.add_to(stats.sums_2G, group.to(trainer.device))
+                try:
+                    self._add_pass(trainer, stats, tokens, group)
+                except dist.DistError:
+                    raise  # the ranks have lost each other
+                except Exception as error:
+                    stats.spoil(group[group >= 0])
+                    failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
         for model in trainer.model_parts:
             model.train()
             _reshard(model)
-        return stats.means()
+        losses = stats.means()
+        if not np.isfinite(losses).all():  # on every rank alike
+            _show_failures(failures)
+        return losses
+
+    def _add_pass(
+        self, trainer: "MixingTrainer", stats: GroupStats, tokens: torch.Tensor, group: torch.Tensor
+    ) -> None:
+        labels = tokens[:, 1:].clone()
+        labels[group < 0] = IGNORE_INDEX
+        forward(trainer, tokens[:, :-1].to(trainer.device), labels.to(trainer.device))
+        trainer.row_loss.add_to(stats.sums_2G, group.to(trainer.device))
 
 
 def forward(trainer: "MixingTrainer", inputs: torch.Tensor, labels: torch.Tensor) -> None:
@@ -116,6 +140,17 @@ def read_rows(
         groups[index].read(sequence, tokens[place])
         group_ids[place] = index
     return torch.from_numpy(tokens), torch.from_numpy(group_ids)
+
+
+def _show_failures(failures: list[str]) -> None:
+    """Log on every rank why forward passes failed on any of them; called on all ranks."""
+    by_rank: list = [failures]
+    if dist.is_initialized():
+        by_rank = [None] * dist.get_world_size()
+        dist.all_gather_object(by_rank, failures)
+    for rank, messages in enumerate(by_rank):
+        if messages:
+            logger.warning(f"mixing: {len(messages)} evaluation passes failed on rank {rank}: {messages[0]}")
 
 
 def _reshard(model: torch.nn.Module) -> None:

@@ -71,6 +71,7 @@ class GradientObserver(Observer):
         dist.all_reduce(products)
         observation = products.cpu().numpy()
         observation[:, 1:] = np.sqrt(observation[:, 1:])
+        observation[~np.isfinite(observation)] = np.inf  # nan is left to groups without tokens
         observation[tokens == 0, :2] = np.nan
         return observation
 

@@ -139,6 +139,12 @@ class GroupStats:
     def clear(self) -> None:
         self.sums_2G.zero_()
 
+    def spoil(self, groups: torch.Tensor) -> None:
+        """Make the sums of some groups inf: what was to be added to them is not known."""
+        self.sums_2G[:, groups.to(self.sums_2G.device)] = torch.tensor(
+            [[np.inf], [1.0]], device=self.sums_2G.device
+        ).double()
+
     def reduced(self) -> torch.Tensor:
         """Sums and counts over all ranks, [2, G], bit-equal on every rank: one all-reduce, no wait."""
         total = self.sums_2G.clone() if self._is_reporter else torch.zeros_like(self.sums_2G)
@@ -147,8 +153,12 @@ class GroupStats:
         return total
 
     def means(self) -> np.ndarray:
-        """Mean loss of every group over all ranks, [G] nats per token; nan for one without tokens."""
+        """Mean loss of every group over all ranks, [G] nats per token.
+
+        nan for a group without tokens, and only for it: a loss that is not finite is inf.
+        """
         sums, counts = self.reduced().cpu().numpy()
+        sums[~np.isfinite(sums)] = np.inf
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
     def collapse(self, is_holder: bool) -> np.ndarray:

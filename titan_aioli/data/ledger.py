@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+HASHED_AGAIN = 256
+"""Entries whose memory is checked at each `Ledger.digest`."""
+
 
 class LedgerEntry(NamedTuple):
     """From `first_row` on, rows are drawn with `proportions`."""
@@ -45,8 +48,7 @@ class Ledger:
             assert len(entry.proportions) == len(last.proportions)
         entry = entry._replace(proportions=np.array(entry.proportions, dtype=np.float64))
         self._entries.append(entry)
-        self._hasher.update(f"{entry.step} {entry.first_row} {entry.phase} {entry.round}\n".encode())
-        self._hasher.update(entry.proportions.tobytes())
+        self._hasher.update(_entry_bytes(entry))
 
     def replace(self, other: "Ledger") -> None:
         """Take over another ledger's entries (a resume)."""
@@ -69,8 +71,17 @@ class Ledger:
         raise ValueError(f"the ledger has no entry for step {step}; it starts at {self._first_step()}")
 
     def digest(self) -> str:
-        """Hash of every entry, to compare ledgers over ranks; kept while appending, so it costs nothing."""
-        return self._hasher.hexdigest()
+        """Hash of every entry, to compare ledgers over ranks.
+
+        The hash is kept while appending. To notice memory that has changed since, the last 256 entries are
+        hashed again at each call, and of older ones 256 in turn as the ledger grows: under 1 ms.
+        """
+        hasher, older = self._hasher.copy(), max(0, len(self) - HASHED_AGAIN)
+        blocks = -(-older // HASHED_AGAIN)
+        start = len(self) % blocks * HASHED_AGAIN if blocks else 0
+        for entry in self._entries[start : min(start + HASHED_AGAIN, older)] + self._entries[older:]:
+            hasher.update(_entry_bytes(entry))
+        return hasher.hexdigest()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The ledger as arrays of plain dtypes, for a checkpoint."""
@@ -90,6 +101,11 @@ class Ledger:
 
     def _first_step(self) -> str:
         return f"step {self._entries[0].step}" if self._entries else "no step (it is empty)"
+
+
+def _entry_bytes(entry: LedgerEntry) -> bytes:
+    numbers = f"{entry.step} {entry.first_row} {entry.phase} {entry.round}\n"
+    return numbers.encode() + entry.proportions.tobytes()
 
 
 class LedgerFile:

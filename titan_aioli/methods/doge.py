@@ -12,7 +12,7 @@ import numpy as np
 
 from titan_aioli.methods import checks
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.methods.skipping import skipped_note, unusable
+from titan_aioli.methods.skipping import absent, blamed, skipped_note, unusable
 from titan_aioli.proportions import softmax, uniform
 
 TINY = 1e-6
@@ -82,10 +82,9 @@ class DoGE:
     def update(self, state: DoGEState, observation: np.ndarray | None) -> DoGEState:
         assert observation is not None, "doge observes inner products and norms of gradients"
         t = state.round + 1
-        absent = np.asarray(np.isnan(observation[:, :2]).all(axis=1))
-        bad = np.where(absent, unusable(observation[:, 2]), unusable(observation))
+        bad, is_absent = blamed(self.observes, observation), absent(self.observes, observation)
         with np.errstate(over="ignore", invalid="ignore"):
-            scores = self._scores(np.where(absent[:, None], 0.0, observation))
+            scores = self._scores(np.where(is_absent[:, None], 0.0, observation))
         bad = bad if bad.any() else unusable(scores)
         if bad.any():
             return state._replace(round=t, skipped=bad)

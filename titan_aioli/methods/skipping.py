@@ -4,7 +4,17 @@ Where an observation cannot be used, the method moves to its next phase with the
 state remembers which groups were to blame, so that the log names them.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+
+OBSERVED = {
+    "validation": "held-out loss",
+    "train": "training loss",
+    "excess": "excess loss",
+    "gradients": "gradient",
+}
+"""What is measured of every group, in words."""
 
 
 def unusable(observation: np.ndarray, nan_is_absent: bool = False) -> np.ndarray:
@@ -16,6 +26,43 @@ def unusable(observation: np.ndarray, nan_is_absent: bool = False) -> np.ndarray
     """
     bad = np.isinf(observation) if nan_is_absent else ~np.isfinite(observation)
     return np.asarray(bad.reshape(len(observation), -1).any(axis=1))
+
+
+def blamed(observes: str, observation: np.ndarray) -> np.ndarray:
+    """[G] bool: groups for whose sake an observation of a kind cannot be used; absence is no fault.
+
+    Args:
+        observes: one of OBSERVES.
+        observation: as that kind says (protocol.py).
+    """
+    if observes == "gradients":
+        return np.where(absent(observes, observation), unusable(observation[:, 2]), unusable(observation))
+    return unusable(observation, nan_is_absent=observes in ("train", "excess"))
+
+
+def absent(observes: str, observation: np.ndarray) -> np.ndarray:
+    """[G] bool: groups that had no token in the phase; held-out losses know none."""
+    if observes == "gradients":
+        return np.asarray(np.isnan(observation[:, :2]).all(axis=1))
+    knows_absence = observes in ("train", "excess")
+    return np.asarray(np.isnan(observation) & knows_absence)
+
+
+def describe_faults(observes: str, observation: np.ndarray | None, names: Sequence[str]) -> str:
+    """Which groups are blamed, and for what, in words; empty where the observation can be used."""
+    if observation is None:
+        return ""
+    bad = [name for name, is_bad in zip(names, blamed(observes, observation), strict=True) if is_bad]
+    return " and ".join(f"the {OBSERVED[observes]} of group {name!r} is not finite" for name in bad)
+
+
+def describe_absent(observes: str, observation: np.ndarray | None, names: Sequence[str]) -> list[str]:
+    """One sentence for the log on groups without a token in the phase; none where there are none."""
+    if observation is None:
+        return []
+    missing = absent(observes, observation)
+    groups = ", ".join(repr(name) for name, is_missing in zip(names, missing, strict=True) if is_missing)
+    return [f"no token in this phase, so nothing is learned about: {groups}"] if groups else []
 
 
 def skipped_note(bad: np.ndarray) -> str:

@@ -1,0 +1,80 @@
+"""Faults in training, on real ranks: ranks that differ, losses that are no numbers, evaluations that fail."""
+
+import re
+import time
+
+import numpy as np
+import pytest
+from ranks import torchrun
+from toy_stores import write_stores
+
+from titan_aioli.runs import read_run
+
+pytestmark = pytest.mark.xdist_group("ranks")
+BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return write_stores(tmp_path_factory.mktemp("stores"))
+
+
+def run_faulty(folder, stores, fault, at, *flags, **env):
+    arguments = ["--job.dump_folder", folder, "--mixing.stores", stores, *BRIEF, *flags]
+    start = time.monotonic()
+    done = torchrun(2, *arguments, module="faulty_train.py", FAULT=fault, FAULT_AT=str(at), timeout=60, **env)
+    return done, time.monotonic() - start
+
+
+def errors_by_rank(done):
+    return dict(re.findall(r"titan_aioli: error: (.*) \[rank (\d)\]", done.stderr)[i][::-1] for i in range(2))
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [("bit-proportions", "method state.proportions"), ("bit-ledger", "ledger entry 1")],
+)
+def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stores, fault, name):
+    """The bit flips in step 1, the first phase ends after step 2."""
+    done, seconds = run_faulty(tmp_path, stores, fault, 1)
+    assert done.returncode != 0 and seconds < 30
+    errors = errors_by_rank(done)
+    assert set(errors) == {"0", "1"} and errors["0"] == errors["1"]
+    assert re.match(
+        rf"step 2: the ranks hold different mixtures: {name}: ranks \[0\] hold .*; ranks \[1\] hold ",
+        errors["0"],
+    ), errors["0"]
+
+
+def test_failing_evaluations_are_skipped_and_training_goes_on(tmp_path, stores):
+    """One that fails on one rank only: nobody waits, the log names the groups and the reason."""
+    done, _ = run_faulty(tmp_path, stores, "evaluation", 3, FAULT_COUNT="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    output = done.stdout + done.stderr
+    assert "evaluation passes failed on rank 1: RuntimeError: no memory left" in output
+    assert "update skipped (1 in a row): the held-out loss of group 'a' is not finite" in output
+    records = read_run(tmp_path).records
+    assert [r["step"] for r in records if "skipped" in r.get("note", "")] == [4]
+    assert all(np.isfinite(record["proportions"]).all() for record in records)
+    assert records[-1]["step"] == 12
+
+
+def test_too_many_skipped_updates_in_a_row_stop_every_rank(tmp_path, stores):
+    flags = ["--mixing.max_skipped_updates", "3"]
+    done, seconds = run_faulty(tmp_path, stores, "evaluation", 3, *flags, FAULT_COUNT="99")
+    assert done.returncode != 0 and seconds < 30
+    errors = errors_by_rank(done)
+    assert errors["0"] == errors["1"]
+    assert "step 10: 3 updates of the mixture in a row were skipped" in errors["0"]
+    assert "the held-out loss of group 'a' is not finite" in errors["0"]
+
+
+def test_a_training_loss_that_is_no_number_is_told_from_a_group_without_tokens(tmp_path, stores):
+    flags = ["--mixing.method", "odm", "--mixing.odm.steps_per_update", "2"]
+    done, _ = run_faulty(tmp_path, stores, "training", 4, *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = read_run(tmp_path).records
+    assert [r["step"] for r in records if "skipped" in r.get("note", "")] == [4]
+    skipped = next(record for record in records if record["step"] == 4)
+    assert skipped["observation"][0] == np.inf
+    assert "the training loss of group 'a' is not finite" in skipped["note"]
