@@ -150,7 +150,7 @@ def show(found: dict[str, dict[str, float]]) -> None:
         cells = [f"{value:.1e}" for value in difference.values()]
         shown = " ".join(flags).replace(P, "").replace("--", "")
         table.add_row(name, str(num_ranks), *cells, f"local_batch_size {local_batch_size} {shown}")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 if __name__ == "__main__":
