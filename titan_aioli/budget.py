@@ -41,17 +41,22 @@ def relative_overhead(num_evaluations: int, sequences: int, num_steps: int, batc
 
 
 def affordable_sequences(
-    percent: float, method: MixingMethod, num_groups: int, num_steps: int, batch_size: int, largest: int
+    percent: float | None,
+    method: MixingMethod,
+    num_groups: int,
+    num_steps: int,
+    batch_size: int,
+    largest: int,
 ) -> int:
     """Held-out sequences of each group, so that all evaluations cost at most `percent` of the training.
 
     Args:
-        percent: of the training compute; at least one sequence a group is evaluated whatever it costs.
+        percent: of the training compute, None for no bound; at least one sequence a group is evaluated.
         method, num_groups, num_steps, batch_size: of the run.
         largest: never more than this.
     """
-    evaluations = count_evaluations(method, num_groups, num_steps)
-    if evaluations == 0:
+    evaluations = 0 if percent is None else count_evaluations(method, num_groups, num_steps)
+    if percent is None or evaluations == 0:
         return largest
     one_each = relative_overhead(evaluations, num_groups, num_steps, batch_size)
     return int(np.clip(percent / 100.0 / one_each, 1, largest))

@@ -1,19 +1,28 @@
 """What a run tells people: metrics by group, a console line at each update, and the result on disk.
 
 A run's dump folder holds `mixture.json` (what was asked for), `ledger.jsonl` (what was decided, see
-data/ledger.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of it).
+data/ledger.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of it) and
+`plan.json` (the mixture it found).
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
+
+logger = logging.getLogger()
 
 PHASES = ("measure", "learn_params", "train", "prior")
 """Phases by their number in the metric `mixing/phase`."""
+
+
+OBSERVED = {"validation": "validation_loss", "train": "phase_train_loss", "excess": "excess_loss"}
+"""Name of the metric for what a method observes of each group."""
 
 
 def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.ndarray) -> dict[str, float]:
@@ -21,29 +30,29 @@ def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.nda
     return {f"{prefix}/{name}": float(v) for name, v in zip(names, values, strict=True) if np.isfinite(v)}
 
 
-def update_metrics(names: Sequence[str], record: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a ledger record: proportions, held-out losses, predicted and measured drops."""
+def update_metrics(names: Sequence[str], record: dict[str, Any], observes: str) -> dict[str, float]:
+    """The metrics of a ledger record: proportions, what was observed, predicted and measured drops."""
     metrics = by_group("mixing/proportion", names, record["proportions"])
     metrics["mixing/round"] = record["round"]
     metrics["mixing/phase"] = PHASES.index(record["phase"])
-    observation = record["observation"]
-    if observation is not None and np.ndim(observation) == 1:
-        metrics.update(by_group("mixing/validation_loss", names, observation))
-        metrics["mixing/validation_loss_mean"] = float(np.mean(observation))
+    if (seen := _per_group(record)) is not None:
+        metrics.update(by_group(f"mixing/{OBSERVED[observes]}", names, seen))
+        if observes == "validation":
+            metrics["mixing/validation_loss_mean"] = float(np.mean(seen))
     for name in ("predicted_drop", "measured_drop"):
         if name in record:
             metrics.update(by_group(f"mixing/{name}", names, record[name]))
     return metrics
 
 
-def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | None) -> str:
+def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | None, observes: str) -> str:
     """One console line: what comes next, and what it was decided from."""
     length = "to the end" if num_steps is None else f"for {num_steps} steps"
     shares = _pairs(names, record["proportions"], ".3f")
     line = f"mixing: step {record['step']}, round {record['round']}: {record['phase']} {length} on {shares}"
-    observation = record["observation"]
-    if observation is not None and np.ndim(observation) == 1:
-        line += f" | held-out loss {_pairs(names, observation, '.4f')}, mean {np.mean(observation):.4f}"
+    if (seen := _per_group(record)) is not None:
+        what = OBSERVED[observes].replace("_", " ")
+        line += f" | {what} {_pairs(names, seen, '.4f')}, mean {np.nanmean(seen):.4f}"
     if "predicted_drop" in record:
         predicted, measured = np.mean(record["predicted_drop"]), np.mean(record["measured_drop"])
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
@@ -58,25 +67,55 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-class LossLog:
-    """`losses.jsonl`: the held-out loss of every group at each evaluation, one object a line."""
+class RunLog:
+    """What one run shows and leaves in its folder; one rank writes, all ranks may call."""
 
-    def __init__(self, path: Path, is_writer: bool):
-        self._path = path
+    def __init__(self, folder: Path, names: Sequence[str], observes: str, is_writer: bool, progress: tqdm):
+        """Args:
+        folder: the run's dump folder.
+        names: [G], the groups.
+        observes: what the method observes.
+        is_writer: whether this rank writes files.
+        progress: the bar over optimizer steps, maybe disabled.
+        """
+        self.folder = folder
+        self.progress = progress
+        self._names = names
+        self._observes = observes
         self._is_writer = is_writer
+        self._losses = folder / "losses.jsonl"
 
-    def begin(self, step: int) -> None:
-        """Keep what was measured up to `step`, where a run starts or goes on."""
+    def begin(self, done: int, mixture: dict[str, Any]) -> None:
+        """A run starts or goes on after `done` steps: keep what was measured up to there."""
+        self.progress.update(done)
         if not self._is_writer:
             return
-        lines = self._path.read_text().splitlines() if step > 0 and self._path.is_file() else []
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step))
+        write_json(self.folder / "mixture.json", mixture)
+        lines = self._losses.read_text().splitlines() if done > 0 and self._losses.is_file() else []
+        self._losses.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= done))
 
-    def append(self, step: int, losses: np.ndarray) -> None:
+    def evaluated(self, step: int, losses: np.ndarray) -> None:
+        """An evaluation on the held-out sequences, [G]."""
         if self._is_writer:
-            with open(self._path, "a", encoding="utf-8") as file:
+            with open(self._losses, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "validation_loss": losses.tolist()}) + "\n")
+
+    def updated(self, record: dict[str, Any], num_steps: int | None, is_shown: bool) -> dict[str, float]:
+        """An update of the mixture: its console line, if shown; its metrics, {} if not."""
+        self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
+        if not is_shown:
+            return {}
+        logger.info(update_line(self._names, record, num_steps, self._observes))
+        return update_metrics(self._names, record, self._observes)
+
+    def finished(self, content: dict[str, Any], plan: dict[str, Any]) -> None:
+        """The run is over: `results.json`, and `plan.json` for other runs to train on."""
+        self.progress.close()
+        if self._is_writer:
+            write_json(self.folder / "results.json", content)
+            write_json(self.folder / "plan.json", plan)
+        mean = content["validation_loss_mean"]
+        logger.info(f"mixing: finished, mean held-out loss {mean:.4f}, see {self.folder}")
 
 
 def result(
@@ -105,6 +144,12 @@ def result(
         mean = float(np.mean(test))
         content.update(test_loss=test, test_loss_mean=mean, perplexity=float(np.exp(mean)))
     return content
+
+
+def _per_group(record: dict[str, Any]) -> np.ndarray | None:
+    """What was observed of each group [G]; None if nothing was, or more than a number a group."""
+    observation = record["observation"]
+    return np.asarray(observation) if observation is not None and np.ndim(observation) == 1 else None
 
 
 def _pairs(names: Sequence[str], values: Sequence[float] | np.ndarray, form: str) -> str:

@@ -22,7 +22,6 @@ from titan_aioli.device import enable_cpu
 
 enable_cpu()  # before the first import of torchtitan
 
-from torchtitan.tools.logging import logger  # noqa: E402
 from torchtitan.train import Trainer  # noqa: E402
 
 from titan_aioli import run_log  # noqa: E402
@@ -70,23 +69,31 @@ class MixingTrainer(Trainer):
             is_writer=dist.get_rank() == 0,
         )
         self.validation_groups = mixture.validation
-        self.validation = self._build_evaluator(mixture.validation, self._affordable_sequences())
-        self.test = (
-            self._build_evaluator(mixture.test, mixing.evaluation.sequences) if mixture.test else None
+        affordable = affordable_sequences(
+            mixing.evaluation.budget,
+            mixture.method,
+            len(self.group_names),
+            job_config.training.steps,
+            self.loader.schedule.batch_size,
+            largest=mixing.evaluation.sequences,
         )
-        self.loss_log = run_log.LossLog(self.folder / "losses.jsonl", is_writer=dist.get_rank() == 0)
+        self.validation = self._build_evaluator(mixture.validation, affordable)
+        self.test = self._build_evaluator(mixture.test, mixing.evaluation.sequences) if mixture.test else None
         self._measured: tuple[int, np.ndarray] | None = None
         self._has_begun = False
         self.observer = build_observer(self)
         self.checkpointer.states["mixture"] = MixtureState(self.controller, self.observer)
-        self.progress = tqdm(
+        is_writer = dist.get_rank() == 0
+        progress = tqdm(
             total=job_config.training.steps,
             desc=mixing.method,
             unit="step",
             dynamic_ncols=True,
             mininterval=1.0,
-            disable=not (mixing.progress and dist.get_rank() == 0),
+            disable=not (mixing.progress and is_writer),
         )
+        observes = mixture.method.observes
+        self.log = run_log.RunLog(self.folder, self.group_names, observes, is_writer, progress)
         assert isinstance(self.metrics_processor, MixingMetrics)
         self.metrics_processor.mixture_metrics = self._step_metrics
 
@@ -123,7 +130,7 @@ class MixingTrainer(Trainer):
         self.observer.begin_step()
         super().train_step(data_iterator)
         self.controller.count_step()
-        self.progress.update()
+        self.log.progress.update()
         self._finish_phases()
         if self.mixing.evaluation.freq and self.step % self.mixing.evaluation.freq == 0:
             self._log_held_out_losses()
@@ -134,7 +141,7 @@ class MixingTrainer(Trainer):
         """[G], mean nats per token on the fixed held-out sequences; measured once a step."""
         if self._measured is None or self._measured[0] != self.controller.step:
             self._measured = self.controller.step, self._timed(self.validation)
-            self.loss_log.append(*self._measured)
+            self.log.evaluated(*self._measured)
         return self._measured[1]
 
     def _log_held_out_losses(self) -> None:
@@ -146,8 +153,7 @@ class MixingTrainer(Trainer):
         """Before the first step, fresh or resumed: the ledger's first entry, and all at the same step."""
         self._has_begun = True
         done = self.step - 1
-        self.loss_log.begin(done)
-        self.progress.update(done)
+        self.log.begin(done, describe(self))
         if len(self.controller.ledger) == 0:
             if not self.loader.position.drawn.any():
                 self.loader.start_at(done)
@@ -158,8 +164,6 @@ class MixingTrainer(Trainer):
                 f"{self.controller.step}, data {self.loader.position.step}: load or exclude mixture and "
                 "dataloader together"
             )
-        if dist.get_rank() == 0:
-            run_log.write_json(self.folder / "mixture.json", self._describe())
         self.loader.start_phase(self.controller.phase_end)
         if self.mixing.evaluation.at_start and done == 0:
             self._log_held_out_losses()
@@ -173,15 +177,13 @@ class MixingTrainer(Trainer):
             self.loader.start_phase(self.controller.phase_end)
 
     def _show(self, record: dict[str, Any]) -> None:
+        """An update, on the console and in the metrics; of those at every step, where steps are shown."""
         num_steps = self.controller.phase.num_steps
-        self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
         is_brief = record["phase"] == "train" and num_steps < self.job_config.metrics.log_freq
-        if is_brief and not self.metrics_processor.should_log(self.step):
-            return  # methods that update at every step are shown where steps are
-        length = None if num_steps == UNTIL_END else num_steps
-        logger.info(run_log.update_line(self.group_names, record, length))
-        metrics = run_log.update_metrics(self.group_names, record)
-        self.metrics_processor.logger.log(metrics, self.controller.step)
+        is_shown = not is_brief or self.metrics_processor.should_log(self.step)
+        metrics = self.log.updated(record, None if num_steps == UNTIL_END else num_steps, is_shown)
+        if metrics:
+            self.metrics_processor.logger.log(metrics, self.controller.step)
 
     def _step_metrics(self) -> dict[str, float]:
         """What every logged step shows of the mixture; called on all ranks."""
@@ -199,20 +201,10 @@ class MixingTrainer(Trainer):
         validation = self.held_out_losses()
         test = self._timed(self.test) if self.test else None
         tokens = self.loader.schedule.batch_size * self.job_config.training.seq_len * self.step
-        content = run_log.result(
-            self.mixing.method, self.group_names, self.step, validation, test, self._epochs(), tokens
-        )
-        self.progress.close()
-        if dist.get_rank() == 0:
-            run_log.write_json(self.folder / "results.json", content)
-            run_log.write_json(self.folder / "plan.json", self._plan())
-        logger.info(f"mixing: finished, mean held-out loss {np.mean(validation):.4f}, see {self.folder}")
-
-    def _plan(self) -> dict[str, Any]:
-        """What the method found, for `static` or Aioli's prior: the mean over the run where it keeps one."""
-        controller = self.controller
-        found = controller.method.report(controller.state).get("average", controller.state.proportions)
-        return {"law": self.mixing.method, "groups": self.group_names, "proportions": found}
+        method, names, state = self.mixing.method, self.group_names, self.controller.state
+        found = self.controller.method.report(state).get("average", state.proportions)
+        content = run_log.result(method, names, self.step, validation, test, self._epochs(), tokens)
+        self.log.finished(content, {"law": method, "groups": names, "proportions": found})
 
     def _timed(self, evaluator: GroupEvaluator) -> np.ndarray:
         """Evaluate without the time counting as training time in the throughput."""
@@ -225,20 +217,6 @@ class MixingTrainer(Trainer):
         """[G], how often each group's training sequences were read through."""
         return self.loader.position.drawn / self.loader.schedule.num_sequences
 
-    def _affordable_sequences(self) -> int:
-        """Held-out sequences of each group, within evaluation.budget."""
-        evaluation = self.mixing.evaluation
-        if evaluation.budget is None:
-            return evaluation.sequences
-        return affordable_sequences(
-            evaluation.budget,
-            self.controller.method,
-            len(self.group_names),
-            self.job_config.training.steps,
-            self.loader.schedule.batch_size,
-            evaluation.sequences,
-        )
-
     def _build_evaluator(self, groups: Any, num_sequences: int) -> GroupEvaluator:
         return GroupEvaluator(
             groups,
@@ -248,19 +226,22 @@ class MixingTrainer(Trainer):
             self.loader.num_ranks,
         )
 
-    def _describe(self) -> dict[str, Any]:
-        return {
-            "method": self.mixing.method,
-            "groups": self.group_names,
-            "hyperparameters": hyperparameters(self.mixing, [g.num_tokens for g in self.loader.groups]),
-            "guards": guard_arguments(self.mixing),
-            "seed": self.mixing.seed,
-            "batch_size": self.loader.schedule.batch_size,
-            "seq_len": self.loader.seq_len,
-            "steps": self.job_config.training.steps,
-            "num_sequences": self.loader.schedule.num_sequences,
-            "stores": {group.name: [store.path for store in group.stores] for group in self.loader.groups},
-        }
+
+def describe(trainer: MixingTrainer) -> dict[str, Any]:
+    """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
+    mixing, loader = trainer.mixing, trainer.loader
+    return {
+        "method": mixing.method,
+        "groups": trainer.group_names,
+        "hyperparameters": hyperparameters(mixing, [group.num_tokens for group in loader.groups]),
+        "guards": guard_arguments(mixing),
+        "seed": mixing.seed,
+        "batch_size": loader.schedule.batch_size,
+        "seq_len": loader.seq_len,
+        "steps": trainer.job_config.training.steps,
+        "num_sequences": loader.schedule.num_sequences,
+        "stores": {group.name: [store.path for store in group.stores] for group in loader.groups},
+    }
 
 
 if __name__ == "__main__":
