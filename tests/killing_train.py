@@ -2,6 +2,7 @@
 
 KILL_AT=STEP: SIGKILL after the optimizer step, before its evaluation, update and checkpoint.
 KILL_RANK=R: only that rank (default: all).
+KILL_ONCE=PATH: only if that file is not there yet; makes it (for restarts within one torchrun).
 """
 
 import os
@@ -32,7 +33,10 @@ class KillingTrainer(MixingTrainer):
         loss = super().forward_backward_step(**kwargs)
         victim = os.environ.get("KILL_RANK", str(dist.get_rank()))
         if str(self.step) == os.environ.get("KILL_AT") and victim == str(dist.get_rank()):
-            os.kill(os.getpid(), signal.SIGKILL)
+            once = os.environ.get("KILL_ONCE")
+            if once is None or not Path(once).exists():
+                Path(once or os.devnull).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
 

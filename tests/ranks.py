@@ -9,17 +9,30 @@ TESTS = Path(__file__).parent
 TINY = TESTS / "tiny.toml"
 
 
-def torchrun(num_ranks, *args, module="titan_aioli.train", config=TINY, timeout=240, **env):
-    """The finished process; `module` may be a module or a file of the tests."""
+def command(num_ranks, *args, module="titan_aioli.train", config=TINY, launcher=()):
+    """The words of a torchrun; `module`: a module or a file of the tests, `launcher`: torchrun's flags."""
     target = ["-m", module] if not str(module).endswith(".py") else [str(TESTS / module)]
-    command = [
+    return [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)),
-        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", *target),
-        *("--job.config_file", str(config), *map(str, args)),
+        *("--rdzv_backend", "c10d"),
+        *(launcher or ("--rdzv_endpoint", "localhost:0")),
+        *(*target, "--job.config_file", str(config), *map(str, args)),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **env}
+
+
+def environment(**env):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **env}
+
+
+def torchrun(num_ranks, *args, module="titan_aioli.train", config=TINY, timeout=240, launcher=(), **env):
+    """The finished process."""
     return subprocess.run(
-        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=timeout
+        command(num_ranks, *args, module=module, config=config, launcher=launcher),
+        env=environment(**env),
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
@@ -34,3 +47,8 @@ def files(folder):
     """The bytes of everything a run decides and measures."""
     names = ("ledger.jsonl", "rows.csv", "losses.jsonl", "results.json")
     return {name: (Path(folder) / name).read_bytes() for name in names}
+
+
+def train_losses(folder):
+    """The last training loss that killing_train.py wrote for each step."""
+    return dict(line.split() for line in (Path(folder) / "train_losses.txt").read_text().splitlines())

@@ -69,6 +69,7 @@ def test_too_many_skipped_updates_in_a_row_stop_every_rank(tmp_path, stores):
     assert "the held-out loss of group 'a' is not finite" in errors["0"]
 
 
+@pytest.mark.slow
 def test_a_training_loss_that_is_no_number_is_told_from_a_group_without_tokens(tmp_path, stores):
     flags = ["--mixing.method", "odm", "--mixing.odm.steps_per_update", "2"]
     done, _ = run_faulty(tmp_path, stores, "training", 4, *flags)

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from ranks import TINY, files, torchrun, train
+from ranks import TINY, files, torchrun, train, train_losses
 from toy_stores import write_stores
 
 from titan_aioli.rows import check_audit
@@ -26,11 +26,6 @@ def whole(stores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     train(folder, stores, 2, module="killing_train.py")
     return folder
-
-
-def train_losses(folder):
-    """The last loss written for each step."""
-    return dict(line.split() for line in (folder / "train_losses.txt").read_text().splitlines())
 
 
 @pytest.mark.parametrize(

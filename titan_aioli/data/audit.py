@@ -46,6 +46,7 @@ class AuditFile:
         with open(self.path, "rb") as file:
             file.readline()
             while line := file.readline():
-                if int(line.split(b",", 1)[0]) >= first_row:
+                is_whole = line.endswith(b"\n")  # a killed run, or a full disk, may leave half a line
+                if not is_whole or int(line.split(b",", 1)[0]) >= first_row:
                     os.truncate(self.path, file.tell() - len(line))
                     return
