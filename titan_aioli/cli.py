@@ -7,11 +7,13 @@ not; the docstring is the help. Modules named here import no torch, so that help
 import re
 import sys
 from collections.abc import Callable
-from inspect import cleandoc
+from functools import partial
+from inspect import cleandoc, signature
 from typing import Any
 
 import tyro
 
+from titan_aioli.check import check
 from titan_aioli.data.inspect_store import inspect
 from titan_aioli.data.tokenize import tokenize
 from titan_aioli.plan import plan
@@ -19,12 +21,15 @@ from titan_aioli.replay import replay
 from titan_aioli.report import report
 from titan_aioli.rows import rows
 from titan_aioli.simulate import simulate
+from titan_aioli.sweep import sweep
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "tokenize": tokenize,
     "inspect": inspect,
+    "check": check,
     "rows": rows,
     "report": report,
+    "sweep": sweep,
     "plan": plan,
     "simulate": simulate,
     "replay": replay,
@@ -60,7 +65,21 @@ def run(name: str, arguments: list[str]) -> Any:
     command = COMMANDS[name]
     # tyro keeps the line breaks of the docstring inside the help of an option; it should fill the terminal
     command.__doc__ = re.sub(r"\n {8,}", " ", cleandoc(command.__doc__ or ""))
+    if "flags" in signature(command).parameters:
+        arguments, flags = split_flags(arguments)
+        command = partial(command, flags=tuple(flags))
     return tyro.cli(command, prog=f"titan-aioli {name}", args=arguments, config=STYLE)
+
+
+def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The words of the command, and those of the training config: --SECTION.KEY and what follows it."""
+    own, flags = [], []
+    words = own
+    for word in arguments:
+        if word.startswith("--"):
+            words = flags if "." in word.partition("=")[0] else own
+        words.append(word)
+    return own, flags
 
 
 def overview() -> str:

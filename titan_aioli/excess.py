@@ -34,7 +34,7 @@ class ExcessObserver(TrainObserver):
     def __init__(self, trainer: "MixingTrainer"):
         super().__init__(trainer)
         self._clip_tokens = trainer.mixing.doremi.clip_tokens
-        self._reference = load_reference(trainer, Path(trainer.mixing.doremi.reference))
+        self._reference = load_reference(trainer, trainer.mixing.doremi.reference)
         trainer.row_loss.keep_tokens = True
 
     def see(self, input_dict: dict[str, Any], labels: torch.Tensor) -> None:
@@ -50,20 +50,28 @@ class ExcessObserver(TrainObserver):
         super().see(input_dict, labels)
 
 
-def load_reference(trainer: "MixingTrainer", checkpoint: Path) -> torch.nn.Module:
+def check_reference(checkpoint: str, has_pipeline: bool) -> None:
+    """Refuse a layout with pipeline stages, and a reference that is no checkpoint.
+
+    Raises: UserError: says what to do.
+    """
+    if has_pipeline:
+        raise UserError("doremi does not run with pipeline parallelism: set pipeline_parallel_degree to 1")
+    if not checkpoint or not Path(checkpoint, ".metadata").is_file():
+        raise UserError(
+            f"mixing.doremi.reference is {checkpoint!r}: it must be a checkpoint folder "
+            "(.../checkpoint/step-N) of a run with the same model flavor, a stratified one as a rule"
+        )
+
+
+def load_reference(trainer: "MixingTrainer", checkpoint: str) -> torch.nn.Module:
     """The reference model, parallelised as the trained one, with the weights of a checkpoint.
 
     Raises: UserError: no checkpoint is named or there, it does not fit the flavour, or the layout has
         pipeline stages.
     """
     config = trainer.job_config
-    if trainer.parallel_dims.pp_enabled:
-        raise UserError("doremi does not run with pipeline parallelism: set pipeline_parallel_degree to 1")
-    if not (checkpoint / ".metadata").is_file():
-        raise UserError(
-            f"mixing.doremi.reference is {str(checkpoint)!r}: it must be a checkpoint folder "
-            "(.../checkpoint/step-N) of a run with the same model flavor, a stratified one as a rule"
-        )
+    check_reference(checkpoint, trainer.parallel_dims.pp_enabled)
     with torch.device("meta"), utils.set_default_dtype(TORCH_DTYPE_MAP[config.training.dtype]):
         model = trainer.train_spec.model_cls(trainer.model_args)  # pyright: ignore[reportCallIssue]
     model = trainer.train_spec.parallelize_fn(model, trainer.parallel_dims, config)
@@ -72,7 +80,7 @@ def load_reference(trainer: "MixingTrainer", checkpoint: Path) -> torch.nn.Modul
         model.init_weights(buffer_device=None)  # pyright: ignore[reportCallIssue]
     state_dict = ModelWrapper([model]).state_dict()
     try:
-        load_checkpoint(state_dict, checkpoint_id=str(checkpoint))
+        load_checkpoint(state_dict, checkpoint_id=checkpoint)
     except Exception as error:
         raise UserError(f"mixing.doremi.reference {checkpoint} does not fit this model: {error}") from error
     return model.requires_grad_(False).eval()

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
+def check_doge_layout(has_pipeline: bool, has_ddp: bool) -> None:
+    """Refuse layouts in which the gradients of a group cannot be taken alone."""
+    if has_pipeline or has_ddp:
+        raise UserError(
+            "doge runs with FSDP, HSDP and tensor parallelism, not with pipeline parallelism or DDP: "
+            "set pipeline_parallel_degree to 1 and data_parallel_shard_degree above 1"
+        )
+
+
 class GradientObserver(Observer):
     """For each group [G, 3]: <g_i, v>, |g_i|, |v|; nan in the first two for a group without rows.
 
@@ -38,11 +47,7 @@ class GradientObserver(Observer):
     def __init__(self, trainer: "MixingTrainer"):
         super().__init__(trainer)
         dims = trainer.parallel_dims
-        if dims.pp_enabled or (dims.dp_replicate_enabled and not dims.fsdp_enabled):
-            raise UserError(
-                "doge runs with FSDP, HSDP and tensor parallelism, not with pipeline parallelism or DDP: "
-                "set pipeline_parallel_degree to 1 and data_parallel_shard_degree above 1"
-            )
+        check_doge_layout(dims.pp_enabled, dims.dp_replicate_enabled and not dims.fsdp_enabled)
         self._step_batches: list[Batch] = []
         self._held_out = held_out_batches(trainer, trainer.mixing.doge.sequences)
 

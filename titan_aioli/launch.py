@@ -1,6 +1,9 @@
 """From the command line to a trainer: read the config, check it, train, end with one line if it is wrong."""
 
+import contextlib
+import io
 import os
+import re
 import sys
 import traceback
 from typing import Any
@@ -50,10 +53,7 @@ def load_config(args: list[str]) -> Any:
     if not any("custom_config_module" in arg.replace("-", "_") for arg in args):
         args = [*args, f"--job.custom_config_module={CONFIG_MODULE}"]
     check_mixing_keys(args)
-    try:
-        config = ConfigManager().parse_args(args)
-    except (ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+    config = _parse(args)
     try:
         register_mixing_spec(config.model.name)
         vocab_size(config)
@@ -65,6 +65,29 @@ def load_config(args: list[str]) -> Any:
         ) from None
     _check_layout(config)
     return config
+
+
+def _parse(args: list[str]) -> Any:
+    """torchtitan's JobConfig; what the parser of the flags writes about a bad one becomes one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return ConfigManager().parse_args(args)
+    except (ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UserError(_short_complaint(complaint.getvalue())) from None
+
+
+def _short_complaint(text: str) -> str:
+    """The first sentence in the box that tyro draws about a bad flag, and the flag that may be meant."""
+    _, _, text = text.partition("\n")  # the box's title
+    text = " ".join(re.sub(r"\x1b\[[\d;]*m|[^\x00-\x7f]+", " ", text).split())
+    meant = re.search(r"Perhaps you meant: (--\S+)", text)
+    sentence = re.split(r"Perhaps you meant|Argument helptext|For full helptext", text)[0].strip()
+    return f"{sentence} (perhaps {meant[1]} is meant)" if meant else sentence
 
 
 def _check_layout(config: Any) -> None:

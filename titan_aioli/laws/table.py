@@ -6,10 +6,14 @@ group evaluated, usually the same; other columns are ignored. One run a line.
 
 import csv
 import hashlib
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from titan_aioli.data.files import replacing
 
 Array = np.ndarray
 SUM_TOLERANCE = 1e-3
@@ -37,37 +41,79 @@ def read_table(path: Path) -> RunTable:
         names the line.
     """
     content = path.read_bytes()
+    (groups, shares), (evaluated, losses) = _read_columns(path, content, ("proportion", "loss"))
+    return RunTable(
+        groups=groups,
+        proportions=_checked_proportions(shares, path),
+        evaluated=evaluated,
+        losses=losses,
+        digest=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def read_mixtures(path: Path, groups: Sequence[str]) -> Array:
+    """Mixtures to train on, [N, G], from the `proportion.GROUP` columns of a CSV file; others are ignored.
+
+    Raises: ValueError: as read_table, or the columns are of other groups.
+    """
+    ((names, shares),) = _read_columns(path, path.read_bytes(), ("proportion",))
+    if set(names) != set(groups) or len(names) != len(groups):
+        raise ValueError(f"{path} has proportions of {sorted(names)}, the config has {sorted(groups)}")
+    return _checked_proportions(shares, path)[:, [names.index(name) for name in groups]]
+
+
+def write_table(
+    path: Path, names: Sequence[str], groups: Sequence[str], shares: Array, losses: Array
+) -> None:
+    """Write the CSV file that read_table reads, with a first column `run`.
+
+    Args:
+        path: replaced, whole or not at all.
+        names: [N], of the runs.
+        groups: [G], trained on and evaluated.
+        shares, losses: [N, G].
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["run", *(f"proportion.{group}" for group in groups), *(f"loss.{group}" for group in groups)]
+    )
+    for name, share, loss in zip(names, shares, losses, strict=True):
+        writer.writerow([name, *map(repr, share.tolist()), *map(repr, loss.tolist())])
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _read_columns(path: Path, content: bytes, kinds: Sequence[str]) -> list[tuple[list[str], Array]]:
+    """For each kind the names behind `KIND.` in the header, and their numbers [N, names]."""
     reader = csv.DictReader(content.decode("utf-8-sig").splitlines())
-    columns = {
-        kind: [name for name in reader.fieldnames or [] if name.startswith(f"{kind}.")]
-        for kind in ("proportion", "loss")
-    }
-    for kind, names in columns.items():
+    columns = [[name for name in reader.fieldnames or [] if name.startswith(f"{kind}.")] for kind in kinds]
+    for kind, names in zip(kinds, columns, strict=True):
         if not names:
             raise ValueError(f"{path} has no column {kind}.GROUP: a table of runs needs one for each group")
     rows = list(reader)
     if not rows:
         raise ValueError(f"{path} has a header but no runs")
-    values = {
-        kind: np.array(
-            [[_number(row, name, path, line) for name in names] for line, row in enumerate(rows, 2)]
+    return [
+        (
+            [name.partition(".")[2] for name in names],
+            np.array(
+                [[_number(row, name, path, line) for name in names] for line, row in enumerate(rows, 2)]
+            ),
         )
-        for kind, names in columns.items()
-    }
-    sums = values["proportion"].sum(axis=1)
-    off = np.flatnonzero((abs(sums - 1) > SUM_TOLERANCE) | (values["proportion"] < 0).any(axis=1))
+        for names in columns
+    ]
+
+
+def _checked_proportions(shares: Array, path: Path) -> Array:
+    sums = shares.sum(axis=1)
+    off = np.flatnonzero((abs(sums - 1) > SUM_TOLERANCE) | (shares < 0).any(axis=1))
     if len(off):
         raise ValueError(
-            f"{path}, line {off[0] + 2}: the proportions {values['proportion'][off[0]].tolist()} sum to "
+            f"{path}, line {off[0] + 2}: the proportions {shares[off[0]].tolist()} sum to "
             f"{sums[off[0]]:.6g}: they must be >= 0 and sum to 1"
         )
-    return RunTable(
-        groups=[name.removeprefix("proportion.") for name in columns["proportion"]],
-        proportions=values["proportion"] / sums[:, None],
-        evaluated=[name.removeprefix("loss.") for name in columns["loss"]],
-        losses=values["loss"],
-        digest=hashlib.sha256(content).hexdigest(),
-    )
+    return shares / sums[:, None]
 
 
 def _number(row: dict[str, str], name: str, path: Path, line: int) -> float:
