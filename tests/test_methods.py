@@ -18,9 +18,23 @@ SHORT = {
 }
 
 
+def recorded_schedule(num_groups):
+    """What `replay` is given: a measurement of no step, LearnParams, two stretches of training."""
+    swept = np.full(num_groups, 0.25 / max(num_groups - 1, 1))
+    swept[0] = 1 - swept[1:].sum()
+    even, shares = [1 / num_groups] * num_groups, swept.tolist()
+    return [
+        [0, "measure", 0, even],
+        [0, "learn_params", 0, shares],
+        [4, "train", 0, even],
+        [8, "train", 1, shares],
+    ]
+
+
 def short(name, num_groups):
     bare = name.removeprefix(GUARDED)
-    method = build_method(bare, num_groups, **SHORT.get(bare, {}))
+    settings = {"schedule": recorded_schedule(num_groups)} if bare == "replay" else SHORT.get(bare, {})
+    method = build_method(bare, num_groups, **settings)
     if name == bare:
         return method
     guarded = Guarded(method, min_share=0.1 / num_groups, max_change=0.05, anchor_strength=0.25)
@@ -197,3 +211,29 @@ def test_static_is_by_proportions_by_size_or_uniform():
         first(proportions=[1, 1], sizes=[1, 1])
     with pytest.raises(ValueError, match=r"static.proportions has 3 numbers for 2 groups"):
         first(proportions=[1, 1, 1])
+
+
+def test_replay_has_the_recorded_phases_but_those_of_no_step():
+    method = build_method("replay", 2, schedule=recorded_schedule(2))
+    state, seen = method.init(2), []
+    for _ in range(4):
+        phase = method.phase(state)
+        seen.append((phase.name, phase.num_steps, state.round, phase.proportions.tolist()))
+        state = method.update(state, None)
+    last = ("train", UNTIL_END, 1, [0.75, 0.25])
+    assert seen == [("learn_params", 4, 0, [0.75, 0.25]), ("train", 4, 0, [0.5, 0.5]), last, last]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ([3, "train", 0, [0.5, 0.5]], "entry 2: step is 3: it must be a whole number, at least 4"),
+        ([9, "eat", 0, [0.5, 0.5]], "entry 2: phase is 'eat': choose measure or"),
+        ([9, "train", 0, [0.5, 0.6]], "entry 2: proportions sum to 1.1"),
+        ([9, "train", 0, [1.0]], "entry 2: proportions has 1 numbers for 2 groups"),
+        ([9, "train"], "entry 2: 2 values, not step, phase, round, proportions"),
+    ],
+)
+def test_replay_refuses_a_schedule_that_cannot_be(entry, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("replay", 2, schedule=[[4, "train", 0, [0.5, 0.5]], entry])

@@ -41,10 +41,24 @@ def reference(stores, tmp_path_factory):
     return folder
 
 
+def write_ledger(path):
+    """A ledger of three groups that changes the mixture at step 4."""
+    entry = {"phase": "train", "round": 0}
+    lines = [
+        {**entry, "step": step, "first_row": 8 * step, "proportions": shares}
+        for step, shares in ((0, [0.5, 0.25, 0.25]), (4, [0.25, 0.25, 0.5]))
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def flags_of(name, reference):
     flags = [*COMMON, "--mixing.method", name, *SHORT.get(name, [])]
     if name == "doremi":
         flags += ["--mixing.doremi.reference", reference / "checkpoint" / "step-10"]
+    if name == "replay":
+        flags += ["--mixing.replay.ledger", write_ledger(reference / "recorded" / "ledger.jsonl")]
     return flags
 
 

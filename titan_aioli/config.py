@@ -20,7 +20,7 @@ else:
 from typeguard import TypeCheckError, check_type
 
 from titan_aioli.errors import UserError
-from titan_aioli.method_config import ADO, ODM, Aioli, DoGE, DoReMi, Guards, SkillIt, Static
+from titan_aioli.method_config import ADO, ODM, Aioli, DoGE, DoReMi, Guards, Replay, SkillIt, Static
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Mixing:
     """What the run is trained on, and what decides it."""
 
     method: str = "stratified"
-    """The mixing method: stratified, static, aioli, skill_it, doremi, doge, odm or ado."""
+    """The mixing method: stratified, static, aioli, skill_it, doremi, doge, odm, ado or replay."""
     stores: str = ""
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -85,6 +85,7 @@ class Mixing:
     doge: DoGE = field(default_factory=DoGE)
     odm: ODM = field(default_factory=ODM)
     ado: ADO = field(default_factory=ADO)
+    replay: Replay = field(default_factory=Replay)
     guards: Guards = field(default_factory=Guards)
     evaluation: Evaluation = field(default_factory=Evaluation)
 

@@ -14,7 +14,7 @@ from titan_aioli.method_config import Guards
 from titan_aioli.methods import Guarded, MixingMethod
 from titan_aioli.plan import read_plan
 
-NOT_OF_THE_METHOD = ("orders_from", "prior_plan", "reference", "clip_tokens", "sequences")
+NOT_OF_THE_METHOD = ("orders_from", "prior_plan", "reference", "clip_tokens", "sequences", "ledger")
 """Fields of the methods' config tables that say where something comes from or how it is measured."""
 
 
@@ -43,6 +43,8 @@ def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]
             values["orders"] = read_sweep_orders(Path(mixing.aioli.orders_from))
     if method == "skill_it":
         values["graph"] = read_graph(Path(mixing.skill_it.graph), names) if mixing.skill_it.graph else None
+    if method == "replay" and mixing.replay.ledger:
+        values["schedule"] = read_schedule(Path(mixing.replay.ledger), names)
     return values
 
 
@@ -118,3 +120,29 @@ def read_sweep_orders(path: Path) -> list[list[int]]:
     if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
         rounds.pop()
     return rounds
+
+
+def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
+    """The entries of a ledger.jsonl for method `replay`, with proportions in the order of the groups.
+
+    The run's mixture.json beside it says which groups they are of; without it they count as in this order.
+
+    Raises: UserError: the ledger is empty, or of other groups.
+    """
+    records, described = read_ledger_file(path), path.with_name("mixture.json")
+    try:
+        groups = json.loads(described.read_text(encoding="utf-8"))["groups"] if described.is_file() else names
+        order = [groups.index(name) for name in names]
+        if len(groups) != len(names):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{described} does not describe a run of the groups {', '.join(names)}") from None
+    if not records:
+        raise UserError(f"{path} is empty: give the ledger of a run")
+    entries = []
+    for number, record in enumerate(records, 1):
+        shares = record["proportions"]
+        if not isinstance(shares, list) or len(shares) != len(names):
+            raise UserError(f"{path}, line {number}: proportions are {shares}, not {len(names)} numbers")
+        entries.append([record["step"], record["phase"], record["round"], [shares[k] for k in order]])
+    return entries

@@ -151,6 +151,15 @@ class ADO:
 
 
 @dataclass
+class Replay:
+    """Method `replay`: the mixtures of a recorded run as a fixed schedule."""
+
+    ledger: str = ""
+    """The recorded run's ledger.jsonl. With its seed, batch size and stores the rows are its rows. Unset:
+    uniform."""
+
+
+@dataclass
 class Guards:
     """Bounds on the proportions of any method; all off by default."""
 

@@ -3,6 +3,7 @@
 The observations that a run recorded are fed to a method, one a ledger entry. They were measured under the
 mixtures of the recorded run, so the answer is about the decisions, not about the losses that would have
 followed. Fed to its own method unchanged, a run gives its own proportions back: a check of the record.
+(To train again on a recorded ledger as a fixed schedule, use mixing.method = "replay".)
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,10 @@ def replay(
     """Feed a run's recorded observations to another method, or to the same one with other hyperparameters.
 
         titan-aioli replay outputs/demo/aioli --set aioli.eta=1.0 aioli.ema=0.5
+
+    Nothing is trained. To train again on the recorded mixtures as a fixed schedule:
+
+        ... --mixing.method replay --mixing.replay.ledger outputs/demo/aioli/ledger.jsonl
 
     Args:
         run: dump folder of a run (job.dump_folder).

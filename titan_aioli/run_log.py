@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-logger = logging.getLogger()
+from titan_aioli.methods.protocol import PHASES
 
-PHASES = ("measure", "learn_params", "train", "prior")
-"""Phases by their number in the metric `mixing/phase`."""
+logger = logging.getLogger()
 
 
 OBSERVED = {"validation": "validation_loss", "train": "phase_train_loss", "excess": "excess_loss"}

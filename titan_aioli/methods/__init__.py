@@ -14,6 +14,7 @@ from titan_aioli.methods.doremi import DoReMi
 from titan_aioli.methods.guards import Guarded
 from titan_aioli.methods.odm import ODM
 from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phase
+from titan_aioli.methods.replay import Replay
 from titan_aioli.methods.skill_it import SkillIt
 from titan_aioli.methods.static import Static
 from titan_aioli.methods.stratified import Stratified
@@ -29,6 +30,7 @@ METHODS: dict[str, type] = {
     "doge": DoGE,
     "odm": ODM,
     "ado": ADO,
+    "replay": Replay,
 }
 
 

@@ -15,6 +15,9 @@ import numpy as np
 UNTIL_END = sys.maxsize
 """`Phase.num_steps` of a phase that lasts as long as the run."""
 
+PHASES = ("measure", "learn_params", "train", "prior")
+"""Names of phases; their place here is their number in the metric `mixing/phase`."""
+
 OBSERVES = ("nothing", "validation", "train", "excess", "gradients")
 
 
@@ -26,7 +29,7 @@ class Phase(NamedTuple):
     num_steps: int
     """Optimizer steps. 0: only measure. UNTIL_END: as long as the run."""
     name: str
-    """`measure`, `learn_params`, `train` or `prior`."""
+    """One of PHASES."""
 
 
 class MixingMethod(Protocol):
