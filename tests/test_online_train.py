@@ -62,7 +62,7 @@ def flags_of(name, reference):
     return flags
 
 
-def kill_and_resume(folder, stores, layout, flags):
+def check_kill_and_resume(folder, stores, layout, flags):
     """A run never stopped and one killed at steps 5 and 8, with checkpoints at every second step."""
     num_ranks, parallel = layout
     train(folder / "whole", stores, num_ranks, *parallel, *flags, module="killing_train.py")
@@ -77,14 +77,14 @@ def kill_and_resume(folder, stores, layout, flags):
 
 @pytest.mark.parametrize("name", ["odm", "doremi"])
 def test_killed_and_resumed_equals_never_stopped(name, tmp_path, stores, reference):
-    kill_and_resume(tmp_path, stores, FSDP, flags_of(name, reference))
+    check_kill_and_resume(tmp_path, stores, FSDP, flags_of(name, reference))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [FSDP, FSDP_TP], ids=["fsdp", "fsdp-tp"])
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("stratified", "static")])
 def test_every_method_resumes_in_both_layouts(name, layout, tmp_path, stores, reference):
-    kill_and_resume(tmp_path, stores, layout, flags_of(name, reference))
+    check_kill_and_resume(tmp_path, stores, layout, flags_of(name, reference))
 
 
 def test_doge_sees_the_inner_products_of_whole_gradients(tmp_path, stores):
