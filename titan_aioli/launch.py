@@ -14,6 +14,7 @@ from titan_aioli.build import build_mixture
 from titan_aioli.config import check_mixing_keys
 from titan_aioli.device import enable_cpu
 from titan_aioli.errors import RanksDisagree, UserError
+from titan_aioli.explain import explain
 
 enable_cpu()  # before the first import of torchtitan
 
@@ -116,12 +117,9 @@ def _run(trainer_class: Any, config: Any) -> None:
     except BaseException as error:
         if trainer:
             trainer.close()
-        if "Missing key in checkpoint state_dict: mixture" in str(error):
-            raise UserError(
-                "the checkpoint has no mixture state: it was written by a plain torchtitan run, or as a last "
-                "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, "
-                "add --checkpoint.exclude_from_loading mixture,dataloader"
-            ) from error
+        explanation = None if isinstance(error, UserError) else explain(error, config)
+        if explanation:
+            raise UserError(explanation) from error
         raise
     trainer.close()
     if torch.distributed.is_initialized():

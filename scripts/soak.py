@@ -1,0 +1,151 @@
+"""Train a tiny model while its ranks are killed, its layout changes and its disk fills up; then count rows.
+
+    .venv/bin/python scripts/soak.py --steps 2000 --json soak.json
+
+Each start trains on 1, 2 or 4 data-parallel ranks, with checkpoints written in place or asynchronously. At a
+random moment (while it starts, in a step or an evaluation, while a checkpoint is written) one rank, all ranks
+or all ranks and torchrun get SIGKILL, and the next start goes on from the last checkpoint. Once, the
+checkpoint folder is a file system without room for another checkpoint (a tmpfs in a mount namespace of its
+own; where namespaces are not allowed, that is left out and said so). About half of the time is evaluation.
+
+The audit compares every row in rows.csv with what the ledger asks for. Exit status 1 if a row was lost,
+repeated or drawn otherwise, or if a killed run did not go on from its last checkpoint.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from killing import MARK, Soak, draw_kill
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from titan_aioli.rows import blocks
+from titan_aioli.runs import read_run
+
+
+def train_and_kill(
+    soak: Soak, kills: int, steps_per_kill: int, degrees: dict[int, float], rng: random.Random, fill: bool
+) -> dict[str, Any]:
+    """Start the run until it is finished; what happened to it.
+
+    Args:
+        kills: how many starts are killed, at most.
+        steps_per_kill: steps between two kills, about.
+        degrees: data-parallel ranks of a start, each with its weight.
+        fill: fill the disk once, in the middle.
+    """
+    done: dict[str, Any] = {"kills": 0, "resumed": 0, "starts": 0, "full_disk": "no" if not fill else ""}
+    done.update(moments=Counter(), victims=Counter(), degrees=Counter())
+    waiting = 0  # kills after which no start has come as far as training
+    with tqdm(total=soak.steps, unit="step", dynamic_ncols=True) as bar:
+        while True:
+            saved = soak.saved_step()
+            num_ranks = rng.choices(list(degrees), list(degrees.values()))[0]
+            words = soak.words(num_ranks, "--checkpoint.async_mode", rng.choice(["disabled", "async"]))
+            if not done["full_disk"] and soak.steps // 2 <= saved < soak.steps:
+                done["full_disk"] = fill_disk(soak, words, bar, rng)
+                continue
+            kill = draw_kill(rng, saved, steps_per_kill, soak.steps) if done["kills"] < kills else None
+            process = soak.start(words)
+            was_killed = soak.wait(process, kill, bar, rng) and process.returncode != 0
+            done["starts"] += 1
+            done["degrees"][num_ranks] += 1
+            begun = re.search(r"Training starts at step (\d+)", soak.log())
+            if begun and int(begun[1]) != saved + 1:
+                raise RuntimeError(f"step {saved} was saved, but training went on at step {begun[1]}")
+            if begun:
+                done["resumed"], waiting = done["resumed"] + waiting, 0
+            if was_killed and kill is not None:
+                done["kills"], waiting = done["kills"] + 1, waiting + 1
+                done["moments"][kill.moment] += 1
+                done["victims"][kill.victims] += 1
+            elif process.returncode != 0:
+                raise RuntimeError(f"a start that was not killed has failed:\n{soak.log()[-3000:]}")
+            else:
+                return done
+            bar.set_postfix_str(f"{done['kills']} kills, {done['resumed']} resumed")
+
+
+def fill_disk(soak: Soak, words: list[str], bar: tqdm, rng: random.Random) -> str:
+    """One start whose checkpoint folder has room for half a checkpoint more; what came of it."""
+    saved = soak.checkpoints(is_whole=True)[-1]
+    kilobytes = sum(file.stat().st_size for file in saved.iterdir()) * 3 // 2 // 1024
+    script = f"""mkdir "$0.kept" && cp -a "$0/{saved.name}" "$0.kept" && \\
+        mount -t tmpfs -o size={kilobytes}k tmpfs "$0" && cp -a "$0.kept/." "$0" && exec "$@" """
+    folder = str(soak.run / "checkpoint")
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+        return "left out: mount namespaces are not allowed here"
+    process = soak.start([*namespace, "sh", "-c", script, folder, *words])
+    soak.wait(process, None, bar, rng)
+    shutil.rmtree(f"{folder}.kept")
+    if process.returncode == 0 or "could not be written" not in soak.log():
+        raise RuntimeError(f"the full disk was not noticed:\n{soak.log()[-3000:]}")
+    return "refused, and the run went on from its last checkpoint"
+
+
+def audit(run: Path, steps: int) -> dict[str, int]:
+    """Rows that the ledger asks for, compared with those in rows.csv."""
+    loaded, expected = read_run(run), []
+    for block in blocks(loaded, 0, steps):
+        for columns in zip(block.groups, block.epochs, block.sequences, strict=True):
+            step = len(expected) // loaded.mixture["batch_size"]
+            for group, epoch, sequence in zip(*columns, strict=True):
+                row = [len(expected), step, loaded.groups[group], epoch, sequence]
+                expected.append([str(value) for value in row])
+    with open(run / "rows.csv", encoding="utf-8") as file:
+        found = [line.rstrip("\n").split(",") for line in file][1:]
+    numbers = Counter(row[0] for row in found)
+    return {
+        "rows": len(expected),
+        "rows_lost": sum(row[0] not in numbers for row in expected),
+        "rows_repeated": sum(count - 1 for count in numbers.values()),
+        "rows_different": sum(one != other for one, other in zip(expected, found, strict=False)),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=2000, help="optimizer steps of the run (2000)")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--kills", type=int, help="how many starts are killed, at most (steps / 20)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the kills (0); their moments vary all the same"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("outputs/soak"), help="emptied first")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    if (options.folder / MARK).is_file():  # an earlier soak's
+        shutil.rmtree(options.folder)
+    soak = Soak(options.folder, options.steps)
+    kills = options.steps // 20 if options.kills is None else options.kills
+    spacing = max(1, options.steps // max(1, kills))
+    rng = random.Random(options.seed)
+    done = train_and_kill(soak, kills, spacing, {1: 0.35, 2: 0.5, 4: 0.15}, rng, fill=True)
+    done.update(audit(soak.run, options.steps), steps=options.steps)
+    done["seconds"] = round(time.monotonic() - begun)
+    if options.json:
+        options.json.write_text(json.dumps(done, indent=1) + "\n")
+    table = Table("", "", title=f"soak of {options.steps} steps", show_header=False)
+    for name, value in done.items():
+        shown = ", ".join(f"{k}: {n}" for k, n in value.items()) if isinstance(value, Counter) else str(value)
+        table.add_row(name.replace("_", " "), shown)
+    Console().print(table)
+    wrong = done["rows_lost"] + done["rows_repeated"] + done["rows_different"]
+    return int(wrong > 0 or done["kills"] != done["resumed"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
