@@ -99,9 +99,7 @@ def test_no_row_is_read_beyond_the_phase():
 
 def test_the_audit_sees_every_row_once():
     rows = []
-    drain(
-        make_loader(on_step=lambda block, index: rows.append((block.first_step + index, block.groups[index])))
-    )
+    drain(make_loader(on_step=lambda block, index: rows.append((block.step(index), block.groups[index]))))
     assert [step for step, _ in rows] == list(range(END))
 
 

@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path, capsys):
 
 
 def write_audit(run):
-    audit = AuditFile(run.folder / "rows.csv", GROUPS, 4)
+    audit = AuditFile(run.folder / "rows.csv", GROUPS)
     for block in blocks(run, 0, run.last_step):
         for index in range(len(block.groups)):
             audit.write_step(block, index)
@@ -118,7 +118,7 @@ def test_a_resumed_audit_is_cut_back(tmp_path):
     run = read_run(write_run(tmp_path / "aioli"))
     write_audit(run)
     whole = (run.folder / "rows.csv").read_text()
-    resumed = AuditFile(run.folder / "rows.csv", GROUPS, 4)
+    resumed = AuditFile(run.folder / "rows.csv", GROUPS)
     for block in blocks(run, 3, run.last_step):
         for index in range(len(block.groups)):
             resumed.write_step(block, index)

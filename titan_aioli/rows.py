@@ -5,6 +5,7 @@ needed; where the run wrote one (mixing.audit), the two are compared.
 """
 
 import csv
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from titan_aioli.data.group import Group
 from titan_aioli.data.ledger import Ledger
-from titan_aioli.data.schedule import Block, Position, Schedule
+from titan_aioli.data.schedule import Block, Schedule
 from titan_aioli.data.tokens import open_store
 from titan_aioli.runs import Run, read_run
 
@@ -55,25 +56,28 @@ def rows(
     )
     for name in ("row", "step", "group", "epoch", "sequence", "store", "in store", "begins"):
         table.add_column(name, overflow="fold")
-    batch_size = loaded.mixture["batch_size"]
     last = min(step + num_steps, loaded.last_step)
     for block in blocks(loaded, step, last):
-        for index in range(len(block.groups)):
-            first_row = (block.first_step + index) * batch_size
-            for place in range(batch_size):
-                table.add_row(str(first_row + place), *_cells(loaded, block, index, place, tokenizer))
+        for index in range(block.num_steps):
+            for place in range(block.groups.shape[1]):
+                row = block.first_row(index) + place
+                table.add_row(str(row), *_cells(loaded, block, index, place, tokenizer))
     Console().print(table)
 
 
 def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:
-    """The rows of the steps of a run, in order; the way there is replayed by counts alone."""
-    mixture, ledger = run.mixture, run.ledger()
-    schedule = Schedule(mixture["groups"], mixture["num_sequences"], mixture["batch_size"], mixture["seed"])
-    position = Position.start(len(mixture["groups"]), ledger[0].step)
-    first_step = max(first_step, ledger[0].step)
+    """The rows of the steps of a run, in order; the way there is replayed by counts alone.
+
+    A run whose groups or stores were changed on the way begins, here, where they last changed.
+    """
+    ledger, position = run.ledger(), run.start()
+    first_step = max(first_step, position.step)
+    schedules: dict[int, Schedule] = {}
     while position.step < end_step:
         target = first_step if position.step < first_step else end_step
         num_steps = min(_phase_end(ledger, position.step, target) - position.step, BLOCK_STEPS)
+        batch_size = ledger.batch_size_at(position.step) or run.mixture["batch_size"]
+        schedule = schedules.setdefault(batch_size, run.schedule(batch_size))
         proportions = ledger.at_step(position.step).proportions
         if position.step < first_step:
             position = schedule.skip(position, proportions, num_steps)
@@ -95,8 +99,9 @@ def check_audit(run: Run) -> int:
     with open(path, newline="", encoding="utf-8") as file:
         recorded = csv.reader(file)
         next(recorded, None)
+        recorded = _from_row(recorded, run.start().first_row)
         for block in track(list(blocks(run, 0, run.last_step)), description="checking", transient=True):
-            for index in range(len(block.groups)):
+            for index in range(block.num_steps):
                 for expected in _audit_rows(run, block, index):
                     found = next(recorded, None)
                     if found != expected:
@@ -108,11 +113,14 @@ def check_audit(run: Run) -> int:
 
 
 def _audit_rows(run: Run, block: Block, index: int) -> Iterator[list[str]]:
-    step = block.first_step + index
-    first_row = step * run.mixture["batch_size"]
     columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
-    for place, (group, epoch, sequence) in enumerate(columns):
-        yield [str(first_row + place), str(step), run.groups[group], str(epoch), str(sequence)]
+    for row, (group, epoch, sequence) in enumerate(columns, start=block.first_row(index)):
+        yield [str(row), str(block.step(index)), run.groups[group], str(epoch), str(sequence)]
+
+
+def _from_row(recorded: Iterator[list[str]], first_row: int) -> Iterator[list[str]]:
+    """The lines of rows.csv from a row on."""
+    return itertools.dropwhile(lambda line: int(line[0]) < first_row, recorded)
 
 
 def _phase_end(ledger: Ledger, step: int, end_step: int) -> int:
@@ -122,7 +130,7 @@ def _phase_end(ledger: Ledger, step: int, end_step: int) -> int:
 def _cells(run: Run, block: Block, index: int, place: int, tokenizer: Path | None) -> list[str]:
     name = run.groups[block.groups[index, place]]
     sequence = int(block.sequences[index, place])
-    cells = [str(block.first_step + index), name, str(block.epochs[index, place]), str(sequence)]
+    cells = [str(block.step(index)), name, str(block.epochs[index, place]), str(sequence)]
     paths = run.mixture["stores"][name]
     if not all(Path(f"{path}.idx").is_file() or Path(path).exists() for path in paths):
         return [*cells, "(not on this machine)", "", ""]

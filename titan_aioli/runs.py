@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from titan_aioli.data.ledger import Ledger, LedgerEntry, read_ledger_file
+from titan_aioli.data.schedule import Position, Schedule
+from titan_aioli.data.streams import WeightedStores
 from titan_aioli.errors import UserError
 
 
@@ -18,7 +20,7 @@ class Run(NamedTuple):
     mixture: dict[str, Any]
     """mixture.json: method, groups, hyperparameters, sizes."""
     records: list[dict[str, Any]]
-    """ledger.jsonl."""
+    """ledger.jsonl; where groups or stores were changed at a resume, from the last such resume on."""
     losses: list[dict[str, Any]]
     """losses.jsonl: every evaluation on the held-out sequences."""
     results: dict[str, Any] | None
@@ -37,6 +39,21 @@ class Run(NamedTuple):
     def ledger(self) -> Ledger:
         fields = LedgerEntry._fields
         return Ledger([LedgerEntry(*(record[name] for name in fields)) for record in self.records])
+
+    def start(self) -> Position:
+        """Where the first record begins: the start of the run, or where its groups last changed."""
+        first, num_groups = self.records[0], len(self.groups)
+        drawn = np.array(first.get("drawn", [0] * num_groups), dtype=np.int64)
+        return Position(first["step"], first["first_row"], np.zeros(num_groups), drawn)
+
+    def schedule(self, batch_size: int) -> Schedule:
+        """What the rows of steps of `batch_size` rows are planned with."""
+        mixture = self.mixture
+        weighted = {
+            self.groups.index(name): WeightedStores(**stores)
+            for name, stores in mixture.get("weighted_stores", {}).items()
+        }
+        return Schedule(self.groups, mixture["num_sequences"], batch_size, mixture["seed"], weighted)
 
     def trained_rounds(self) -> list[dict[str, Any]]:
         """The records of the training stretches, one a round (also of a prior)."""
@@ -65,9 +82,15 @@ def read_run(folder: Path) -> Run:
             name=folder.name,
             folder=folder,
             mixture=json.loads((folder / "mixture.json").read_text()),
-            records=read_ledger_file(folder / "ledger.jsonl"),
+            records=_last_section(read_ledger_file(folder / "ledger.jsonl")),
             losses=[json.loads(line) for line in losses.read_text().splitlines()] if losses.is_file() else [],
             results=json.loads(results.read_text()) if results.is_file() else None,
         )
     except json.JSONDecodeError as error:
         raise UserError(f"{folder} holds a file that is not JSON: {error}") from None
+
+
+def _last_section(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records from the last one on that says anew how many rows of each group were drawn."""
+    starts = [index for index, record in enumerate(records) if "drawn" in record]
+    return records[starts[-1] :] if starts else records

@@ -88,7 +88,7 @@ def build_loader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config
         batch_size = training.local_batch_size * dp_world_size
     audit = None
     if mixing.audit and torch.distributed.get_rank() == 0:
-        audit = AuditFile(Path(job_config.job.dump_folder) / "rows.csv", mixture.group_names, batch_size)
+        audit = AuditFile(Path(job_config.job.dump_folder) / "rows.csv", mixture.group_names)
     return MixtureLoader(
         mixture.train,
         Ledger(),

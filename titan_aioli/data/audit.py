@@ -16,19 +16,17 @@ HEADER = "row,step,group,epoch,sequence\n"
 class AuditFile:
     """Appends the rows of every step to a CSV file."""
 
-    def __init__(self, path: Path, group_names: Sequence[str], batch_size: int):
+    def __init__(self, path: Path, group_names: Sequence[str]):
         self.path = path
         self._group_names = list(group_names)
-        self._batch_size = batch_size
         self._rewound = False
 
     def write_step(self, block: Block, index: int) -> None:
         """The rows of one step of a block, in training order."""
-        step = block.first_step + index
+        step, first_row = block.step(index), block.first_row(index)
         if not self._rewound:
-            self._rewind(step * self._batch_size)
+            self._rewind(first_row)
         columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
-        first_row = step * self._batch_size
         lines = [
             f"{first_row + place},{step},{self._group_names[group]},{epoch},{sequence}\n"
             for place, (group, epoch, sequence) in enumerate(columns)

@@ -3,7 +3,7 @@
 Sequence k of a store is tokens [k * S, k * S + S] inclusive, S + 1 of them: S inputs and their S labels.
 Neighbours share one token, so every token but the first of a store is a label exactly once an epoch.
 Sequences never cross from one store into the next. Reading one is a copy of S + 1 tokens out of a memory
-map, by random access.
+map, by random access; gather.py reads many.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from titan_aioli.data.streams import WeightedStores
 from titan_aioli.data.tokens import TokenStore
 
 
@@ -22,16 +23,31 @@ class Group:
     stores: Sequence[TokenStore]
     seq_len: int
     """S, inputs of one sequence."""
+    store_weights: Sequence[float] = ()
+    """How often rows are drawn from each store; empty: by size, the stores as if they were one."""
 
     def __post_init__(self):
-        ends = np.cumsum([self._store_sequences(store) for store in self.stores], dtype=np.int64)
-        object.__setattr__(self, "_ends", ends)
+        object.__setattr__(self, "_ends", np.cumsum(self.store_sequences))
         if self.num_sequences == 0:
             counts = ", ".join(f"{store.path}: {store.num_tokens}" for store in self.stores) or "no store"
             raise ValueError(
                 f"group {self.name!r} has no sequence of seq_len {self.seq_len} + 1 tokens ({counts} tokens)"
                 ": give it more text or set a smaller training.seq_len"
             )
+        if self.store_weights:
+            self._check_weights()
+
+    @property
+    def store_sequences(self) -> np.ndarray:
+        """[stores] int64, sequences of each store in one epoch."""
+        return np.array([max(0, (store.num_tokens - 1) // self.seq_len) for store in self.stores], np.int64)
+
+    @property
+    def weighted(self) -> WeightedStores | None:
+        """The stores with their weights; None where they are drawn by size."""
+        if not self.store_weights:
+            return None
+        return WeightedStores(self.store_sequences.tolist(), list(self.store_weights))
 
     @property
     def num_sequences(self) -> int:
@@ -54,5 +70,21 @@ class Group:
         start = number * self.seq_len
         out[:] = store.tokens[start : start + self.seq_len + 1]
 
-    def _store_sequences(self, store: TokenStore) -> int:
-        return max(0, (store.num_tokens - 1) // self.seq_len)
+    def _check_weights(self) -> None:
+        weights = list(self.store_weights)
+        if len(weights) != len(self.stores):
+            raise ValueError(
+                f"group {self.name!r} has {len(self.stores)} stores but {len(weights)} store_weights "
+                f"{weights}: give one weight for each store, or none to draw by size"
+            )
+        for store, count, weight in zip(self.stores, self.store_sequences, weights, strict=True):
+            if not (np.isfinite(weight) and weight > 0):
+                raise ValueError(
+                    f"group {self.name!r}: the weight of {store.path} in store_weights is {weight}: it must "
+                    "be above 0; leave out a store that is not to be drawn from"
+                )
+            if count == 0:
+                raise ValueError(
+                    f"group {self.name!r}: {store.path} has a weight but no sequence of seq_len "
+                    f"{self.seq_len} + 1 tokens ({store.num_tokens} tokens): leave out both"
+                )

@@ -70,6 +70,14 @@ class Ledger:
                 return entry
         raise ValueError(f"the ledger has no entry for step {step}; it starts at {self._first_step()}")
 
+    def batch_size_at(self, step: int) -> int | None:
+        """Rows of a step, from the entries around it; None where no later entry says it."""
+        before = self.at_step(step)
+        for entry in self._entries:
+            if entry.step > step:
+                return (entry.first_row - before.first_row) // (entry.step - before.step)
+        return None
+
     def digest(self) -> str:
         """Hash of every entry, to compare ledgers over ranks.
 

@@ -1,9 +1,10 @@
 """The mixture-aware dataloader: each rank's share of the rows that the ledger decides.
 
 Every rank plans the same global rows and reads its own, so the saved state is equal on all ranks and does
-not depend on how many there are. A phase fixes the mixture for a known number of steps: rows are read
-ahead (a background thread of torchdata.nodes) up to the end of the phase and never beyond it, and the
-state counts the rows that training took, not those that were read.
+not depend on how many there are. A phase fixes the mixture for a known number of steps: rows are planned in
+blocks and read in chunks of several micro-batches, ahead of training (a background thread of
+torchdata.nodes) up to the end of the block or the phase and never beyond it. The state counts the rows that
+training took, not those that were read. scripts/bench_loader.py measures it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torchdata.nodes import BaseNode, Prefetcher
 
+from titan_aioli.data.gather import SequenceReader
 from titan_aioli.data.group import Group
 from titan_aioli.data.ledger import Ledger
 from titan_aioli.data.schedule import Block, Position, Schedule
@@ -20,16 +22,19 @@ from titan_aioli.state import from_arrays, pack, to_arrays, unpack
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
-BLOCK_ROWS = 1024
-"""Rows planned at once: planning a block costs under 1% of reading its rows."""
+BLOCK_ROWS = 8192
+"""Rows planned at once: a few ms, hardly more than planning 1,000."""
+CHUNK_ROWS = 64
+"""Rows of this rank that are read by one call, if a micro-batch has fewer: 1 MB at 2,048 tokens."""
 MIN_READ_AHEAD_STEPS = 4
-"""Phases shorter than this are read directly: a thread would cost more than it hides."""
+"""Shorter stretches are read directly: a thread would cost more than it hides."""
 
 
 class MixtureLoader:
     """Iterates over ({"input": [B, S], "group": [B]}, labels [B, S]), int64, B = local batch size.
 
     One item is one micro-batch of this rank; a step takes `batch_size / (num_ranks * local_batch_size)`.
+    Iteration ends where the next step would draw more rows of a group than `max_drawn` allows.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class MixtureLoader:
         seed: int = 0,
         read_ahead: int = 4,
         on_step: Callable[[Block, int], None] | None = None,
+        max_drawn: np.ndarray | None = None,
     ):
         """Args:
         groups: the data groups, in the order of the proportions.
@@ -53,6 +59,7 @@ class MixtureLoader:
         seed: of the orders of rows and sequences.
         read_ahead: micro-batches read in the background; 0 reads in the training thread.
         on_step: called with (block, index) of each step taken, for the audit.
+        max_drawn: [G] int64, most rows of each group in the whole run. None: no bound.
         """
         if batch_size % (num_ranks * local_batch_size):
             raise ValueError(
@@ -62,96 +69,132 @@ class MixtureLoader:
             )
         self.groups = groups
         self.ledger = ledger
-        self.schedule = Schedule(
-            [group.name for group in groups], [group.num_sequences for group in groups], batch_size, seed
-        )
+        weighted = {index: group.weighted for index, group in enumerate(groups) if group.weighted}
+        names, sizes = [group.name for group in groups], [group.num_sequences for group in groups]
+        self.schedule = Schedule(names, sizes, batch_size, seed, weighted)
         self.seq_len = groups[0].seq_len
         self.rank, self.num_ranks = rank, num_ranks
         self.num_micro_batches = batch_size // (num_ranks * local_batch_size)
-        self._local_rows = np.arange(batch_size).reshape(-1, num_ranks, local_batch_size)[:, rank]
+        self.local_rows = np.arange(batch_size).reshape(-1, num_ranks, local_batch_size)[:, rank]
+        """[micro-batches, local batch size], this rank's rows of a step."""
+        self.reader = SequenceReader(groups)
         self._read_ahead = read_ahead
         self._on_step = on_step
-        self._pin_memory = torch.cuda.is_available()
-        self.position = Position.start(len(groups))
-        self._phase_end = 0
+        self._max_drawn = max_drawn
+        self._set_position(Position.start(len(groups)))
+
+    @property
+    def position(self) -> Position:
+        """Where training stands: after the last step whose micro-batches were all taken."""
+        return self._start if self._block is None else self._block.position_after(self._steps_taken - 1)
 
     def start_at(self, step: int) -> None:
         """Place a loader that has drawn nothing at a step (mixing that begins in the middle of a run)."""
         assert not self.position.drawn.any(), "rows were drawn already"
-        self.position = Position.start(len(self.groups), step)
+        self._set_position(Position.start(len(self.groups), step, step * self.schedule.batch_size))
 
     def start_phase(self, end_step: int) -> None:
         """Allow rows up to `end_step` (not included), with the proportions of the ledger's last entry."""
-        assert end_step >= self.position.step, (end_step, self.position.step)
+        self._set_position(self.position)
+        assert end_step >= self._start.step, (end_step, self._start.step)
         self._phase_end = end_step
 
+    def used_up(self) -> np.ndarray:
+        """The groups of which the next step would draw more rows than `max_drawn`; [] if there are none."""
+        block = self._plan()
+        return self._overdrawn if self._steps_taken == block.num_steps else self._overdrawn[:0]
+
     def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield from self._phase(self._phase_end)
+        while (block := self._plan()).num_steps:
+            yield from self._take(block)
 
-    def _phase(self, end_step: int) -> Iterator[Batch]:
-        """The micro-batches of the rest of a phase; `position` moves when a step's last one is taken."""
-        first_step = self.position.step
-        assert first_step < end_step, f"no phase allows step {first_step}: the phase ended at {end_step}"
-        proportions = self.ledger.at_step(first_step).proportions
-        rows = _MicroBatches(self, self.position, proportions, end_step)
-        ahead = self._read_ahead and end_step - first_step >= MIN_READ_AHEAD_STEPS
-        node: Any = Prefetcher(rows, prefetch_factor=self._read_ahead) if ahead else rows
+    def _set_position(self, position: Position) -> None:
+        self._start, self._block, self._steps_taken = position, None, 0
+        self._overdrawn = np.empty(0, dtype=np.int64)
+        self._phase_end = position.step
+
+    def _plan(self) -> Block:
+        """The block that holds the next step; it has no step where a group is used up."""
+        if self._block is None or self._steps_taken == self._block.num_steps:
+            position, end_step = self.position, self._phase_end
+            assert position.step < end_step, f"no phase allows step {position.step}: it ended at {end_step}"
+            num_steps = min(max(1, BLOCK_ROWS // self.schedule.batch_size), end_step - position.step)
+            proportions = self.ledger.at_step(position.step).proportions
+            block = self.schedule.plan(position, proportions, num_steps)
+            if self._max_drawn is not None:
+                block, self._overdrawn = block.within(self._max_drawn)
+            self._block, self._steps_taken = block, 0
+        return self._block
+
+    def _take(self, block: Block) -> Iterator[Batch]:
+        """The micro-batches of the rest of a block; a step counts when its last one is taken."""
+        chunks = _Chunks(self, block, self._steps_taken)
+        ahead = self._read_ahead and block.num_steps - self._steps_taken >= MIN_READ_AHEAD_STEPS
+        factor = -(-self._read_ahead // chunks.chunk_size)
+        node: Any = Prefetcher(chunks, prefetch_factor=factor) if ahead else chunks
         node.reset()
-        for batch, block, index, is_last in node:
-            if is_last:
-                self.position = block.position_after(index)
-                if self._on_step is not None:
-                    self._on_step(block, index)
-            yield batch
-
-    def read(self, block: Block, index: int, micro_batch: int) -> Batch:
-        """This rank's rows of one micro-batch, gathered from the memory maps."""
-        rows = self._local_rows[micro_batch]
-        group_ids, sequences = block.groups[index, rows], block.sequences[index, rows]
-        tokens = torch.empty((len(rows), self.seq_len + 1), dtype=torch.int64, pin_memory=self._pin_memory)
-        for out, group, sequence in zip(tokens.numpy(), group_ids, sequences, strict=True):
-            self.groups[group].read(sequence, out)
-        return {"input": tokens[:, :-1], "group": torch.from_numpy(group_ids)}, tokens[:, 1:]
+        taken = 0
+        for batches in node:
+            for batch in batches:
+                assert self._block is block, "a phase was started in the middle of another"
+                taken += 1
+                if taken % self.num_micro_batches == 0:
+                    self._steps_taken += 1
+                    if self._on_step is not None:
+                        self._on_step(block, self._steps_taken - 1)
+                yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Rows consumed by training: the same on every rank, whatever their number."""
-        return {"position": pack(to_arrays(self.position, "position"))}
+        names = np.array([group.name for group in self.groups], dtype=np.str_)
+        return {"position": pack({"groups": names, **to_arrays(self.position, "position")})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        template = Position.start(len(self.groups))
-        self.position = from_arrays(template, unpack(state_dict["position"]), "position")
-        self._phase_end = self.position.step
+        """Go on where the state was taken. Groups are matched by name: a new one starts with its first row
+        (that other groups are wanted is the controller's to allow)."""
+        arrays = unpack(state_dict["position"])
+        saved_names, names = arrays["groups"].tolist(), [group.name for group in self.groups]
+        position = from_arrays(Position.start(len(saved_names)), arrays, "position")
+        if saved_names != names:
+            drawn = dict(zip(saved_names, position.drawn, strict=True))
+            position = position._replace(
+                carry=np.zeros(len(names)),
+                drawn=np.array([drawn.get(name, 0) for name in names], dtype=np.int64),
+            )
+        self._set_position(position)
 
 
-class _MicroBatches(BaseNode):
-    """The micro-batches of the steps up to the end of a phase, planned block by block."""
+class _Chunks(BaseNode):
+    """The micro-batches of a block from one of its steps on, in lists that one call reads."""
 
-    def __init__(self, loader: MixtureLoader, position: Position, proportions: np.ndarray, end_step: int):
+    def __init__(self, loader: MixtureLoader, block: Block, first_step: int):
         super().__init__()
-        self._loader = loader
-        self._start = position
-        self._proportions = proportions
-        self._end_step = end_step
+        rows = loader.local_rows
+        self._reader = loader.reader
+        self._groups = block.groups[first_step:, rows].reshape(-1, rows.shape[1])
+        sequences = block.sequences[first_step:, rows].reshape(-1, rows.shape[1])
+        self._kinds, self._places = loader.reader.locate(self._groups, sequences)
+        self._pin_memory = torch.cuda.is_available()
+        self.chunk_size = max(1, CHUNK_ROWS // rows.shape[1])
+        """Micro-batches of a list; the last one may have fewer."""
 
     def reset(self, initial_state: dict | None = None) -> None:
         super().reset(initial_state)
-        self._items = self._iterate()
+        self._next = 0
 
-    def next(self) -> tuple[Batch, Block, int, bool]:
-        return next(self._items)
+    def next(self) -> list[Batch]:
+        chunk = slice(self._next, self._next + self.chunk_size)
+        groups = self._groups[chunk]
+        if not len(groups):
+            raise StopIteration
+        self._next += self.chunk_size
+        shape = (*groups.shape, self._reader.seq_len + 1)
+        tokens = torch.empty(shape, dtype=torch.int64, pin_memory=self._pin_memory)
+        rows = tokens.numpy().reshape(-1, shape[2])
+        self._reader.read(self._kinds[chunk].ravel(), self._places[chunk].ravel(), rows)
+        inputs, labels = tokens[:, :, :-1].unbind(), tokens[:, :, 1:].unbind()
+        ids = torch.from_numpy(groups).unbind()
+        return [({"input": i, "group": g}, y) for i, g, y in zip(inputs, ids, labels, strict=True)]
 
     def get_state(self) -> dict:
         return {}  # the loader's `position` is the state
-
-    def _iterate(self) -> Iterator[tuple[Batch, Block, int, bool]]:
-        loader, position = self._loader, self._start
-        block_steps = max(1, BLOCK_ROWS // loader.schedule.batch_size)
-        while position.step < self._end_step:
-            num_steps = min(block_steps, self._end_step - position.step)
-            block = loader.schedule.plan(position, self._proportions, num_steps)
-            for index in range(num_steps):
-                for micro_batch in range(loader.num_micro_batches):
-                    is_last = micro_batch == loader.num_micro_batches - 1
-                    yield loader.read(block, index, micro_batch), block, index, is_last
-            position = block.position_after(num_steps - 1)
