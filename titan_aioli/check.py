@@ -143,17 +143,18 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
 def group_table(checked: Checked, expected: Forecast) -> Table:
     """A line for each group: what it has, and how often the run would read it."""
     mixture = checked.mixture
-    table = Table(title="groups", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title="groups", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("group", overflow="fold")
     for name in ("tokens", "sequences", "share", "epochs", "validation", "test"):
         table.add_column(name, justify="right")
     for index, group in enumerate(mixture.train):
+        epochs = expected.epochs[index]
         table.add_row(
             group.name,
             short(group.num_tokens),
             short(group.num_sequences),
             f"{expected.walk.shares[index]:.4f}",
-            f"{expected.epochs[index]:.3g}",
+            f"{epochs:.2f}" if epochs == 0 or epochs >= 0.01 else "< 0.01",
             short(mixture.validation[index].num_sequences),
             short(mixture.test[index].num_sequences) if mixture.test else "-",
         )

@@ -3,17 +3,11 @@
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from titan_aioli.check import check_config
 from titan_aioli.errors import UserError
@@ -21,6 +15,7 @@ from titan_aioli.laws.cover import dirichlet_cover
 from titan_aioli.laws.table import read_mixtures
 from titan_aioli.run_log import write_json
 from titan_aioli.sweep_run import SweepRun
+from titan_aioli.toml import tomllib
 
 OWN_FLAGS = re.compile(
     r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"

@@ -1,8 +1,16 @@
-"""Writes TOML: the standard library only reads it. Enough for training configs."""
+"""Writes TOML: the standard library (`tomllib`, also here) only reads it. Enough for configs."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["format_toml", "tomllib"]
 
 
 def format_toml(tables: Mapping[str, Any], name: str = "") -> str:

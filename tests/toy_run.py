@@ -1,0 +1,39 @@
+"""Stands in for a training run of a sweep: leaves the files of one, its losses 2 - share of each group.
+
+python toy_run.py CONFIG.toml     fails where a file `fail` lies beside the config
+"""
+
+import json
+import sys
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def main(path):
+    config = tomllib.loads(path.read_text())
+    folder = Path(config["job"]["dump_folder"])
+    print("[titan] step:  3  loss: 7.1")
+    if (folder / "fail").exists():
+        print("titan_aioli: error: no token store at nowhere [rank 0]")
+        return 1
+    groups = {name: group["weight"] for name, group in config["mixing"]["groups"].items()}
+    losses = [2.0 - share for share in groups.values()]
+    files = {
+        "mixture.json": {"method": config["mixing"]["method"], "groups": list(groups)},
+        "ledger.jsonl": {"step": 0, "first_row": 0, "proportions": [1.0], "phase": "train", "round": 0},
+        "losses.jsonl": {"step": 0, "validation_loss": [2.0] * len(groups)},
+        "results.json": {"step": 3, "validation_loss": losses, "test_loss": [1.0 + x for x in losses]},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content) + "\n")
+    with open(folder / "starts", "a") as file:
+        file.write("x")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
