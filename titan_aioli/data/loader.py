@@ -81,7 +81,7 @@ class MixtureLoader:
         self._read_ahead = read_ahead
         self._on_step = on_step
         self._max_drawn = max_drawn
-        self._set_position(Position.start(len(groups)))
+        self.seek(Position.start(len(groups)))
 
     @property
     def position(self) -> Position:
@@ -91,13 +91,19 @@ class MixtureLoader:
     def start_at(self, step: int) -> None:
         """Place a loader that has drawn nothing at a step (mixing that begins in the middle of a run)."""
         assert not self.position.drawn.any(), "rows were drawn already"
-        self._set_position(Position.start(len(self.groups), step, step * self.schedule.batch_size))
+        self.seek(Position.start(len(self.groups), step, step * self.schedule.batch_size))
 
     def start_phase(self, end_step: int) -> None:
         """Allow rows up to `end_step` (not included), with the proportions of the ledger's last entry."""
-        self._set_position(self.position)
+        self.seek(self.position)
         assert end_step >= self._start.step, (end_step, self._start.step)
         self._phase_end = end_step
+
+    def seek(self, position: Position) -> None:
+        """Stand at a position, in no phase."""
+        self._start, self._block, self._steps_taken = position, None, 0
+        self._overdrawn = np.empty(0, dtype=np.int64)
+        self._phase_end = position.step
 
     def used_up(self) -> np.ndarray:
         """The groups of which the next step would draw more rows than `max_drawn`; [] if there are none."""
@@ -107,11 +113,6 @@ class MixtureLoader:
     def __iter__(self) -> Iterator[Batch]:
         while (block := self._plan()).num_steps:
             yield from self._take(block)
-
-    def _set_position(self, position: Position) -> None:
-        self._start, self._block, self._steps_taken = position, None, 0
-        self._overdrawn = np.empty(0, dtype=np.int64)
-        self._phase_end = position.step
 
     def _plan(self) -> Block:
         """The block that holds the next step; it has no step where a group is used up."""
@@ -135,14 +136,14 @@ class MixtureLoader:
         node.reset()
         taken = 0
         for batches in node:
-            for batch in batches:
+            while batches:
                 assert self._block is block, "a phase was started in the middle of another"
                 taken += 1
                 if taken % self.num_micro_batches == 0:
                     self._steps_taken += 1
                     if self._on_step is not None:
                         self._on_step(block, self._steps_taken - 1)
-                yield batch
+                yield batches.pop()  # kept nowhere, so that its memory is warm for a batch soon after
 
     def state_dict(self) -> dict[str, Any]:
         """Rows consumed by training: the same on every rank, whatever their number."""
@@ -161,11 +162,11 @@ class MixtureLoader:
                 carry=np.zeros(len(names)),
                 drawn=np.array([drawn.get(name, 0) for name in names], dtype=np.int64),
             )
-        self._set_position(position)
+        self.seek(position)
 
 
 class _Chunks(BaseNode):
-    """The micro-batches of a block from one of its steps on, in lists that one call reads."""
+    """The micro-batches of a block from one of its steps on, in lists (the first last) read by one call."""
 
     def __init__(self, loader: MixtureLoader, block: Block, first_step: int):
         super().__init__()
@@ -194,7 +195,8 @@ class _Chunks(BaseNode):
         self._reader.read(self._kinds[chunk].ravel(), self._places[chunk].ravel(), rows)
         inputs, labels = tokens[:, :, :-1].unbind(), tokens[:, :, 1:].unbind()
         ids = torch.from_numpy(groups).unbind()
-        return [({"input": i, "group": g}, y) for i, g, y in zip(inputs, ids, labels, strict=True)]
+        batches = [({"input": i, "group": g}, y) for i, g, y in zip(inputs, ids, labels, strict=True)]
+        return batches[::-1]
 
     def get_state(self) -> dict:
         return {}  # the loader's `position` is the state

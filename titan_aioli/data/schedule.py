@@ -9,7 +9,7 @@ planned in blocks: the only loop over steps is the carry of the remainders, all 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,8 +50,8 @@ class Block(NamedTuple):
     """[n, B] int64, number of the sequence in the group."""
     active: np.ndarray
     """[A] int64, the groups drawn from."""
-    carries: Sequence[Any]
-    """n times [A], their `Position.carry` after each step."""
+    carries: np.ndarray
+    """[n, A] float64, their `Position.carry` after each step."""
 
     @property
     def num_steps(self) -> int:
@@ -121,9 +121,8 @@ class Schedule:
 
     def plan(self, position: Position, proportions: np.ndarray, num_steps: int) -> Block:
         """The rows of the next `num_steps` steps, all with the same proportions [G]."""
-        active, counts, carries = self._allocate(position, proportions, num_steps)
-        given = np.flatnonzero(counts)
-        groups = np.repeat(active[given % len(active)], counts.ravel()[given])
+        active, rows, carries = self._allocate(position, proportions, num_steps)
+        groups = active[rows.ravel()]
         ordinals = position.drawn[groups] + _ranks(groups)
         order = self._order_within_steps(position.step, num_steps)
         groups, ordinals = groups[order], ordinals[order]
@@ -140,18 +139,18 @@ class Schedule:
 
     def skip(self, position: Position, proportions: np.ndarray, num_steps: int) -> Position:
         """The position after the next `num_steps` steps, without their rows."""
-        active, counts, carries = self._allocate(position, proportions, num_steps)
-        carry, drawn = position.carry.copy(), position.drawn.copy()
+        active, rows, carries = self._allocate(position, proportions, num_steps)
+        carry = position.carry.copy()
         carry[active] = carries[-1]
-        drawn[active] += counts.sum(axis=0)
+        drawn = position.drawn + np.bincount(active[rows.ravel()], minlength=len(carry))
         return Position(
             position.step + num_steps, position.first_row + num_steps * self.batch_size, carry, drawn
         )
 
     def _allocate(
         self, position: Position, proportions: np.ndarray, num_steps: int
-    ) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-        """The groups drawn from [A], their rows in each step [n, A], and their carries n times [A]."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The groups drawn from [A], which of them each row is of [n, B], and their carries [n, A]."""
         active = np.flatnonzero(proportions > 0)
         quota = proportions[active] * self.batch_size
         return active, *allocate_steps(quota, self.batch_size, position.carry[active], num_steps)
