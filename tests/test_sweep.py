@@ -155,7 +155,7 @@ def test_real_runs_on_single_groups(sweep, tmp_path):
     grid = tmp_path / "grid.csv"
     grid.write_text("proportion.a,proportion.b,proportion.c\n0,1,0\n")
     steps = ["--training.steps", "3", "--mixing.evaluation.freq", "0", "--checkpoint.no-enable"]
-    assert sweep("--grid", str(grid), "--nproc-per-node", "2", *steps, real=True) == 0
+    assert sweep("--grid", str(grid), "--training.local_batch_size", "8", *steps, real=True) == 0
     run = read_run(tmp_path / "out" / "grid-000")
     assert [record["step"] for record in run.losses] == [0, 3]
     assert run.results["epochs"][0] == run.results["epochs"][2] == 0.0
@@ -165,9 +165,10 @@ def test_real_runs_on_single_groups(sweep, tmp_path):
 
 def test_a_recorded_ledger_trained_again_has_the_same_rows(tmp_path, stores):
     common = ["--training.steps", "12", "--mixing.evaluation.freq", "0", "--checkpoint.no-enable"]
-    train(tmp_path / "first", stores, 2, *common)
+    common += ["--training.local_batch_size", "8"]
+    train(tmp_path / "first", stores, 1, *common)
     flags = ["--mixing.method", "replay", "--mixing.replay.ledger", tmp_path / "first" / "ledger.jsonl"]
-    train(tmp_path / "again", stores, 2, *common, *flags)
+    train(tmp_path / "again", stores, 1, *common, *flags)
     first, again = (read_run(tmp_path / name) for name in ("first", "again"))
     assert (again.folder / "rows.csv").read_bytes() == (first.folder / "rows.csv").read_bytes()
     assert again.results["validation_loss"] == first.results["validation_loss"]

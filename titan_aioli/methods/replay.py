@@ -33,7 +33,7 @@ class ReplayState(NamedTuple):
     """Which entry is trained on."""
 
     round: int
-    index: int
+    place: int
     proportions: np.ndarray
     """[G], of the last phase named `train`; uniform before the first."""
 
@@ -74,28 +74,28 @@ class Replay:
         entries = self._entries
         if not entries:
             return Phase(state.proportions.copy(), UNTIL_END, "train")
-        entry = entries[state.index]
-        is_last = state.index + 1 == len(entries)
-        num_steps = UNTIL_END if is_last else entries[state.index + 1].step - entry.step
+        entry = entries[state.place]
+        is_last = state.place + 1 == len(entries)
+        num_steps = UNTIL_END if is_last else entries[state.place + 1].step - entry.step
         if entry.phase == "train":
             return Phase(state.proportions.copy(), num_steps, "train")
         return Phase(np.array(entry.proportions, dtype=np.float64), num_steps, entry.phase)
 
     def update(self, state: ReplayState, observation: np.ndarray | None) -> ReplayState:
-        return self._enter(min(state.index + 1, max(len(self._entries) - 1, 0)), state.proportions)
+        return self._enter(min(state.place + 1, max(len(self._entries) - 1, 0)), state.proportions)
 
     def report(self, state: ReplayState) -> dict[str, np.ndarray | str]:
         return {}
 
-    def _enter(self, index: int, proportions: np.ndarray) -> ReplayState:
+    def _enter(self, place: int, proportions: np.ndarray) -> ReplayState:
         """The state in an entry, given the proportions of the last training before it."""
         entries = self._entries
         if not entries:
-            return ReplayState(0, index, proportions.copy())
-        entry = entries[index]
+            return ReplayState(0, place, proportions.copy())
+        entry = entries[place]
         if entry.phase == "train":
             proportions = np.array(entry.proportions, dtype=np.float64)
-        return ReplayState(entry.round, index, proportions.copy())
+        return ReplayState(entry.round, place, proportions.copy())
 
     @cached_property
     def _entries(self) -> list[Entry]:
