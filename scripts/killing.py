@@ -117,7 +117,8 @@ class Soak:
         known = set(self.checkpoints(is_whole=False))
         while process.poll() is None:
             assert time.monotonic() - begun < GIVE_UP_SECONDS, f"no end:\n{self.log()[-3000:]}"
-            bar.update(max(0, self.step() - bar.n))
+            if self.step() > bar.n:
+                bar.update(self.step() - bar.n)
             if kill is not None and self._is_time(kill, begun, known):
                 time.sleep(kill.delay if kill.moment != "start" else 0)
                 if kill_ranks(process, kill.victims, rng):

@@ -47,7 +47,7 @@ def train_and_kill(
     done: dict[str, Any] = {"kills": 0, "resumed": 0, "starts": 0, "full_disk": "no" if not fill else ""}
     done.update(moments=Counter(), victims=Counter(), degrees=Counter())
     waiting = 0  # kills after which no start has come as far as training
-    with tqdm(total=soak.steps, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(total=soak.steps, unit="step", dynamic_ncols=True, mininterval=1.0) as bar:
         while True:
             saved = soak.saved_step()
             num_ranks = rng.choices(list(degrees), list(degrees.values()))[0]
@@ -73,7 +73,7 @@ def train_and_kill(
                 raise RuntimeError(f"a start that was not killed has failed:\n{soak.log()[-3000:]}")
             else:
                 return done
-            bar.set_postfix_str(f"{done['kills']} kills, {done['resumed']} resumed")
+            bar.set_postfix_str(f"{done['kills']} kills, {done['resumed']} resumed", refresh=False)
 
 
 def fill_disk(soak: Soak, words: list[str], bar: tqdm, rng: random.Random) -> str:

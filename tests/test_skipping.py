@@ -16,7 +16,7 @@ SHORT = {
     "skill_it": {"steps_per_round": 1},
     "ado": {"warmup_updates": 4, "ignored_updates": 0, "num_bins": 8, "steps_per_update": 1},
 }
-OBSERVING = [name for name in METHODS if name not in ("stratified", "static")]
+OBSERVING = [name for name, method in METHODS.items() if method.observes != "nothing"]
 
 
 def make_controller(folder, name):

@@ -149,19 +149,24 @@ class MixtureController:
 
         Raises: ResumeRefused: other groups, another method, batch size or stores than the saved ones.
         """
+        saved = unpack(state_dict["controller"])
+        self._check_identity(saved)
+        state = from_arrays(self.state, saved, "method_state")
         try:
-            saved = unpack(state_dict["controller"])
-            self._check_identity(saved)
-            state = from_arrays(self.state, saved, "method_state")
-        except ValueError as error:
-            raise ResumeRefused(str(error)) from None
-        ledger = Ledger.from_arrays({name: saved[f"ledger.{name}"] for name in LedgerEntry._fields})
+            arrays = {name: saved[f"ledger.{name}"] for name in LedgerEntry._fields}
+            ledger = Ledger.from_arrays(arrays)
+            _check_simplex(np.vstack([*arrays["proportions"], self.method.phase(state).proportions]))
+            numbers = [
+                int(saved[name]) for name in ("step", "phase_start", "skipped_updates", "ledger_bytes")
+            ]
+            if min(numbers) < 0:
+                raise ValueError(f"a count is negative: {numbers}")
+        except (ValueError, TypeError, IndexError, AssertionError) as error:
+            raise ResumeRefused(f"the saved mixture state is damaged: {error}") from None
         self.ledger.replace(ledger)
-        self.step = int(saved["step"])
-        self._phase_start = int(saved["phase_start"])
-        self.skipped_updates = int(saved["skipped_updates"])
+        self.step, self._phase_start, self.skipped_updates, ledger_bytes = numbers
         self._set_state(state)
-        self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
+        self.ledger_file.rewind(ledger_bytes, self.ledger)
 
     def _set_state(self, state: Any) -> None:
         self.state = state
@@ -202,10 +207,18 @@ class MixtureController:
         for name, value in self._identity().items():
             before, now = saved[name].tolist(), np.asarray(value).tolist()
             if before != now:
-                raise ValueError(
+                raise ResumeRefused(
                     f"the checkpoint was written with {name} {before}, this run has {now}: {remedies[name]} "
                     "(--checkpoint.exclude_from_loading mixture,dataloader)"
                 )
+
+
+def _check_simplex(proportions: np.ndarray) -> None:
+    """Refuse rows [N, G] of which one is not on the simplex."""
+    is_right = (proportions >= 0).all(axis=1) & (abs(proportions.sum(axis=1) - 1) < 1e-6)
+    if not is_right.all():
+        wrong = proportions[np.flatnonzero(~is_right)[0]].tolist()
+        raise ValueError(f"the proportions {wrong} are not shares that sum to 1")
 
 
 def _to_plain(value: Any) -> Any:

@@ -34,8 +34,8 @@ def explain(error: BaseException, config: Any) -> str | None:
         return None
     path = Path(os.fsdecode(error.filename))
     return (
-        f"{path}: {error.strerror} ({_free(path)}): once that is mended, start again; the run goes on from its "
-        "last checkpoint"
+        f"{path}: {error.strerror} ({_free(path)}): once that is mended, start again: the run goes on from "
+        "its last checkpoint"
     )
 
 

@@ -17,6 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.distributed.tensor import DTensor
 
+from titan_aioli.errors import ResumeRefused
+
 IGNORE_INDEX = -100
 """Label of a position that does not count (torchtitan's and PyTorch's value)."""
 
@@ -173,6 +175,8 @@ class GroupStats:
 
     def restore(self, total: np.ndarray, is_holder: bool) -> None:
         """Start from a sum over all ranks, held by one reporting rank."""
+        if total.shape != self.sums_2G.shape:
+            raise ResumeRefused(f"the saved losses of the phase have shape {list(total.shape)}: damaged")
         self.sums_2G.zero_()
         if is_holder:
             self.sums_2G.copy_(torch.from_numpy(total))

@@ -2,14 +2,18 @@
 
 torch's distributed checkpoint stores a `bytes` leaf of any length as it is, while tensors may not change
 shape between save and load. So each owner of state saves one leaf: an .npz of plain arrays. Nothing is
-pickled, and loading executes nothing.
+pickled, loading executes nothing, and sizes are checked before anything is allocated.
 """
 
 import io
-from collections.abc import Mapping
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+
+from titan_aioli.errors import ResumeRefused
 
 State = TypeVar("State")
 
@@ -24,13 +28,47 @@ def pack(values: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays that `pack` saved, by name; a number or string is an array of shape []."""
+class Arrays(dict[str, np.ndarray]):
+    """Arrays by name, read from a checkpoint."""
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise ResumeRefused(f"the saved mixture state has no {name}: the checkpoint is damaged, or too old")
+
+
+def unpack(data: bytes) -> Arrays:
+    """The arrays that `pack` saved, by name; a number or string is an array of shape [].
+
+    Raises: ResumeRefused: not such an archive, or one that says it holds more than it does.
+    """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise ValueError(f"the saved mixture state cannot be read: {error}") from None
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return Arrays(_read_arrays(archive, len(data)))
+    except Exception as error:  # zipfile and numpy raise many kinds for damaged bytes
+        raise ResumeRefused(
+            f"the saved mixture state cannot be read: {' '.join(str(error).split())}"
+        ) from None
+
+
+def _read_arrays(archive: zipfile.ZipFile, num_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array, after checking that it is stored plainly and as large as its header says."""
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > num_bytes:
+        raise ValueError(f"its arrays are said to be larger than its {num_bytes} bytes")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{member.filename} is compressed")
+        content = archive.read(member)
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, _, dtype = read_header(stream)
+        size, found = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+        if dtype.hasobject or size != found:
+            raise ValueError(f"{member.filename} says {dtype}{list(shape)}, {size} bytes, and has {found}")
+        yield member.filename.removesuffix(".npy"), np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def to_arrays(state: Any, prefix: str) -> dict[str, Any]:
@@ -41,16 +79,16 @@ def to_arrays(state: Any, prefix: str) -> dict[str, Any]:
 def from_arrays(template: State, arrays: Mapping[str, np.ndarray], prefix: str) -> State:
     """A state of the template's type, its fields taken from `prefix.field`.
 
-    Raises: ValueError: a field is missing or has another shape or kind than the template's.
+    Raises: ResumeRefused: a field is missing or has another shape or kind than the template's.
     """
     fields = {}
     for name, example in template._asdict().items():  # pyright: ignore[reportAttributeAccessIssue]
         value = arrays.get(f"{prefix}.{name}")
         if value is None:
-            raise ValueError(f"the saved state has no {prefix}.{name}")
+            raise ResumeRefused(f"the saved state has no {prefix}.{name}")
         expected = np.asarray(example)
         if value.shape != expected.shape or value.dtype.kind != expected.dtype.kind:
-            raise ValueError(
+            raise ResumeRefused(
                 f"the saved {prefix}.{name} is {value.dtype}{list(value.shape)}, "
                 f"this run needs {expected.dtype}{list(expected.shape)}"
             )
