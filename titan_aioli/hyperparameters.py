@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.config import Mixing
+from titan_aioli.data.files import read_json
 from titan_aioli.data.ledger import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.method_config import Guards
@@ -83,8 +84,8 @@ def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:
 
     Raises: UserError: the file holds no graph, or one of other groups.
     """
+    content = read_json(path, "a graph made by `titan-aioli sweep --single-groups`")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         places = {name: index for index, name in enumerate(content["groups"])}
         graph = np.array(content["graph"], dtype=np.float64).reshape(len(places), len(places))
     except (ValueError, KeyError, TypeError) as error:

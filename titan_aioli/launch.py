@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from titan_aioli.build import build_mixture
+from titan_aioli.check import check_config
 from titan_aioli.config import check_mixing_keys
 from titan_aioli.device import enable_cpu
 from titan_aioli.errors import RanksDisagree, UserError
@@ -34,8 +34,7 @@ def launch(trainer_class: Any, args: list[str]) -> int:
     """
     init_logger()
     try:
-        config = load_config(args)
-        build_mixture(config.mixing, config.training.seq_len, vocab_size(config))
+        config = check_config(args, int(os.environ.get("WORLD_SIZE", "0"))).config
         _run(trainer_class, config)
     except (UserError, RanksDisagree) as error:
         if os.environ.get("TITAN_AIOLI_TRACEBACK"):

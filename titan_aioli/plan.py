@@ -14,9 +14,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.data.files import replacing
+from titan_aioli.data.files import read_json, replacing
 from titan_aioli.laws import fit_linear, fit_log_linear, optimal_mixture, repetition_caps
 from titan_aioli.laws.table import RunTable, read_table
+from titan_aioli.proportions import normalize
 
 Array = np.ndarray
 LawName = Literal["log_linear", "linear", "grid_search"]
@@ -151,14 +152,16 @@ def read_plan(path: Path, groups: Sequence[str]) -> Array:
 
     Raises: ValueError: the file is no plan, or it was made for other groups.
     """
+    content = read_json(path, "a plan made by `titan-aioli plan`")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        shares = dict(zip(content["groups"], content["proportions"], strict=True))
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        shares = dict(zip(content["groups"], map(float, content["proportions"]), strict=True))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a plan made by `titan-aioli plan` ({error!r})") from None
     if set(shares) != set(groups):
         raise ValueError(f"{path} is a plan for the groups {sorted(shares)}, this run has {sorted(groups)}")
-    return np.array([shares[name] for name in groups], dtype=np.float64)
+    proportions = np.array([shares[name] for name in groups])
+    normalize(proportions, f"{path}: proportions")  # refuses what is no mixture
+    return proportions
 
 
 def proportions_table(made: Plan, table: RunTable) -> Table:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from titan_aioli.data.files import read_json
 from titan_aioli.data.ledger import Ledger, LedgerEntry, read_ledger_file
 from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import WeightedStores
@@ -81,13 +82,13 @@ def read_run(folder: Path) -> Run:
         return Run(
             name=folder.name,
             folder=folder,
-            mixture=json.loads((folder / "mixture.json").read_text()),
+            mixture=read_json(folder / "mixture.json", "what a run writes"),
             records=_last_section(read_ledger_file(folder / "ledger.jsonl")),
             losses=[json.loads(line) for line in losses.read_text().splitlines()] if losses.is_file() else [],
-            results=json.loads(results.read_text()) if results.is_file() else None,
+            results=read_json(results, "what a run writes") if results.is_file() else None,
         )
     except json.JSONDecodeError as error:
-        raise UserError(f"{folder} holds a file that is not JSON: {error}") from None
+        raise UserError(f"{losses} holds a line that is not JSON: {error}") from None
 
 
 def _last_section(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

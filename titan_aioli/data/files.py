@@ -4,15 +4,17 @@ A file appears under its name only when it is whole: it is written beside it, fl
 """
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 EDGE_BYTES = 65536
 READ_BYTES = 1 << 20
+LARGEST_JSON_BYTES = 1 << 26
 
 
 @contextmanager
@@ -31,6 +33,23 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def read_json(path: str | Path, what: str) -> Any:
+    """The content of a small JSON file that somebody else may have made.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message.
+    Raises: ValueError: too large, or not JSON.
+    """
+    size = os.path.getsize(path)
+    if size > LARGEST_JSON_BYTES:
+        raise ValueError(f"{path} is not {what}: it has {size} bytes, at most {LARGEST_JSON_BYTES} are read")
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not {what}: not JSON ({error})") from None
 
 
 def open_compressed(path: str | Path) -> BinaryIO:

@@ -20,6 +20,10 @@ HASHED_AGAIN = 256
 """Entries whose memory is checked at each `Ledger.digest`."""
 
 
+LARGEST_LINE_BYTES = 1 << 28
+"""A line holds a few matrices [G, G] as text: enough for 2,000 groups."""
+
+
 class LedgerEntry(NamedTuple):
     """From `first_row` on, rows are drawn with `proportions`."""
 
@@ -167,15 +171,31 @@ def read_ledger_file(path: Path) -> list[dict[str, Any]]:
     Raises: FileNotFoundError, or ValueError naming the line that does not parse.
     """
     records = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
+    with open(path, "rb") as file:
+        while line := file.readline(LARGEST_LINE_BYTES):
             try:
-                record = json.loads(line)
-                LedgerEntry(*(record[name] for name in LedgerEntry._fields))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not a ledger record ({error!r})") from None
-            records.append(record)
+                if not line.endswith(b"\n"):
+                    raise ValueError(f"{len(line)} bytes without an end of line")
+                records.append(_checked(json.loads(line)))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f"{path}, line {len(records) + 1}: not a ledger record ({error!r})"
+                ) from None
+            if len(records[-1]["proportions"]) != len(records[0]["proportions"]):
+                raise ValueError(f"{path}, line {len(records)}: another number of groups than in line 1")
     return records
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """A record of a ledger file, if its entry can be one."""
+    entry = LedgerEntry(*(record[name] for name in LedgerEntry._fields))
+    for name in ("step", "first_row", "round"):
+        if not isinstance(record[name], int) or record[name] < 0:
+            raise ValueError(f"{name} is {record[name]!r}")
+    shares = np.array(entry.proportions, dtype=np.float64)
+    if shares.ndim != 1 or not (shares >= 0).all() or not abs(shares.sum() - 1) < 1e-6:
+        raise ValueError(f"the proportions {str(entry.proportions)[:100]} are not shares that sum to 1")
+    return record
 
 
 def _to_plain(value: Any) -> Any:
