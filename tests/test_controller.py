@@ -16,11 +16,18 @@ NUM_STEPS = 24
 
 
 def make_controller(
-    folder, name="aioli", groups=("a", "b", "c"), batch_size=8, stores="s", **hyperparameters
+    folder,
+    name="aioli",
+    groups=("a", "b", "c"),
+    batch_size=8,
+    stores="s",
+    limits="",
+    adapt=False,
+    **hyperparameters,
 ):
     method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    return MixtureController(method, name, groups, batch_size, Ledger(), file, stores)
+    return MixtureController(method, name, groups, batch_size, Ledger(), file, stores, limits, adapt)
 
 
 def held_out(step):
@@ -122,7 +129,7 @@ def test_a_recorded_run_is_replayed_from_its_file(tmp_path):
             r"written with groups \['a', 'b', 'c'\], this run has \['a', 'b', 'x'\]",
         ),
         ({"name": "stratified"}, "written with method aioli, this run has stratified"),
-        ({"batch_size": 16}, "written with batch_size 8, this run has 16"),
+        ({"limits": "stop after a 2 epochs"}, "with limits , this run has stop after a 2 epochs"),
         ({"stores": "t"}, "point the groups at the same token stores"),
     ],
 )
@@ -131,6 +138,52 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
     controller.begin()
     with pytest.raises(ResumeRefused, match=message):
         make_controller(tmp_path / "other", **change).load_state_dict(controller.state_dict())
+
+
+def test_another_batch_size_goes_on_with_the_next_row(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 5)
+    resumed = make_controller(tmp_path, batch_size=16)
+    assert resumed.load_state_dict(controller.state_dict())
+    advance(resumed, 12)
+    records = read_ledger_file(tmp_path / "ledger.jsonl")
+    assert [r["reason"] for r in records if "reason" in r] == ["global batch size 8 -> 16"]
+    assert [(r["step"], r["first_row"]) for r in records][4:7] == [(5, 40), (6, 56), (10, 120)]
+    assert [resumed.ledger.batch_size_at(step) for step in (0, 4, 5, 6, 11)] == [8, 8, 16, 16, 16]
+
+
+def test_groups_added_and_removed_at_a_resume(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 5)
+    state = controller.state_dict()
+    other = make_controller(tmp_path, groups=("c", "x", "a"), adapt=True)
+    assert not other.load_state_dict(state)
+    record = other.begin(5, 40, np.array([7, 0, 20]))
+    assert record["reason"] == "resumed with other added x; removed b"
+    advance(other, 12)
+    again = make_controller(tmp_path, groups=("c", "x", "a"), adapt=True)
+    again.load_state_dict(other.state_dict())
+    assert again.digest() == other.digest() and again.ledger[0].step == 5
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert lines[4]["phase"] == "measure" and lines[4]["drawn"] == [7, 0, 20]
+
+
+def test_a_group_that_is_used_up_leaves_its_share_to_the_others(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 4)
+    assert controller.phase.name == "learn_params"
+    record = controller.redistribute(np.array([1]))
+    assert record["reason"] == "used up: b"
+    expected = controller.phase.proportions * [1, 0, 1]
+    assert controller.proportions == pytest.approx(expected / expected.sum())
+    resumed = make_controller(tmp_path)
+    resumed.load_state_dict(controller.state_dict())
+    assert resumed.digest() == controller.digest()
+    advance(resumed, NUM_STEPS)
+    assert all(entry.proportions[1] == 0 for entry in list(resumed.ledger)[4:])
 
 
 def test_damaged_state_is_refused_not_executed(tmp_path):

@@ -6,7 +6,7 @@ all ranks within seconds. Below the builders only plain arguments are passed on.
 
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from titan_aioli.config import Mixing, check_types
 from titan_aioli.controller import MixtureController
@@ -14,8 +14,9 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.ledger import Ledger, LedgerFile
 from titan_aioli.data.tokens import TokenStore, open_store
 from titan_aioli.errors import UserError
-from titan_aioli.hyperparameters import guarded, hyperparameters
+from titan_aioli.hyperparameters import guard_arguments, guarded, hyperparameters
 from titan_aioli.methods import METHODS, MixingMethod, build_method
+from titan_aioli.repetition import describe_limits
 
 NUM_PROBED_TOKENS = 1_000_000
 
@@ -38,6 +39,7 @@ class Mixture(NamedTuple):
         digest = blake2b(digest_size=16)
         for group in self.train:
             digest.update(f"{group.name} {group.seq_len}".encode())
+            digest.update(f"{list(group.store_weights)}".encode() if group.store_weights else b"")
             for store in group.stores:
                 digest.update(store.fingerprint().encode())
         return digest.hexdigest()
@@ -62,6 +64,9 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
             raise UserError(f"mixing.evaluation.sequences is {mixing.evaluation.sequences}: at least 1")
         if mixing.max_skipped_updates < 1:
             raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
+        for name, group in mixing.groups.items():
+            if group.max_epochs is not None and not group.max_epochs > 0:
+                raise UserError(f"mixing.groups.{name}.max_epochs is {group.max_epochs}: it must be above 0")
         train = _open_groups(mixing, "train", seq_len, vocab_size)
         validation = _open_groups(mixing, "validation", seq_len, vocab_size)
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
@@ -84,7 +89,27 @@ def build_controller(
         ledger=ledger,
         ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),
         stores_fingerprint=mixture.fingerprint(),
+        limits=describe_limits(mixing),
+        adapt=mixing.on_resume == "adapt",
     )
+
+
+def describe(mixing: Mixing, loader: Any, num_steps: int) -> dict[str, Any]:
+    """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
+    groups = loader.groups
+    return {
+        "method": mixing.method,
+        "groups": [group.name for group in groups],
+        "hyperparameters": hyperparameters(mixing, [group.num_tokens for group in groups]),
+        "guards": guard_arguments(mixing),
+        "seed": mixing.seed,
+        "batch_size": loader.schedule.batch_size,
+        "seq_len": loader.seq_len,
+        "steps": num_steps,
+        "num_sequences": loader.schedule.num_sequences,
+        "weighted_stores": {group.name: group.weighted._asdict() for group in groups if group.weighted},
+        "stores": {group.name: [store.path for store in group.stores] for group in groups},
+    }
 
 
 def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | None) -> list[Group]:
@@ -101,7 +126,7 @@ def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | Non
         stores = [open_store(path, table.dtype) for path in paths]
         for store in stores:
             _check_vocabulary(name, store, vocab_size)
-        groups.append(Group(name, stores, seq_len))
+        groups.append(Group(name, stores, seq_len, table.store_weights if split == "train" else ()))
     return groups
 
 
@@ -111,7 +136,10 @@ def _check_vocabulary(name: str, store: TokenStore, vocab_size: int | None) -> N
         return
     needed = store.metadata.get("vocab_size")
     if needed is None:  # a store of another tool: look at its beginning
-        needed = int(store.tokens[:NUM_PROBED_TOKENS].max()) + 1
+        probed = store.tokens[:NUM_PROBED_TOKENS]
+        needed = int(probed.max()) + 1
+        if probed.min() < 0:
+            raise UserError(f"group {name!r}: {store.path} holds token ids below 0, such as {probed.min()}")
     if needed > vocab_size:
         raise UserError(
             f"group {name!r}: {store.path} uses a vocabulary of {needed} tokens, the model has {vocab_size}: "

@@ -10,7 +10,7 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 import dataclasses
 import sys
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +33,10 @@ class Group:
     """Held-out token stores that decide the mixture. Empty: STORES/NAME/validation."""
     test: list[str] = field(default_factory=list)
     """Token stores of the final result. Empty: STORES/NAME/test."""
+    store_weights: list[float] = field(default_factory=list)
+    """How often rows are drawn from each of the `train` stores, in any unit. Empty: by their sizes."""
+    max_epochs: float | None = None
+    """How often the group may be read through; `mixing.when_used_up` says what then. Unset: no limit."""
     weight: float = 1.0
     """Weight of the group for method `static`; normalised over the groups."""
     dtype: str | None = None
@@ -72,6 +76,12 @@ class Mixing:
     """Micro-batches read in the background, never beyond the current phase. 0: none."""
     audit: bool = False
     """Write rows.csv into the dump folder: one line for each row trained on."""
+    when_used_up: Literal["repeat", "stop", "redistribute"] = "repeat"
+    """When a group has been read `max_epochs` times: go on with a warning, end the training, or give its
+    share to the other groups in proportion."""
+    on_resume: Literal["refuse", "adapt"] = "refuse"
+    """A checkpoint of other groups, stores, limits or method: refuse it, or go on from it. Kept groups (by
+    name) then go on where they were, and the method starts anew if it or the groups are others."""
     max_skipped_updates: int = 10
     """Stop after so many updates in a row that were skipped, since what they observed was not finite."""
     train_losses: bool = True
@@ -114,7 +124,7 @@ def check_mixing_keys(args: list[str]) -> None:
             tables = tomllib.load(file)
     except OSError as error:
         raise UserError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the config file {path} is not valid TOML: {error}") from None
     _check_keys(tables.get("mixing", {}), Mixing, "mixing")
 

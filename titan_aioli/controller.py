@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.data.ledger import Ledger, LedgerEntry, LedgerFile
-from titan_aioli.errors import ResumeRefused, UserError
+from titan_aioli.errors import UserError
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.skipping import describe_absent, describe_faults
+from titan_aioli.proportions import without
+from titan_aioli.resume import differences, read_saved, refuse, what_changed
 from titan_aioli.state import from_arrays, pack, to_arrays, unpack
 
 
@@ -30,6 +32,8 @@ class MixtureController:
         ledger: Ledger,
         ledger_file: LedgerFile,
         stores_fingerprint: str = "",
+        limits: str = "",
+        adapt: bool = False,
     ):
         """Args:
         method: decides the proportions.
@@ -39,6 +43,8 @@ class MixtureController:
         ledger: empty; shared with the loader, which only reads it.
         ledger_file: where the decisions are written for people and reports.
         stores_fingerprint: of all training stores; a checkpoint with another is refused.
+        limits: on how often groups may be repeated, in words; a checkpoint with others is refused.
+        adapt: take a checkpoint of other groups, stores, limits or method all the same.
         """
         self.method = method
         self.method_name = method_name
@@ -47,7 +53,12 @@ class MixtureController:
         self.ledger = ledger
         self.ledger_file = ledger_file
         self.stores_fingerprint = stores_fingerprint
-        self.step = 0
+        self.limits = limits
+        self.adapt = adapt
+        self.step = self.first_row = 0
+        self.used_up = np.zeros(len(group_names), dtype=bool)
+        """[G], groups that nothing more is drawn from: they have been repeated as often as they may."""
+        self._adapted = ""
         self._phase_start = 0
         self.skipped_updates = 0
         """Observations in a row, up to now, that could not be used."""
@@ -56,8 +67,8 @@ class MixtureController:
 
     @property
     def proportions(self) -> np.ndarray:
-        """[G], what the current phase draws from."""
-        return self.phase.proportions
+        """[G], what the current phase draws from: the method's, without the groups that are used up."""
+        return without(self.phase.proportions, self.used_up)
 
     @property
     def round(self) -> int:
@@ -73,16 +84,35 @@ class MixtureController:
         """Whether the phase waits for its observation: `finish_phase` must come before the next step."""
         return self.step >= self.phase_end
 
-    def begin(self, step: int = 0) -> dict[str, Any]:
-        """Write the first entry of the ledger; `step` is above 0 where mixing joins a run under way."""
+    def begin(
+        self, step: int = 0, first_row: int | None = None, drawn: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Write the first entry of the ledger; `step` is above 0 where mixing joins a run under way.
+
+        Args:
+            step: optimizer steps done.
+            first_row: rows trained before. None: as many as in so many steps of this batch size.
+            drawn: [G], those of each group; recorded where the run goes on with other groups or stores.
+        """
         assert len(self.ledger) == 0, "the ledger has begun already"
-        self.step = self._phase_start = step
+        self.step, self.first_row = step, step * self.batch_size if first_row is None else first_row
+        if self._adapted:
+            return self._append(None, {"reason": self._adapted, "groups": self.group_names, "drawn": drawn})
+        self._phase_start = step
         return self._append(None, {})
 
     def count_step(self) -> None:
         """One optimizer step of the current phase has been done."""
         assert not self.phase_is_over, f"phase {self.phase.name} was over at step {self.step}"
         self.step += 1
+        self.first_row += self.batch_size
+
+    def redistribute(self, groups: np.ndarray) -> dict[str, Any]:
+        """From the next step on nothing more is drawn from these groups: the others share their share."""
+        self.used_up = self.used_up.copy()
+        self.used_up[groups] = True
+        names = ", ".join(self.group_names[group] for group in groups)
+        return self._append(None, {"reason": f"used up: {names}"})
 
     def finish_phase(self, observation: np.ndarray | None) -> dict[str, Any]:
         """Update the method with what the phase showed and enter the next phase.
@@ -114,14 +144,16 @@ class MixtureController:
     def digest(self) -> str:
         """Hash of the proportions, the method's state and the ledger: equal on all healthy ranks."""
         hasher = hashlib.sha256(self.ledger.digest().encode())
-        for value in (self.step, self._phase_start, self.skipped_updates, *self.state, self.proportions):
+        counts = (self.step, self.first_row, self._phase_start, self.skipped_updates)
+        for value in (*counts, self.used_up, *self.state, self.proportions):
             hasher.update(np.asarray(value).tobytes())
         return hasher.hexdigest()
 
     def held(self) -> dict[str, str]:
         """What the digest is made of, by name and in words, to tell where two ranks differ."""
         values: dict[str, Any] = {"proportions": self.proportions, "step": self.step}
-        values.update(phase_start=self._phase_start, skipped_updates=self.skipped_updates)
+        values.update(phase_start=self._phase_start, first_row=self.first_row, used_up=self.used_up)
+        values.update(skipped_updates=self.skipped_updates)
         values.update(to_arrays(self.state, "method state"))
         for index, entry in enumerate(self.ledger):
             values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
@@ -135,6 +167,8 @@ class MixtureController:
                 {
                     **self._identity(),
                     "step": self.step,
+                    "first_row": self.first_row,
+                    "used_up": self.used_up,
                     "phase_start": self._phase_start,
                     "skipped_updates": self.skipped_updates,
                     "ledger_bytes": self.ledger_file.num_bytes,
@@ -144,29 +178,32 @@ class MixtureController:
             )
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> bool:
+        """Go on where `state_dict` was taken; see resume.py for what may have changed.
 
-        Raises: ResumeRefused: other groups, another method, batch size or stores than the saved ones.
+        Returns: whether the method goes on; False where it starts anew.
+        Raises: ResumeRefused: other groups, another method, limits or stores than the saved ones.
         """
         saved = unpack(state_dict["controller"])
-        self._check_identity(saved)
+        found = differences(self._identity(), saved)
+        if found and not self.adapt:
+            refuse(found)
+        self._adapted = what_changed(self._identity(), saved, found) if found else ""
+        if "groups" in found or "method" in found:
+            self._phase_start = int(saved["step"])
+            self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
+            return False
         state = from_arrays(self.state, saved, "method_state")
-        try:
-            arrays = {name: saved[f"ledger.{name}"] for name in LedgerEntry._fields}
-            ledger = Ledger.from_arrays(arrays)
-            _check_simplex(np.vstack([*arrays["proportions"], self.method.phase(state).proportions]))
-            numbers = [
-                int(saved[name]) for name in ("step", "phase_start", "skipped_updates", "ledger_bytes")
-            ]
-            if min(numbers) < 0:
-                raise ValueError(f"a count is negative: {numbers}")
-        except (ValueError, TypeError, IndexError, AssertionError) as error:
-            raise ResumeRefused(f"the saved mixture state is damaged: {error}") from None
-        self.ledger.replace(ledger)
-        self.step, self._phase_start, self.skipped_updates, ledger_bytes = numbers
+        ledger, numbers, used_up = read_saved(saved, self.method.phase(state).proportions)
+        self.step, self.first_row, self._phase_start, self.skipped_updates, batch_size, num_bytes = numbers
         self._set_state(state)
-        self.ledger_file.rewind(ledger_bytes, self.ledger)
+        self.ledger_file.rewind(num_bytes, ledger)
+        if not found:  # otherwise `begin` starts a new ledger
+            self.ledger.replace(ledger)
+            self.used_up = used_up
+            if batch_size != self.batch_size:
+                self._append(None, {"reason": f"global batch size {batch_size} -> {self.batch_size}"})
+        return True
 
     def _set_state(self, state: Any) -> None:
         self.state = state
@@ -181,9 +218,7 @@ class MixtureController:
         return notes + ([f"update skipped ({self.skipped_updates} in a row): {faults}"] if faults else [])
 
     def _append(self, observation: np.ndarray | None, report: dict[str, Any]) -> dict[str, Any]:
-        entry = LedgerEntry(
-            self.step, self.step * self.batch_size, self.proportions, self.phase.name, self.round
-        )
+        entry = LedgerEntry(self.step, self.first_row, self.proportions, self.phase.name, self.round)
         self.ledger.append(entry)
         record = {**entry._asdict(), "observation": observation, **report}
         self.ledger_file.append(record)
@@ -195,30 +230,8 @@ class MixtureController:
             "groups": np.array(self.group_names, dtype=np.str_),
             "batch_size": self.batch_size,
             "stores": self.stores_fingerprint,
+            "limits": self.limits,
         }
-
-    def _check_identity(self, saved: dict[str, np.ndarray]) -> None:
-        remedies = {
-            "method": "set mixing.method back, or start the mixture anew",
-            "groups": "use the groups of the checkpoint, or start the mixture anew",
-            "batch_size": "set training.global_batch_size back",
-            "stores": "point the groups at the same token stores, or start the mixture anew",
-        }
-        for name, value in self._identity().items():
-            before, now = saved[name].tolist(), np.asarray(value).tolist()
-            if before != now:
-                raise ResumeRefused(
-                    f"the checkpoint was written with {name} {before}, this run has {now}: {remedies[name]} "
-                    "(--checkpoint.exclude_from_loading mixture,dataloader)"
-                )
-
-
-def _check_simplex(proportions: np.ndarray) -> None:
-    """Refuse rows [N, G] of which one is not on the simplex."""
-    is_right = (proportions >= 0).all(axis=1) & (abs(proportions.sum(axis=1) - 1) < 1e-6)
-    if not is_right.all():
-        wrong = proportions[np.flatnonzero(~is_right)[0]].tolist()
-        raise ValueError(f"the proportions {wrong} are not shares that sum to 1")
 
 
 def _to_plain(value: Any) -> Any:

@@ -100,8 +100,8 @@ class MixtureState:
         return {**self._controller.state_dict(), "observer": pack(self._observer.state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._controller.load_state_dict(state_dict)
-        self._observer.restore(unpack(state_dict["observer"]))
+        if self._controller.load_state_dict(state_dict):
+            self._observer.restore(unpack(state_dict["observer"]))
 
 
 def _is_first_reporter(trainer: "MixingTrainer") -> bool:

@@ -40,6 +40,19 @@ def normalize(weights: ArrayLike, name: str = "weights") -> Array:
     return scaled / scaled.sum()
 
 
+def without(proportions: Array, left_out: Array) -> Array:
+    """The proportions of the groups that stay, which share the rest in proportion; [G].
+
+    Args:
+        proportions: [G], on the simplex.
+        left_out: [G] bool, groups that get 0; not all. If the others had no share, they get equal ones.
+    """
+    if not left_out.any():
+        return proportions
+    kept = np.where(left_out, 0.0, proportions)
+    return normalize(kept if kept.any() else ~left_out, "proportions of the groups that are not used up")
+
+
 def softmax(log_weights: Array) -> Array:
     """Proportions from log weights of any size, [G]. Stable: the largest is subtracted first."""
     with np.errstate(over="ignore"):  # a difference too large to hold is a share of 0

@@ -55,7 +55,7 @@ def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | N
     if "predicted_drop" in record:
         predicted, measured = np.mean(record["predicted_drop"]), np.mean(record["measured_drop"])
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
-    return line + (f" | {record['note']}" if "note" in record else "")
+    return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from titan_aioli.data.ledger import Ledger
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.device import enable_cpu, for_cpu
 from titan_aioli.losses import RowLoss, cross_entropy_by_row
+from titan_aioli.repetition import max_drawn
 
 enable_cpu()  # before the first import of torchtitan
 
@@ -99,6 +100,7 @@ def build_loader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config
         seed=mixing.seed,
         read_ahead=mixing.read_ahead,
         on_step=audit.write_step if audit else None,
+        max_drawn=max_drawn(mixing, mixture.train),
     )
 
 

@@ -22,20 +22,21 @@ from titan_aioli.device import enable_cpu
 
 enable_cpu()  # before the first import of torchtitan
 
+from torchtitan.components.dataloader import DataloaderExhaustedError  # noqa: E402
 from torchtitan.train import Trainer  # noqa: E402
 
 from titan_aioli import run_log  # noqa: E402
 from titan_aioli.agreement import check_ranks_agree  # noqa: E402
 from titan_aioli.budget import affordable_sequences  # noqa: E402
-from titan_aioli.build import build_controller, build_mixture  # noqa: E402
+from titan_aioli.build import build_controller, build_mixture, describe  # noqa: E402
 from titan_aioli.data.loader import MixtureLoader  # noqa: E402
 from titan_aioli.errors import ResumeRefused  # noqa: E402
 from titan_aioli.evaluate import GroupEvaluator  # noqa: E402
-from titan_aioli.hyperparameters import guard_arguments, hyperparameters  # noqa: E402
 from titan_aioli.launch import launch  # noqa: E402
 from titan_aioli.losses import GroupStats, RowLoss, with_row_numbers  # noqa: E402
 from titan_aioli.methods import UNTIL_END  # noqa: E402
 from titan_aioli.observe import MixtureState, build_observer  # noqa: E402
+from titan_aioli.repetition import RepetitionWarner  # noqa: E402
 from titan_aioli.spec import MixingMetrics, register_mixing_spec, vocab_size  # noqa: E402
 
 
@@ -60,13 +61,9 @@ class MixingTrainer(Trainer):
         """Whether this rank's loss sums count: tensor-parallel ranks hold copies of each other's."""
         self.log_stats = GroupStats(len(self.group_names), self.device, self.is_reporter)
 
+        is_writer, batch_size = dist.get_rank() == 0, self.loader.schedule.batch_size
         self.controller = build_controller(
-            mixing,
-            mixture,
-            self.loader.ledger,
-            self.loader.schedule.batch_size,
-            self.folder,
-            is_writer=dist.get_rank() == 0,
+            mixing, mixture, self.loader.ledger, batch_size, self.folder, is_writer
         )
         self.validation_groups = mixture.validation
         affordable = affordable_sequences(
@@ -74,16 +71,16 @@ class MixingTrainer(Trainer):
             mixture.method,
             len(self.group_names),
             job_config.training.steps,
-            self.loader.schedule.batch_size,
+            batch_size,
             largest=mixing.evaluation.sequences,
         )
         self.validation = self._build_evaluator(mixture.validation, affordable)
         self.test = self._build_evaluator(mixture.test, mixing.evaluation.sequences) if mixture.test else None
         self._measured: tuple[int, np.ndarray] | None = None
         self._has_begun = False
+        self.repetition = RepetitionWarner(mixing)
         self.observer = build_observer(self)
         self.checkpointer.states["mixture"] = MixtureState(self.controller, self.observer)
-        is_writer = dist.get_rank() == 0
         progress = tqdm(
             total=job_config.training.steps,
             desc=mixing.method,
@@ -127,6 +124,7 @@ class MixingTrainer(Trainer):
         if not self._has_begun:
             self._begin()
         self._finish_phases()
+        self._replace_used_up()
         self.observer.begin_step()
         super().train_step(data_iterator)
         self.controller.count_step()
@@ -153,11 +151,12 @@ class MixingTrainer(Trainer):
         """Before the first step, fresh or resumed: the ledger's first entry, and all at the same step."""
         self._has_begun = True
         done = self.step - 1
-        self.log.begin(done, describe(self))
+        self.log.begin(done, describe(self.mixing, self.loader, self.job_config.training.steps))
         if len(self.controller.ledger) == 0:
-            if not self.loader.position.drawn.any():
+            if self.loader.position.first_row == 0:
                 self.loader.start_at(done)
-            self._show(self.controller.begin(done))
+            step, first_row, _, drawn = self.loader.position
+            self._show(self.controller.begin(step, first_row, drawn))
         if not self.controller.step == self.loader.position.step == done:
             raise ResumeRefused(
                 f"the checkpoint's parts stand at different steps: training {done}, mixture "
@@ -176,6 +175,23 @@ class MixingTrainer(Trainer):
             self.controller.check_skipped(self.mixing.max_skipped_updates)
             self.loader.start_phase(self.controller.phase_end)
 
+    def _replace_used_up(self) -> None:
+        """Before a step that would draw more of a group than it may: draw from the others, or end.
+
+        Raises: DataloaderExhaustedError: training ends, as torchtitan's does when its data does.
+        """
+        while len(groups := self.loader.used_up()):
+            num_used_up = self.controller.used_up.sum() + len(groups)
+            if self.mixing.when_used_up == "stop" or num_used_up == len(self.group_names):
+                self.step -= 1  # torchtitan has counted the step that cannot be done
+                self._finish_run()
+                self.checkpointer.save(self.step, last_step=True)
+                raise DataloaderExhaustedError
+            record = self.controller.redistribute(groups)
+            check_ranks_agree(self.controller, self.device)
+            self._show(record)
+            self.loader.start_phase(self.controller.phase_end)
+
     def _show(self, record: dict[str, Any]) -> None:
         """An update, on the console and in the metrics; of those at every step, where steps are shown."""
         num_steps = self.controller.phase.num_steps
@@ -191,7 +207,9 @@ class MixingTrainer(Trainer):
         metrics = run_log.by_group("mixing/proportion", names, controller.proportions)
         metrics["mixing/round"] = controller.round
         metrics["mixing/phase"] = run_log.PHASES.index(controller.phase.name)
-        metrics.update(run_log.by_group("mixing/epochs", names, self._epochs()))
+        epochs = self._epochs()
+        self.repetition.see(names, epochs)
+        metrics.update(run_log.by_group("mixing/epochs", names, epochs))
         if self.row_loss.recording:
             metrics.update(run_log.by_group("mixing/train_loss", names, self.log_stats.means()))
             self.log_stats.clear()
@@ -200,7 +218,7 @@ class MixingTrainer(Trainer):
     def _finish_run(self) -> None:
         validation = self.held_out_losses()
         test = self._timed(self.test) if self.test else None
-        tokens = self.loader.schedule.batch_size * self.job_config.training.seq_len * self.step
+        tokens = self.loader.position.first_row * self.job_config.training.seq_len
         method, names, state = self.mixing.method, self.group_names, self.controller.state
         found = self.controller.method.report(state).get("average", state.proportions)
         content = run_log.result(method, names, self.step, validation, test, self._epochs(), tokens)
@@ -225,23 +243,6 @@ class MixingTrainer(Trainer):
             self.loader.rank,
             self.loader.num_ranks,
         )
-
-
-def describe(trainer: MixingTrainer) -> dict[str, Any]:
-    """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
-    mixing, loader = trainer.mixing, trainer.loader
-    return {
-        "method": mixing.method,
-        "groups": trainer.group_names,
-        "hyperparameters": hyperparameters(mixing, [group.num_tokens for group in loader.groups]),
-        "guards": guard_arguments(mixing),
-        "seed": mixing.seed,
-        "batch_size": loader.schedule.batch_size,
-        "seq_len": loader.seq_len,
-        "steps": trainer.job_config.training.steps,
-        "num_sequences": loader.schedule.num_sequences,
-        "stores": {group.name: [store.path for store in group.stores] for group in loader.groups},
-    }
 
 
 if __name__ == "__main__":
