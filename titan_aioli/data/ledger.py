@@ -181,8 +181,11 @@ def read_ledger_file(path: Path) -> list[dict[str, Any]]:
                 raise ValueError(
                     f"{path}, line {len(records) + 1}: not a ledger record ({error!r})"
                 ) from None
-            if len(records[-1]["proportions"]) != len(records[0]["proportions"]):
-                raise ValueError(f"{path}, line {len(records)}: another number of groups than in line 1")
+            last, before = records[-1], records[-2:][0]
+            if len(last["proportions"]) != len(before["proportions"]) and "drawn" not in last:
+                raise ValueError(
+                    f"{path}, line {len(records)}: another number of groups than in the line before"
+                )
     return records
 
 
