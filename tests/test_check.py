@@ -5,11 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from broken import copy_stores
 from ranks import TINY
 from rich.console import Console
-from test_config import BAD_INPUT
-from test_config import command as bad_command
-from test_config import stores as bad_stores  # noqa: F401
+from test_bad_input import CONFIG as BAD_INPUT
 from toy_stores import numbered_group, write_stores
 
 from titan_aioli.build import Mixture
@@ -155,13 +154,11 @@ def test_a_fault_is_one_line_and_status_2(case, stores, tmp_path, capfd):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_what_a_run_refuses_is_refused(case, tmp_path, bad_stores, capfd):  # noqa: F811
-    arguments, message = bad_command(case, tmp_path, bad_stores)
-    if "nowhere.toml" in arguments:
-        arguments = ["--job.config_file", "nowhere.toml"]
-    assert arguments[0] == "--job.config_file"
-    assert_refused(["check", *arguments[1:]], message, capfd, is_pattern=True)
+@pytest.mark.parametrize("case", list(BAD_INPUT)[::4])
+def test_what_a_run_refuses_is_refused(case, tmp_path, stores, capfd):
+    words = BAD_INPUT[case].make(copy_stores(stores, tmp_path))
+    assert words[0] == "--job.config_file"
+    assert_refused(["check", *words[1:]], BAD_INPUT[case].message, capfd, is_pattern=True)
 
 
 def assert_refused(words, message, capfd, is_pattern=False):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pickle
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from titan_aioli.config import Group, Mixing, check_types
 from titan_aioli.data.sidecar import write_sidecar
 from titan_aioli.errors import UserError
 from titan_aioli.hyperparameters import hyperparameters
-from titan_aioli.launch import launch, load_config
+from titan_aioli.launch import load_config
 from titan_aioli.method_config import Aioli
 from titan_aioli.methods import METHODS, build_method
 
@@ -79,100 +78,6 @@ def test_a_method_and_its_config_table_have_the_same_knobs_and_defaults(name):
 def test_a_value_of_the_wrong_type_is_named(change, message):
     with pytest.raises(UserError, match=message):
         check_types(Mixing(**change), "mixing")
-
-
-# What is written into the TOML or given as flags, and what the one line must say.
-BAD_INPUT = {
-    "unknown method": (
-        ["--mixing.method", "magic"],
-        "mixing.method is 'magic': choose one of stratified, static",
-    ),
-    "unknown key": (
-        "[mixing]\nmethodd = 1\n",
-        r"\[mixing\] has an unknown key 'methodd'; it may have: method",
-    ),
-    "unknown key of a group": (
-        "[mixing.groups.a]\nweigth = 1.0\n",
-        "mixing.groups.a has an unknown key 'weigth'; it may have: train",
-    ),
-    "unknown group": (
-        "[mixing.aioli.prior]\nlaw = 1.0\n",
-        "mixing.aioli.prior names an unknown group 'law'; the groups are: a, b, c",
-    ),
-    "no groups": ("NO GROUPS", "no data groups: add a table"),
-    "missing store": ("[mixing.groups.nowhere]\n", "nowhere/train.*titan-aioli tokenize"),
-    "truncated store": ("[mixing.groups.cut]\n", "cut/train.bin"),
-    "proportions without a positive one": (
-        ["--mixing.method", "static"]
-        + [word for name in "abc" for word in (f"--mixing.groups.{name}.weight", "0")],
-        "static.proportions sum to 0.0: at least one weight must be positive",
-    ),
-    "one_hot_factor too small": (
-        ["--mixing.aioli.one_hot_factor", "0.25"],
-        r"aioli.one_hot_factor is 0.25: with 3 groups it must be above 1/3 = 0.3333",
-    ),
-    "LearnParams longer than the round": (
-        ["--mixing.aioli.steps_per_round", "6"],
-        r"aioli.steps_per_round is 6, but LearnParams alone takes .* 1 x 2 x 3 = 6 steps",
-    ),
-    "vocabulary larger than the model's": (
-        "[mixing.groups.wide]\n",
-        r"group 'wide': .*wide/train uses a vocabulary of 50304 tokens, the model has 4096",
-    ),
-    "no such config file": (["--job.config_file", "nowhere.toml"], "nowhere.toml cannot be read"),
-    "not TOML": ("[mixing\n", "is not valid TOML"),
-    "no such flavor": (["--model.flavor", "900B"], "model.flavor is '900B'"),
-    "wrong type in TOML": ("[mixing]\nseed = 'x'\n", "mixing.seed is 'x': it must be int"),
-    "seq_len longer than the data": (["--training.seq_len", "9999999"], "has no sequence of seq_len 9999999"),
-}
-
-
-def command(case, folder, stores):
-    """The arguments of a case; text is a change of the tiny config."""
-    change, message = BAD_INPUT[case]
-    config = TINY.read_text()
-    if isinstance(change, str):
-        if change == "NO GROUPS":
-            config = "\n".join(line for line in config.splitlines() if not line.startswith("[mixing.groups"))
-        elif change.startswith("[mixing]\n"):
-            config = config.replace("[mixing]\n", change)
-        else:
-            config = (
-                config.replace("[mixing.groups.a]\n", "") + change if ".a]" in change else config + change
-            )
-        change = []
-    path = folder / "config.toml"
-    path.write_text(config)
-    common = [
-        "--job.config_file",
-        str(path),
-        "--job.dump_folder",
-        str(folder / "run"),
-        "--mixing.stores",
-        str(stores),
-    ]
-    if "--job.config_file" in change:
-        common = common[2:]
-    return [*common, *change], message
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_one_line_that_says_what_to_do(case, tmp_path, stores, capfd):
-    arguments, message = command(case, tmp_path, stores)
-    assert launch(None, arguments) == 2
-    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("titan_aioli: error:")]
-    assert len(errors) == 1
-    assert re.search(message, errors[0]), errors[0]
-    assert not (tmp_path / "run").exists()  # nothing half-written
-
-
-@pytest.mark.xdist_group("ranks")
-def test_bad_input_ends_every_rank(tmp_path, stores):
-    arguments, _ = command("LearnParams longer than the round", tmp_path, stores)
-    done = torchrun(2, *arguments[2:], config=arguments[1], timeout=30)
-    assert done.returncode != 0
-    for rank in (0, 1):
-        assert f"[rank {rank}]" in done.stderr
 
 
 @pytest.mark.xdist_group("ranks")

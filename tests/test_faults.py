@@ -11,6 +11,7 @@ from toy_stores import write_stores
 from titan_aioli.runs import read_run
 
 pytestmark = pytest.mark.xdist_group("ranks")
+LIMIT_SECONDS = 60  # about 6 s on two free cores; a rank that waits for another would take 100 s
 BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
 
 
@@ -22,7 +23,9 @@ def stores(tmp_path_factory):
 def run_faulty(folder, stores, fault, at, *flags, **env):
     arguments = ["--job.dump_folder", folder, "--mixing.stores", stores, *BRIEF, *flags]
     start = time.monotonic()
-    done = torchrun(2, *arguments, module="faulty_train.py", FAULT=fault, FAULT_AT=str(at), timeout=60, **env)
+    done = torchrun(
+        2, *arguments, module="faulty_train.py", FAULT=fault, FAULT_AT=str(at), timeout=120, **env
+    )
     return done, time.monotonic() - start
 
 
@@ -37,7 +40,7 @@ def errors_by_rank(done):
 def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stores, fault, name):
     """The bit flips in step 1, the first phase ends after step 2."""
     done, seconds = run_faulty(tmp_path, stores, fault, 1)
-    assert done.returncode != 0 and seconds < 30
+    assert done.returncode != 0 and seconds < LIMIT_SECONDS
     errors = errors_by_rank(done)
     assert set(errors) == {"0", "1"} and errors["0"] == errors["1"]
     assert re.match(
@@ -62,7 +65,7 @@ def test_failing_evaluations_are_skipped_and_training_goes_on(tmp_path, stores):
 def test_too_many_skipped_updates_in_a_row_stop_every_rank(tmp_path, stores):
     flags = ["--mixing.max_skipped_updates", "3"]
     done, seconds = run_faulty(tmp_path, stores, "evaluation", 3, *flags, FAULT_COUNT="99")
-    assert done.returncode != 0 and seconds < 30
+    assert done.returncode != 0 and seconds < LIMIT_SECONDS
     errors = errors_by_rank(done)
     assert errors["0"] == errors["1"]
     assert "step 10: 3 updates of the mixture in a row were skipped" in errors["0"]

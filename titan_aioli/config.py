@@ -100,6 +100,8 @@ class Mixing:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self):
+        if not isinstance(self.groups, dict):
+            raise UserError(f"mixing.groups is {self.groups!r}: it must hold tables [mixing.groups.NAME]")
         # torchtitan leaves the tables of a dict as dicts, and calls this twice (TOML, then flags).
         self.groups = {name: _to_group(name, table) for name, table in self.groups.items()}
 

@@ -31,8 +31,11 @@ def read_sidecar(prefix: str) -> dict[str, Any]:
     if FORMAT.encode() not in content:
         return {}
     try:
-        return dict(json.loads(content))
-    except ValueError as error:
+        metadata = dict(json.loads(content))
+        if not isinstance(metadata.get("vocab_size", 1), int):
+            raise ValueError(f"vocab_size is {metadata['vocab_size']!r}")
+        return metadata
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: the metadata of the store cannot be read ({error}): make the store again"
         ) from None

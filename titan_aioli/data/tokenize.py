@@ -93,6 +93,7 @@ def tokenize(
             encode(work, sources, fields, encoding, int(shard_megabytes * 1e6), processes or _cores())
             counts = work.merge(len(sources), encoding.dtype, _describe(encoding))
             if not any(row.split == "train" for row in counts):
+                work.discard()
                 raise ValueError(
                     f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
                 )

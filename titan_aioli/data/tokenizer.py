@@ -1,9 +1,10 @@
 """The tokenizer on disk: a tokenizer.json of the `tokenizers` library, or a folder that holds one."""
 
-import json
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from titan_aioli.data.files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -85,7 +86,10 @@ def _infer_end(file: Path, vocabulary: dict[str, int]) -> str:
     """`eos_token` of the tokenizer_config.json beside the file; else the one known name in the vocabulary."""
     config = file.with_name("tokenizer_config.json")
     if config.is_file():
-        token: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        settings = read_json(config, "the settings of a tokenizer")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{config} is not the settings of a tokenizer: it must hold an object {{...}}")
+        token: Any = settings.get("eos_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str) and token in vocabulary:
             return token

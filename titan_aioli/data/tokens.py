@@ -86,7 +86,7 @@ def open_store(path: str | Path, dtype: str | None = None) -> TokenStore:
         store = TokenStore(name, _map_npy(name), None, read_sidecar(name.removesuffix(".npy")))
     else:
         store = _open_prefix(name, dtype)
-    if dtype is not None and np.dtype(dtype) != store.tokens.dtype:
+    if dtype is not None and _dtype(dtype) != store.tokens.dtype:
         raise ValueError(
             f"{name}: the store says its dtype is {store.tokens.dtype}, but {dtype} was given: leave it out"
         )
@@ -105,7 +105,7 @@ def _open_prefix(name: str, dtype: str | None) -> TokenStore:
             f"{data} is there, but not its index {index}: make the store again with `titan-aioli tokenize`, "
             "or give the dtype if this is a raw array of tokens"
         )
-    kind = np.dtype(dtype)
+    kind = _dtype(dtype)
     if kind.kind not in "iu":
         raise ValueError(f"{data}: dtype {dtype} holds no token ids: give an integer dtype such as uint16")
     size = os.path.getsize(data)
@@ -114,6 +114,13 @@ def _open_prefix(name: str, dtype: str | None) -> TokenStore:
             f"{data}: {size} bytes are no whole number of {kind} ({kind.itemsize} bytes each); {REMEDY}"
         )
     return TokenStore(name, _map(data, kind, size // kind.itemsize), None, read_sidecar(prefix))
+
+
+def _dtype(name: str) -> np.dtype:
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise ValueError(f"dtype {name!r} is not known: give an integer dtype such as uint16") from None
 
 
 def _open_megatron(name: str, prefix: str) -> TokenStore:

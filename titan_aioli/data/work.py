@@ -77,6 +77,10 @@ class WorkFolder:
     def _has_shards(self) -> bool:
         return any(self.partial.glob("shard-*.npz"))
 
+    def discard(self) -> None:
+        """Forget what was made, so that a run with other settings may follow."""
+        self._clear()
+
     def _clear(self) -> None:
         """Empty the work folder: what others rest on goes last, should this be killed."""
         order = [
