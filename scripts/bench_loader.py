@@ -18,6 +18,7 @@ does: a page of a store is touched once an epoch. The files are in the page cach
 """
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -88,6 +89,7 @@ class Case:
     def __init__(self, folder: Path, prefixes: list[Path], args: argparse.Namespace, batch_size: int):
         self.folder, self.prefixes, self.batch_size = folder, prefixes, batch_size
         self.seq_len, self.num_groups = args.seq_len, len(prefixes)
+        self.clock = time.process_time if args.cpu_time else time.perf_counter
         self.steps = max(1, args.rows // batch_size)
         self.proportions = np.random.default_rng(1).dirichlet(np.full(self.num_groups, 4.0))
         self.turn = 0
@@ -192,10 +194,14 @@ class Case:
         """Of one turn: what is planned and read, not the opening of the stores."""
         batches: Iterator[Any] = getattr(self, peer.replace(" ", "_"))()
         steps = max(1, round(self.steps * SHARE.get(peer, 1)))
-        start = time.perf_counter()
+        gc.collect()
+        gc.disable()  # as torchtitan does
+        start = self.clock()
         for _ in range(steps):
             next(batches)
-        return steps * self.batch_size * self.seq_len / (time.perf_counter() - start)
+        elapsed = self.clock() - start
+        gc.enable()
+        return steps * self.batch_size * self.seq_len / elapsed
 
     def restore_ms(self, row: int) -> float:
         """Milliseconds from a saved state at a row to the first batch."""
@@ -203,11 +209,11 @@ class Case:
         drawn = np.floor(self.proportions * row).astype(np.int64)
         loader.seek(Position(step, step * self.batch_size, np.zeros(self.num_groups), drawn))
         state = loader.state_dict()
-        start = time.perf_counter()
+        start = self.clock()
         loader.load_state_dict(state)
         loader.start_phase(step + 10_000)
         next(iter(loader))
-        return (time.perf_counter() - start) * 1e3
+        return (self.clock() - start) * 1e3
 
 
 def measure(case: Case, peers: list[str], repeats: int) -> dict[str, list[float]]:
@@ -307,6 +313,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8192, help="rows of a turn")
     parser.add_argument("--repeats", type=int, default=7, help="turns of every peer")
     parser.add_argument("--restores", type=int, default=15, help="restores timed at each row")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time of all threads, for a busy machine")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="who takes part")
     parser.add_argument("--folder", type=Path, help="where the temporary stores go (1 GB for each --groups)")
     parser.add_argument("--json", type=Path, help="write the results here too")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from titan_aioli.cli import main
 from titan_aioli.data.audit import AuditFile
-from titan_aioli.report import loss_table, round_table
+from titan_aioli.report import epoch_table, loss_table, round_table
 from titan_aioli.rows import blocks, check_audit
 from titan_aioli.runs import read_run
 
@@ -56,6 +56,13 @@ def test_the_table_has_every_group_and_the_papers_metric(tmp_path):
     text = shown(loss_table([read_run(write_run(tmp_path / "aioli"))]))
     assert "3.5000 | 3.6000" in text and "2.5000 | 2.4000" in text
     assert f"{np.exp(3.0):.4f}" in text
+
+
+def test_the_epochs_of_every_group_are_shown(tmp_path):
+    runs = [read_run(write_run(tmp_path / name, results=done)) for name, done in (("a", True), ("b", False))]
+    runs[0].results["epochs"] = [0.5, 12.25]
+    text = shown(epoch_table(runs))
+    assert "0.50" in text and "12.25" in text and "not finished" in text
 
 
 def test_an_unfinished_run_is_shown_as_such(tmp_path):

@@ -21,8 +21,8 @@ def report(
 ) -> None:
     """Compare runs: proportions over time, held-out losses, the mixing matrix.
 
-    Prints a table of the final losses of every group and one of the proportions of every round, and draws
-    one figure with a column for each run. Runs must have the same groups.
+    Prints tables of the final losses and the epochs of every group and of the proportions of every round, and
+    draws one figure with a column for each run. Runs must have the same groups.
 
         titan-aioli report outputs/demo/stratified outputs/demo/aioli --output outputs/demo/report.png
 
@@ -39,6 +39,7 @@ def report(
             raise ValueError(f"{run.folder} has groups {run.groups}, {loaded[0].folder} has {groups}")
     console = Console()
     console.print(loss_table(loaded))
+    console.print(epoch_table(loaded))
     for run in loaded:
         console.print(round_table(run))
     draw(loaded, output)
@@ -62,6 +63,18 @@ def loss_table(runs: Sequence[Run]) -> Table:
             ]
             columns.append(" | ".join(shown) if shown else "not finished")
         table.add_row(name, *columns, end_section=index == len(rows) - 1)
+    return table
+
+
+def epoch_table(runs: Sequence[Run]) -> Table:
+    """How often each run read the training sequences of each group."""
+    table = Table(title="Epochs of each group")
+    table.add_column("group")
+    for run in runs:
+        table.add_column(_title(run), justify="right")
+    epochs = [run.results.get("epochs", []) if run.results else [] for run in runs]
+    for index, name in enumerate(runs[0].groups):
+        table.add_row(name, *(f"{values[index]:.2f}" if values else "not finished" for values in epochs))
     return table
 
 

@@ -56,7 +56,7 @@ def what_changed(
         words += [f"removed {', '.join(removed)}"] if removed else []
     if "method" in found:
         words.append(f"method {saved['method'].item()} -> {identity['method']}")
-    words += [name for name in found if name not in ("groups", "method")]
+    words += [name for name in found if name in ("stores", "limits") and "groups" not in found]
     return "resumed with other " + "; ".join([*([] if words else ["order of groups"]), *words])
 
 

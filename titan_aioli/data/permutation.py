@@ -48,15 +48,20 @@ def permute(points: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarr
         keys: [N] uint64 (or [1]); equal keys and sizes give the same permutation.
     Returns: [N] int64, a bijection of range(size) for each (size, key).
     """
-    points, sizes, keys = np.broadcast_arrays(points, sizes, keys)
     images = points.astype(np.uint64)
     limits = sizes.astype(np.uint64)
     half_bits = (_bit_length(limits - np.uint64(1)) + np.uint64(1)) // np.uint64(2)
-    outside = np.arange(len(images))
+    images = _feistel(images, half_bits, keys)
+    outside = np.flatnonzero(images >= limits)
     while len(outside):
-        images[outside] = _feistel(images[outside], half_bits[outside], keys[outside])
-        outside = outside[images[outside] >= limits[outside]]
+        images[outside] = _feistel(images[outside], _at(half_bits, outside), _at(keys, outside))
+        outside = outside[images[outside] >= _at(limits, outside)]
     return images.astype(np.int64)
+
+
+def _at(values: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The values of some points; one value stands for all."""
+    return values if len(values) == 1 else values[points]
 
 
 def _bit_length(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from titan_aioli.data.permutation import make_key, permute
+from titan_aioli.data.permutation import make_key, mix, permute
 
 CYCLE_ROWS = 4096
 """Rows over which store weights are exact; a weight is realised to 1 / 4,096."""
@@ -54,7 +54,8 @@ class Streams:
             sizes.append(np.array(stores.num_sequences, dtype=np.int64))
             keys.append(make_key(self._group_keys[group : group + 1], np.arange(1, len(sizes[-1]) + 1)))
             starts.append(np.cumsum(sizes[-1]) - sizes[-1])
-        self._sizes, self._keys = np.concatenate(sizes), np.concatenate(keys)
+        self._sizes = np.concatenate(sizes)
+        self._keys = make_key(seed, _SEQUENCE, np.concatenate(keys))
         self._starts = np.concatenate(starts)
 
     def sequences(self, groups: np.ndarray, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +75,7 @@ class Streams:
                 streams[rows], ordinals[rows] = self._stores(group, ordinals[rows])
         sizes = self._sizes[streams]
         epochs, places = np.divmod(ordinals, sizes)
-        keys = make_key(self._seed, _SEQUENCE, self._keys[streams], epochs)
+        keys = mix(self._keys[streams] ^ epochs.astype(np.uint64))
         images = permute(places, sizes, keys)
         return epochs, images + self._starts[streams] if self._cycles else images
 
