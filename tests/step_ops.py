@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from unittest import mock
 
-import torch
 import torch.distributed as dist
 from plain_train import PLAIN_NAME, PlainTrainer, register_plain
 from torch.utils._python_dispatch import TorchDispatchMode
