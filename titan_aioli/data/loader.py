@@ -172,9 +172,10 @@ class _Chunks(BaseNode):
         super().__init__()
         rows = loader.local_rows
         self._reader = loader.reader
-        self._groups = block.groups[first_step:, rows].reshape(-1, rows.shape[1])
+        groups = block.groups[first_step:, rows].reshape(-1, rows.shape[1])
         sequences = block.sequences[first_step:, rows].reshape(-1, rows.shape[1])
-        self._kinds, self._places = loader.reader.locate(self._groups, sequences)
+        self._groups = torch.from_numpy(groups).unbind()
+        self._kinds, self._places = loader.reader.locate(groups, sequences)
         self._pin_memory = torch.cuda.is_available()
         self.chunk_size = max(1, CHUNK_ROWS // rows.shape[1])
         """Micro-batches of a list; the last one may have fewer."""
@@ -185,18 +186,17 @@ class _Chunks(BaseNode):
 
     def next(self) -> list[Batch]:
         chunk = slice(self._next, self._next + self.chunk_size)
-        groups = self._groups[chunk]
-        if not len(groups):
+        places = self._places[chunk]
+        if not len(places):
             raise StopIteration
         self._next += self.chunk_size
-        shape = (*groups.shape, self._reader.seq_len + 1)
+        shape = (*places.shape, self._reader.seq_len + 1)
         tokens = torch.empty(shape, dtype=torch.int64, pin_memory=self._pin_memory)
         rows = tokens.numpy().reshape(-1, shape[2])
-        self._reader.read(self._kinds[chunk].ravel(), self._places[chunk].ravel(), rows)
+        self._reader.read(self._kinds[chunk].ravel(), places.ravel(), rows)
         inputs, labels = tokens[:, :, :-1].unbind(), tokens[:, :, 1:].unbind()
-        ids = torch.from_numpy(groups).unbind()
-        batches = [({"input": i, "group": g}, y) for i, g, y in zip(inputs, ids, labels, strict=True)]
-        return batches[::-1]
+        parts = zip(inputs, self._groups[chunk], labels, strict=True)
+        return [({"input": i, "group": g}, y) for i, g, y in parts][::-1]
 
     def get_state(self) -> dict:
         return {}  # the loader's `position` is the state
