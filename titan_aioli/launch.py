@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -41,6 +42,8 @@ def launch(trainer_class: Any, args: list[str]) -> int:
             traceback.print_exc()
         rank = os.environ.get("RANK", "0")
         print(f"titan_aioli: error: {error} [rank {rank}]", file=sys.stderr, flush=True)
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            time.sleep(2)  # torchrun ends the other ranks when the first one exits: let them say it too
         return 2
     return 0
 
