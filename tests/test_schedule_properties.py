@@ -61,7 +61,9 @@ def train(ledger, batch_size=8, num_ranks=1, local_batch_size=1, resumes=(), lim
                     loader.load_state_dict(state)
                 loader.start_phase(end)
                 stop = min([until for until in resumes if step < until < end], default=end)
-                for number, (inputs, _) in zip(range((stop - step) * loader.num_micro_batches), loader, strict=False):
+                for number, (inputs, _) in zip(
+                    range((stop - step) * loader.num_micro_batches), loader, strict=False
+                ):
                     at, micro_batch = divmod(number, loader.num_micro_batches)
                     pairs = zip(inputs["group"].tolist(), inputs["input"][:, 0].tolist(), strict=True)
                     for place, (group, token) in zip(loader.local_rows[micro_batch], pairs, strict=True):
