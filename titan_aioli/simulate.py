@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.many_ranks import ranks_table
 from titan_aioli.methods import build_method
 from titan_aioli.synthetic import LawName, Trace, World, evaluation_budget, simulate_run
 
@@ -19,6 +20,7 @@ BUDGET_SEQUENCES = [16, 64, 256, 1024, 4096]
 BUDGET_SWEEPS = [1, 2, 4, 8]
 BUDGET_NOISE = 0.05
 BUDGET_GROUPS = 5
+ROWS_PER_RANK = 8
 
 
 def simulate(
@@ -31,6 +33,7 @@ def simulate(
     seed: int = 0,
     set: tuple[str, ...] = (),
     budget: bool = False,
+    ranks: int = 0,
     output: Path = Path("simulate.png"),
 ) -> None:
     """Run methods in a world with a known mixing law: final losses, proportions, error of the mixing matrix.
@@ -47,6 +50,8 @@ def simulate(
         seed: of the world and the noise.
         set: hyperparameters, as METHOD.NAME=VALUE.
         budget: add a panel: error of Aioli's A against the number of held-out sequences.
+        ranks: also plan the rows of so many data-parallel ranks (4096, say), 8 rows each, and check that none
+            is drawn twice.
         output: the figure; the suffix chooses the format (.png, .pdf, .svg).
     """
     if not methods:
@@ -63,6 +68,8 @@ def simulate(
     )
     if errors is not None:
         console.print(budget_table(errors))
+    if ranks > 0:
+        console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
     draw(traces, errors, output)
     console.print(f"figure: {output}", highlight=False)
 
