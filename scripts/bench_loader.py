@@ -7,14 +7,14 @@
 All read packed sequences of the same stores on one rank and do nothing with them:
 
     ours        MixtureLoader, read in the calling thread and with its read-ahead in the background
-    limit       (a) a bare NumPy gather of the same rows: out[i] = tokens[start : start + S + 1], int64
+    limit       (a) a bare NumPy gather of as many rows: out[i] = tokens[start : start + S + 1], int64
     torchdata   (b) torchdata.nodes.MultiNodeWeightedSampler over the same memory maps, one node a group
     datasets    (c) datasets.interleave_datasets over the same packed sequences, one dataset a group
     torchtitan  (d) torchtitan 0.2.2's text dataset, which tokenizes as it goes (one dataset, no groups)
 
 They take turns, so that a noisy machine is noisy for all; a ratio is the median over turns of the ratio
-within a turn. Every turn reads rows that nobody read before, through maps opened for that turn, as training
-does: a page of a store is touched once an epoch. The files are in the page cache.
+within a turn. Everyone reads rows that nobody read before, through maps opened for the turn, as training
+does: a row is touched once an epoch, so it is in no CPU cache. The files are in the page cache.
 """
 
 import argparse
@@ -43,6 +43,7 @@ from titan_aioli.device import enable_cpu
 
 VOCAB_SIZE = 50_000
 PEERS = ("ours", "ours read ahead", "limit", "torchdata", "datasets", "torchtitan")
+PLANNED = ("ours", "ours read ahead", "limit")
 RESTORE_ROWS = (10**3, 10**9)
 SHARE = {"datasets": 1 / 8, "torchtitan": 1 / 64}
 """How much of a turn's rows the slow peers read."""
@@ -95,7 +96,7 @@ class Case:
         self.turn = 0
         loader = self.loader(0)
         self.starts, self.plans = [loader.position], []
-        for _ in range(args.repeats):
+        for _ in range(args.repeats * len(PLANNED)):
             self.plans.append(loader.schedule.plan(self.starts[-1], self.proportions, self.steps))
             self.starts.append(self.plans[-1].position_after(self.steps - 1))
 
@@ -104,18 +105,22 @@ class Case:
         ledger = Ledger([LedgerEntry(0, 0, self.proportions, "train", 0)])
         return MixtureLoader(groups, ledger, self.batch_size, self.batch_size, read_ahead=read_ahead)
 
-    def ours(self, read_ahead: int = 0) -> Iterator[Any]:
+    def part(self, peer: str) -> int:
+        """Which part of the plan a peer reads in this turn: no part is read twice."""
+        return self.turn * len(PLANNED) + PLANNED.index(peer)
+
+    def ours(self, peer: str = "ours", read_ahead: int = 0) -> Iterator[Any]:
         loader = self.loader(read_ahead)
-        loader.seek(self.starts[self.turn])
+        loader.seek(self.starts[self.part(peer)])
         loader.start_phase(loader.position.step + self.steps)
         return iter(loader)
 
     def ours_read_ahead(self) -> Iterator[Any]:
-        return self.ours(read_ahead=4)
+        return self.ours("ours read ahead", read_ahead=4)
 
     def limit(self) -> Iterator[Any]:
         maps = [open_store(prefix).tokens for prefix in self.prefixes]
-        block = self.plans[self.turn]
+        block = self.plans[self.part("limit")]
         rows = zip(block.groups.tolist(), (block.sequences * self.seq_len).tolist(), strict=True)
         return (self._gather(maps, groups, starts) for groups, starts in rows)
 
