@@ -190,18 +190,13 @@ class _Chunks(BaseNode):
         if not len(places):
             raise StopIteration
         self._next += self.chunk_size
-        num_rows, length = places.size, self._reader.seq_len + 1
-        if self._pin_memory:
-            rows = torch.empty((num_rows, length), dtype=torch.int64, pin_memory=True).numpy()
-        else:
-            rows = np.empty((num_rows, length), dtype=np.int64)
+        shape = (*places.shape, self._reader.seq_len + 1)
+        tokens = torch.empty(shape, dtype=torch.int64, pin_memory=self._pin_memory)
+        rows = tokens.numpy().reshape(-1, shape[2])
         self._reader.read(self._kinds[chunk].ravel(), places.ravel(), rows)
-        # numpy's views become tensors in half the time that torch takes to make its own
-        micro_batches = zip(rows.reshape(*places.shape, length), self._groups[chunk], strict=True)
-        return [
-            ({"input": torch.from_numpy(part[:, :-1]), "group": group}, torch.from_numpy(part[:, 1:]))
-            for part, group in micro_batches
-        ][::-1]
+        inputs, labels = tokens[:, :, :-1].unbind(), tokens[:, :, 1:].unbind()
+        parts = zip(inputs, self._groups[chunk], labels, strict=True)
+        return [({"input": i, "group": g}, y) for i, g, y in parts][::-1]
 
     def get_state(self) -> dict:
         return {}  # the loader's `position` is the state
