@@ -70,6 +70,7 @@ def test_torchrun_brings_a_run_back_after_a_rank_was_killed(tmp_path, stores, wh
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_asynchronous_checkpoints_resume_bit_for_bit(tmp_path, stores, whole):
     """Killed while the checkpoint of step 6 may still be on its way to the disk."""
     flags = ["--checkpoint.async_mode", "async", *BRIEF]

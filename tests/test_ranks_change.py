@@ -92,6 +92,7 @@ def test_the_share_of_a_used_up_group_goes_to_the_others(tmp_path, stores, limit
         assert (whole.folder / name).read_bytes() == (parts.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_training_stops_where_a_group_is_used_up(tmp_path, stores, limited):
     done = run(tmp_path, stores, 1, 20, "--mixing.when_used_up", "stop", config=limited)
     recorded = read_run(tmp_path)
