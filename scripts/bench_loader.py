@@ -276,7 +276,7 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 def main() -> None:
     args = parse_args()
-    console, results, restores = Console(), {}, {}
+    console, results, restores = Console(width=120), {}, {}
     costs: dict[tuple[int, int], float] = {}
     with tempfile.TemporaryDirectory(prefix="bench_loader", dir=args.folder) as name:
         folder = Path(name)
