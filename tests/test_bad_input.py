@@ -29,7 +29,6 @@ from broken import (
     whole_toml,
 )
 from ranks import torchrun
-from toy_stores import write_stores
 
 PLAN = ("--mixing.method", "static", "--mixing.static.by", "plan", "--mixing.static.plan", "FILE")
 GRAPH = ("--mixing.method", "skill_it", "--mixing.skill_it.graph", "FILE")
@@ -187,11 +186,6 @@ COMMANDS = {
     "a table without columns": command("has no column proportion.GROUP", "plan", "FOLDER/mixture.json"),
 }
 # fmt: on
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 @pytest.mark.parametrize("name", [*CONFIG, *COMMANDS])

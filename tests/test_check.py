@@ -9,7 +9,7 @@ from broken import copy_stores
 from ranks import TINY
 from rich.console import Console
 from test_bad_input import CONFIG as BAD_INPUT
-from toy_stores import numbered_group, write_stores
+from toy_stores import numbered_group
 
 from titan_aioli.build import Mixture
 from titan_aioli.check import Checked, check_config, group_table, run_table, short
@@ -19,11 +19,6 @@ from titan_aioli.launch import load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
 
 AIOLI = {"num_sweeps": 1, "steps_per_mixture": 5, "steps_per_round": 100}
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 def lines(renderable, width=80):

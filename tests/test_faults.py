@@ -6,18 +6,12 @@ import time
 import numpy as np
 import pytest
 from ranks import torchrun
-from toy_stores import write_stores
 
 from titan_aioli.runs import read_run
 
 pytestmark = pytest.mark.xdist_group("ranks")
 LIMIT_SECONDS = 60  # about 6 s on two free cores; a rank that waits for another would take 100 s
 BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 def run_faulty(folder, stores, fault, at, *flags, **env):

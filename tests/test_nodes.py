@@ -5,16 +5,10 @@ import subprocess
 
 import pytest
 from ranks import TESTS, command, environment, files, torchrun, train, train_losses
-from toy_stores import write_stores
 
 pytestmark = pytest.mark.xdist_group("ranks")
 BRIEF = ["--training.steps", "12"]
 NO_SHARED_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # restarts hang without it
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 @pytest.fixture(scope="module")

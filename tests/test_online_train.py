@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from ranks import files, torchrun, train
-from toy_stores import write_stores
 
 from titan_aioli.cli import main
 from titan_aioli.methods import METHODS
@@ -26,11 +25,6 @@ SHORT = {
 FSDP = (2, [])
 FSDP_TP = (4, ["--parallelism.tensor_parallel_degree", "2"])
 COMMON = ["--training.steps", "10", "--mixing.evaluation.freq", "0"]
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 from ranks import TINY, train
-from toy_stores import write_stores
 
 from titan_aioli.rows import check_audit
 from titan_aioli.runs import read_run
@@ -13,11 +12,6 @@ from titan_aioli.runs import read_run
 pytestmark = pytest.mark.xdist_group("ranks")
 BRIEF = ("--mixing.evaluation.sequences", "6", "--mixing.evaluation.no-test", "--mixing.evaluation.freq", "0")
 STEPS = ("--lr_scheduler.total_steps", "20")
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 def audit_rows(folder):

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 from ranks import TESTS, TINY, train
-from toy_stores import write_stores
 
 from titan_aioli.cli import main, split_flags
 from titan_aioli.hyperparameters import read_graph
@@ -18,11 +17,6 @@ from titan_aioli.sweep_run import SweepRun
 from titan_aioli.toml import format_toml, tomllib
 
 pytestmark = pytest.mark.xdist_group("ranks")
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 @pytest.fixture

@@ -6,18 +6,12 @@ import signal
 import numpy as np
 import pytest
 from ranks import TINY, files, torchrun, train, train_losses
-from toy_stores import write_stores
 
 from titan_aioli.rows import check_audit
 from titan_aioli.runs import read_run
 
 pytestmark = pytest.mark.xdist_group("ranks")
 KILLS = (3, 5, 8, 11, 17)  # 3, 5 and 11 are inside LearnParams
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    return write_stores(tmp_path_factory.mktemp("stores"))
 
 
 @pytest.fixture(scope="module")

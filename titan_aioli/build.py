@@ -72,6 +72,8 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
         sizes = [group.num_tokens for group in train]
         method = guarded(mixing, build_method(mixing.method, len(train), **hyperparameters(mixing, sizes)))
+        if method.observes in ("train", "excess") and not mixing.train_losses:
+            raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     return Mixture(method, train, validation, test)

@@ -131,8 +131,6 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
 
     mixing, layout = config.mixing, config.parallelism
     has_pipeline = layout.pipeline_parallel_degree > 1
-    if observes in ("train", "excess") and not mixing.train_losses:
-        raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
     if observes == "excess":
         check_reference(mixing.doremi.reference, has_pipeline)
     if observes == "gradients":

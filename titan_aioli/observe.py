@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from titan_aioli.errors import UserError
 from titan_aioli.losses import GroupStats
 from titan_aioli.state import pack, unpack
 
@@ -76,8 +75,6 @@ class TrainObserver(Observer):
 def build_observer(trainer: "MixingTrainer") -> Observer:
     """The observer that the trainer's method asks for."""
     kind = trainer.controller.method.observes
-    if kind in ("train", "excess") and not trainer.mixing.train_losses:
-        raise UserError(f"method {trainer.mixing.method} needs mixing.train_losses = true")
     if kind == "excess":
         from titan_aioli.excess import ExcessObserver
 

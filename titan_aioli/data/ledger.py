@@ -1,6 +1,7 @@
 """The ledger: which proportions hold from which row on. The one record that makes a run repeatable.
 
-A row is one training sequence, numbered over the whole run; step s trains rows [s * B, (s + 1) * B). The
+A row is one training sequence, numbered over the whole run; a step trains the next B rows, B the global
+batch size, which may change at a resume, so that entries name both their step and their first row. The
 controller appends an entry at step boundaries and nothing else changes the mixture, so (ledger, seed, step)
 decide every row (see schedule.py). It grows by one entry a phase: a few hundred bytes.
 
@@ -18,8 +19,6 @@ import numpy as np
 
 HASHED_AGAIN = 256
 """Entries whose memory is checked at each `Ledger.digest`."""
-
-
 LARGEST_LINE_BYTES = 1 << 28
 """A line holds a few matrices [G, G] as text: enough for 2,000 groups."""
 

@@ -1,0 +1,10 @@
+"""What several test files start from."""
+
+import pytest
+from toy_stores import write_stores
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A folder with the toy token stores of three groups."""
+    return write_stores(tmp_path_factory.mktemp("stores"))
