@@ -44,6 +44,13 @@ class Aioli:
     """Weights multiply over the rounds (the paper), or start from uniform in every round."""
     order: Literal["per_sweep", "shuffled"] = "per_sweep"
     """Order of the perturbed mixtures: a permutation for every sweep, or one over all sweeps."""
+    mixtures: Literal["one_hot", "centred", "opposite"] = "one_hot"
+    """Perturbed mixtures: around uniform (the paper), centred on the current proportions, or opposite pairs
+    of them, towards and away from each group."""
+    pooling: float | None = None
+    """Weight on the evidence of past rounds in a running regression. Unset: each round alone (the paper)."""
+    shrink: bool = False
+    """Shorten the step where the column sums of A differ little beyond their standard errors."""
     orders_from: str = ""
     """Path of a recorded run's ledger.jsonl whose order of swept groups is repeated."""
     prior: dict[str, float] = field(default_factory=dict)

@@ -99,6 +99,27 @@ def centred_on(group: int, num_groups: int, one_hot_factor: float) -> Array:
     return mixture
 
 
+def pulled(proportions: Array, swept: int, strength: float, in_pairs: bool = False) -> Array:
+    """Proportions moved towards one group: (1 - strength) p + strength 1_j.
+
+    Args:
+        proportions: [G], on the simplex.
+        swept: the group j; G + j moves away from group j by as much instead.
+        strength: in (0, 1].
+        in_pairs: bound the strength by p_j / (1 - p_j), so that no share gets negative
+            where it moves away from j.
+    Returns: [G], on the simplex.
+    """
+    group = swept % len(proportions)
+    if in_pairs:
+        share = proportions[group]
+        strength = min(strength, share / (1.0 - share)) if share < 1.0 else strength
+    signed = strength if swept < len(proportions) else -strength
+    mixture = (1.0 - signed) * proportions
+    mixture[group] += signed
+    return np.maximum(mixture, 0.0) / np.maximum(mixture, 0.0).sum()
+
+
 def by_size(sizes: ArrayLike, temperature: float = 1.0, name: str = "sizes") -> Array:
     """Proportions from the sizes of the groups: size ** (1 / temperature), normalised.
 

@@ -42,6 +42,8 @@ def report(
     console.print(epoch_table(loaded))
     for run in loaded:
         console.print(round_table(run))
+        if any("stderr" in record for record in run.records):
+            console.print(evidence_table(run))
     draw(loaded, output)
     print(f"figure: {output}")
 
@@ -97,6 +99,32 @@ def round_table(run: Run) -> Table:
         label = "prior" if record["phase"] == "prior" else str(record["round"])
         shares = [f"{share:.3f}" for share in record["proportions"]]
         table.add_row(label, str(record["step"]), *shares, *drops)
+    return table
+
+
+def evidence_table(run: Run) -> Table:
+    """What each round's A said for and against each group, and how sure that is."""
+    table = Table(
+        title=f"{_title(run)}: column sums of A less their mean, +- standard error",
+        caption="bold: beyond 2 standard errors; the proportions move by exp(eta x this)",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    for name in ("round", *run.groups):
+        table.add_column(name, justify="right", overflow="fold")
+    records = [record for record in run.records if "stderr" in record]
+    for index, record in enumerate(records):
+        if MAX_ROUNDS // 2 <= index < len(records) - MAX_ROUNDS // 2:
+            continue
+        sums = np.sum(np.array(record["normalized_A"], dtype=np.float64), axis=0)
+        errors = np.array(record["stderr"], dtype=np.float64)
+        cells = [
+            _bold(
+                f"{value:+.3f}" + (f" +- {error:.3f}" if np.isfinite(error) else ""), abs(value) > 2 * error
+            )
+            for value, error in zip(sums - sums.mean(), errors, strict=True)
+        ]
+        table.add_row(str(record["round"]), *cells)
     return table
 
 

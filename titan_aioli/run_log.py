@@ -41,6 +41,9 @@ def update_metrics(names: Sequence[str], record: dict[str, Any], observes: str) 
     for name in ("predicted_drop", "measured_drop"):
         if name in record:
             metrics.update(by_group(f"mixing/{name}", names, record[name]))
+    if "stderr" in record:
+        metrics.update(by_group("aioli/column_sum", names, np.sum(record["normalized_A"], axis=0)))
+        metrics.update(by_group("aioli/stderr", names, record["stderr"]))
     return metrics
 
 

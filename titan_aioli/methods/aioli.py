@@ -6,53 +6,35 @@ held-out loss of every group before and after) and a stretch of training on the 
 1 evaluation a stretch. The evaluation that ends one stretch is the start of the next.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.mixing_matrix import normalized, solve_mixing_matrix
+from titan_aioli.methods.aioli_checks import check_aioli
+from titan_aioli.methods.aioli_state import (
+    CONSTANT,
+    LEARN_PARAMS,
+    MOVED,
+    NOT_FINITE,
+    START,
+    TOO_FEW,
+    TRAIN,
+    AioliState,
+    initial_state,
+)
+from titan_aioli.methods.evidence import (
+    add_level,
+    add_stretch,
+    certainty,
+    slopes,
+    without_trend,
+)
+from titan_aioli.methods.mixing_matrix import normalized, shifted_sum, solve_mixing_matrix
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.methods.skipping import skipped_note, unusable
-from titan_aioli.proportions import centred_on, normalize, softmax, uniform
-
-START, LEARN_PARAMS, TRAIN = 0, 1, 2
-MOVED, CONSTANT, NOT_FINITE = 0, 1, 2
-
-
-class AioliState(NamedTuple):
-    """All that Aioli knows between two phases; G groups, A[i, j]: drop of group i by training on j."""
-
-    round: int
-    stage: int
-    """START (before the first evaluation), LEARN_PARAMS or TRAIN."""
-    segment: int
-    """Position in the round's list of swept groups."""
-    losses: np.ndarray
-    """[G], held-out losses at the last evaluation, nats per token."""
-    drops: np.ndarray
-    """[G, G], loss drops of this round, summed over the sweeps (beta * num_sweeps)."""
-    raw_A: np.ndarray
-    """[G, G], mean loss drop per segment of the last finished LearnParams (beta)."""
-    solved_A: np.ndarray
-    """[G, G], loss drop per segment and unit of proportion."""
-    normalized_A: np.ndarray
-    """[G, G], non-negative with sum 1 (with `normalize`)."""
-    ema_A: np.ndarray
-    """[G, G], what the update used: moving average of normalized_A with `ema`; nan before the first round."""
-    log_weights: np.ndarray
-    """[G], logarithm of the weights before normalisation."""
-    proportions: np.ndarray
-    """[G], what the training stretch uses."""
-    predicted_drop: np.ndarray
-    """[G], loss drop that solved_A predicted for the last training stretch."""
-    measured_drop: np.ndarray
-    """[G], loss drop measured over that stretch."""
-    note: int
-    """Whether the last update MOVED the proportions, or could not: A was CONSTANT or NOT_FINITE."""
+from titan_aioli.proportions import centred_on, normalize, pulled, softmax
 
 
 @dataclass(frozen=True)
@@ -94,64 +76,21 @@ class Aioli:
     weights from uniform, as in the paper and the released code."""
     prior_steps: int = 0
     """Optimizer steps on `prior`. 0: no prior."""
+    mixtures: str = "one_hot"
+    """Perturbed mixtures: `one_hot` around uniform (the paper), `centred` on the current proportions, or
+    `opposite`: towards and away from each group, so that 2 G of them make a sweep."""
+    pooling: float | None = None
+    """Weight on the evidence of past rounds in a running regression, in [0, 1). None: each round alone."""
+    shrink: bool = False
+    """Shorten the step where the column sums of A differ little beyond their standard errors."""
     seed: int = 0
     """Seed of the sweep orders."""
 
     def check(self, num_groups: int) -> None:
-        checks.count("aioli.num_sweeps", self.num_sweeps)
-        checks.count("aioli.steps_per_mixture", self.steps_per_mixture)
-        checks.number("aioli.eta", self.eta, above=0, what="the step size")
-        checks.choice("aioli.update", self.update_rule, ("cumulative", "restart"))
-        checks.choice("aioli.order", self.order, ("per_sweep", "shuffled"))
-        if self.ema is not None:
-            checks.number("aioli.ema", self.ema, at_least=0, below=1, what="the weight on the past")
-        if num_groups > 1 and not 1.0 / num_groups < self.one_hot_factor <= 1.0:
-            raise ValueError(
-                f"aioli.one_hot_factor is {self.one_hot_factor}: with {num_groups} groups it must be above "
-                f"1/{num_groups} = {1.0 / num_groups:.4g} and at most 1. At 1/{num_groups} every perturbed "
-                "mixture is uniform and A cannot be solved for; below it the swept group is trained on least"
-            )
-        if self.train_steps(num_groups) < 1:
-            raise ValueError(
-                f"aioli.steps_per_round is {self.steps_per_round}, but LearnParams alone takes num_sweeps x "
-                f"steps_per_mixture x groups = {self.num_sweeps} x {self.steps_per_mixture} x {num_groups} = "
-                f"{self.learn_params_steps(num_groups)} steps: set it above that, or fewer sweeps or steps"
-            )
-        if self.diagonal and self.one_hot_factor == 1.0:
-            warnings.warn("aioli.diagonal does nothing at one_hot_factor 1: the full A is used", stacklevel=2)
-        self._check_prior_and_orders(num_groups)
-
-    def _check_prior_and_orders(self, num_groups: int) -> None:
-        checks.count("aioli.prior_steps", self.prior_steps, smallest=0, why="0: no prior")
-        if self.prior is not None:
-            checks.weights("aioli.prior", self.prior, num_groups)
-        elif self.prior_steps > 0:
-            raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
-        for round_, order in enumerate(self.orders or ()):
-            if sorted(order) != sorted(list(range(num_groups)) * self.num_sweeps):
-                raise ValueError(
-                    f"aioli.orders[{round_}] is {list(order)}: it must name each of the groups 0 to "
-                    f"{num_groups - 1} exactly num_sweeps = {self.num_sweeps} times"
-                )
+        check_aioli(self, num_groups)
 
     def init(self, num_groups: int) -> AioliState:
-        unknown, unknown_A = np.full(num_groups, np.nan), np.full((num_groups, num_groups), np.nan)
-        return AioliState(
-            round=0,
-            stage=START,
-            segment=0,
-            losses=unknown,
-            drops=np.zeros((num_groups, num_groups)),
-            raw_A=unknown_A,
-            solved_A=unknown_A,
-            normalized_A=unknown_A,
-            ema_A=unknown_A,
-            log_weights=np.zeros(num_groups),
-            proportions=uniform(num_groups),
-            predicted_drop=unknown,
-            measured_drop=unknown,
-            note=MOVED,
-        )
+        return initial_state(num_groups)
 
     def phase(self, state: AioliState) -> Phase:
         num_groups = len(state.losses)
@@ -160,9 +99,7 @@ class Aioli:
         if state.stage == START:
             return Phase(state.proportions.copy(), 0, "measure")
         if state.stage == LEARN_PARAMS:
-            swept = self.sweep_order(state.round, num_groups)[state.segment]
-            mixture = centred_on(swept, num_groups, self.one_hot_factor)
-            return Phase(mixture, self.steps_per_mixture, "learn_params")
+            return Phase(self.perturbed(state), self.steps_per_mixture, "learn_params")
         return Phase(state.proportions.copy(), self.train_steps(num_groups), "train")
 
     def update(self, state: AioliState, observation: np.ndarray | None) -> AioliState:
@@ -177,19 +114,28 @@ class Aioli:
     def report(self, state: AioliState) -> dict[str, np.ndarray | str]:
         if state.stage == TRAIN:
             names = ["raw_A", "solved_A", "normalized_A"] + (["ema_A"] if self.ema is not None else [])
-            learned: dict[str, np.ndarray | str] = {name: getattr(state, name) for name in names}
+            learned: dict[str, np.ndarray | str] = {name: getattr(state, name) for name in [*names, "stderr"]}
+            if self.shrink:
+                learned["step_scale"] = np.array(state.step_scale)
             if state.note == CONSTANT:
                 learned["note"] = "the proportions stay as they are: A is constant over the groups"
+            if state.note == TOO_FEW:
+                learned["note"] = "the proportions stay as they are: too few stretches for the regression yet"
             if state.note == NOT_FINITE:
-                learned["note"] = skipped_note(unusable(state.solved_A))
+                all_drops = state.evidence[0, 2 + len(state.losses) :]
+                learned["note"] = skipped_note(unusable(all_drops))
             return learned
         if state.round == 0 or state.segment > 0:
             return {}
         return {"predicted_drop": state.predicted_drop, "measured_drop": state.measured_drop}
 
     def learn_params_steps(self, num_groups: int) -> int:
-        """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * G."""
-        return self.num_sweeps * self.steps_per_mixture * num_groups
+        """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * mixtures of a sweep."""
+        return self.num_sweeps * self.steps_per_mixture * self.num_mixtures(num_groups)
+
+    def num_mixtures(self, num_groups: int) -> int:
+        """Perturbed mixtures of one sweep."""
+        return 2 * num_groups if self.mixtures == "opposite" else num_groups
 
     def train_steps(self, num_groups: int) -> int:
         """Optimizer steps of the training stretch of one round."""
@@ -198,41 +144,70 @@ class Aioli:
         return steps_per_round - learn_params_steps
 
     def sweep_order(self, round_: int, num_groups: int) -> list[int]:
-        """The swept group of every segment of a round: a function of (seed, round), or as given."""
+        """The swept mixture of every segment of a round: a function of (seed, round), or as given.
+
+        Mixture j < G is centred on group j, or leads towards it; G + j leads away from it (`opposite`).
+        """
         if self.orders is not None and round_ < len(self.orders):
             return [int(group) for group in self.orders[round_]]
-        rng = np.random.default_rng((self.seed, round_))
+        rng, count = np.random.default_rng((self.seed, round_)), self.num_mixtures(num_groups)
         if self.order == "shuffled":
-            return rng.permutation(np.tile(np.arange(num_groups), self.num_sweeps)).tolist()
-        return [group for _ in range(self.num_sweeps) for group in rng.permutation(num_groups).tolist()]
+            return rng.permutation(np.tile(np.arange(count), self.num_sweeps)).tolist()
+        return [swept for _ in range(self.num_sweeps) for swept in rng.permutation(count).tolist()]
+
+    def perturbed(self, state: AioliState) -> np.ndarray:
+        """The mixture of the current segment, [G]."""
+        num_groups = len(state.losses)
+        swept = self.sweep_order(state.round, num_groups)[state.segment]
+        if self.mixtures == "one_hot" or num_groups == 1:
+            return centred_on(swept % num_groups, num_groups, self.one_hot_factor)
+        strength = (self.one_hot_factor - 1 / num_groups) / (1 - 1 / num_groups)
+        return pulled(state.proportions, swept, strength, in_pairs=self.mixtures == "opposite")
 
     def _end_segment(self, state: AioliState, losses: np.ndarray) -> AioliState:
         """Algorithm 2: beta_ij += L_i - L'_i, and after the last segment solve for A and update."""
         order = self.sweep_order(state.round, len(losses))
-        drops = state.drops.copy()
-        drops[:, order[state.segment]] += state.losses - losses
-        state = state._replace(segment=state.segment + 1, losses=losses, drops=drops)
+        swept, drop, drops = order[state.segment], state.losses - losses, state.drops.copy()
+        if swept < len(losses):
+            drops[:, swept] += drop
+        evidence = add_stretch(state.evidence, state.segment, self.perturbed(state), drop)
+        state = state._replace(segment=state.segment + 1, losses=losses, drops=drops, evidence=evidence)
         if state.segment < len(order):
             return state
-        raw_A = drops / self.num_sweeps
-        solved_A = solve_mixing_matrix(raw_A, self.one_hot_factor, self.diagonal)
-        state = state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A)
-        return self._update_proportions(state)
+        return self._update_proportions(self._end_learn_params(state))
+
+    def _end_learn_params(self, state: AioliState) -> AioliState:
+        """A from the round's drops (the paper), or from a regression over the rounds."""
+        raw_A, past = state.drops / self.num_sweeps, self.pooling or 0.0
+        products, freedom = without_trend(state.evidence)
+        if np.isfinite(products).all():
+            products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
+            state = state._replace(pooled=products, pooled_freedom=freedom)
+        found, stderr = slopes(products, freedom)
+        if self.mixtures == "one_hot" and self.pooling is None:
+            solved_A = solve_mixing_matrix(raw_A, self.one_hot_factor, self.diagonal)
+        else:
+            solved_A = add_level(found, state.evidence)
+        stderr = np.full_like(stderr, np.nan) if self.diagonal else stderr
+        return state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, stderr=stderr)
 
     def _update_proportions(self, state: AioliState) -> AioliState:
         """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""
         A = normalized(state.solved_A) if self.normalize else state.solved_A
         if A is None or not np.isfinite(A).all():
             unknown_A = np.full_like(state.solved_A, np.nan)
-            return state._replace(normalized_A=unknown_A, note=CONSTANT if A is None else NOT_FINITE)
+            note = CONSTANT if A is None else TOO_FEW if np.isfinite(state.evidence).all() else NOT_FINITE
+            return state._replace(normalized_A=unknown_A, note=note)
+        stderr = state.stderr / (shifted_sum(state.solved_A) if self.normalize else 1.0)
+        scale = certainty(A.sum(axis=0), stderr) if self.shrink else 1.0
         past = 0.0 if self.ema is None or np.isnan(state.ema_A).any() else self.ema
         ema_A = (1.0 - past) * A + past * state.ema_A if past else A
         start = state.log_weights if self.update_rule == "cumulative" else 0.0
-        log_weights = start + self.eta * ema_A.sum(axis=0)
+        log_weights = start + self.eta * scale * ema_A.sum(axis=0)
         log_weights = log_weights - log_weights.max()
         if not np.isfinite(log_weights).all():
             return state._replace(normalized_A=A, note=NOT_FINITE)
-        state = state._replace(normalized_A=A, ema_A=ema_A, note=MOVED)
+        state = state._replace(normalized_A=A, ema_A=ema_A, stderr=stderr, step_scale=scale, note=MOVED)
         return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
 
     def _end_round(self, state: AioliState, losses: np.ndarray) -> AioliState:
@@ -243,6 +218,7 @@ class Aioli:
             segment=0,
             losses=losses,
             drops=np.zeros_like(state.drops),
+            evidence=np.zeros_like(state.evidence),
             predicted_drop=state.solved_A @ state.proportions * segments,
             measured_drop=state.losses - losses,
         )

@@ -31,7 +31,12 @@ def normalized(A: np.ndarray) -> np.ndarray | None:
 
     Returns: [G, G] with sum 1; None where nothing is left to divide by (A is constant, or zero).
     """
-    smallest = A.min()
+    smallest, total = A.min(), shifted_sum(A)
     shifted = A - smallest if smallest < 0 else A
-    total = shifted.sum()
     return None if total == 0 else shifted / total
+
+
+def shifted_sum(A: np.ndarray) -> float:
+    """What `normalized` divides by."""
+    smallest = A.min()
+    return float((A - smallest if smallest < 0 else A).sum())

@@ -1,0 +1,80 @@
+"""A linear regression of loss drops on the mixtures that were trained, and how sure it is.
+
+Every stretch of LearnParams gives one observation: the mixture p [G] and the drop of every group's held-out
+loss [G]. Differences between the columns of A are its slopes. The level of the drops and its linear trend
+over the stretches of a round (losses fall more slowly as training goes on) are taken out first, so that they
+count neither as signal nor as noise. What is left of the drops says how large the noise of a stretch is, and
+so the standard error of each column sum of A, which is what the proportions follow.
+
+Sums of products are kept, not the observations: their size depends on the number of groups alone.
+"""
+
+import numpy as np
+
+
+def empty_evidence(num_groups: int) -> np.ndarray:
+    """Sums of products [2 G + 2, 2 G + 2] of (1, place in the round, mixture, drops) over no stretch."""
+    return np.zeros((2 * num_groups + 2, 2 * num_groups + 2))
+
+
+def add_stretch(evidence: np.ndarray, place: int, mixture: np.ndarray, drops: np.ndarray) -> np.ndarray:
+    """The evidence with one stretch more.
+
+    Args:
+        evidence: as of `empty_evidence`.
+        place: number of the stretch in its round.
+        mixture: [G], what was trained on.
+        drops: [G], loss before minus loss after, nats per token.
+    """
+    stretch = np.concatenate([[1.0, place], mixture, drops])
+    return evidence + np.outer(stretch, stretch)
+
+
+def without_trend(evidence: np.ndarray) -> tuple[np.ndarray, float]:
+    """Sums of products [2 G, 2 G] of what mixtures and drops are beyond their mean and linear trend.
+
+    Returns: those, and their degrees of freedom: the stretches less 2; zeros where there are 2 or fewer.
+    """
+    num_stretches = evidence[0, 0]
+    if not num_stretches > 2:
+        return np.zeros_like(evidence[2:, 2:]), 0.0
+    shared = np.linalg.solve(evidence[:2, :2], evidence[:2, 2:])
+    return evidence[2:, 2:] - evidence[2:, :2] @ shared, num_stretches - 2
+
+
+def slopes(products: np.ndarray, freedom: float) -> tuple[np.ndarray, np.ndarray]:
+    """The regression of drops on mixtures; slopes [G, G] sum to zero in each row (only differences show).
+
+    Args:
+        products: as of `without_trend`, of one round or of several.
+        freedom: degrees of freedom in them.
+    Returns: slope of the drop of group i on the share of group j [i, j], and the standard error [G] of each
+        column sum; all nan where there are too few stretches to tell.
+    """
+    num_groups = len(products) // 2
+    left = freedom - (num_groups - 1)
+    if not left > 0 or not np.isfinite(products).all():
+        return np.full((num_groups, num_groups), np.nan), np.full(num_groups, np.nan)
+    inverse = np.linalg.pinv(products[:num_groups, :num_groups], rcond=1e-9, hermitian=True)
+    found = (inverse @ products[:num_groups, num_groups:]).T
+    sums = found.sum(axis=0)
+    unexplained = products[num_groups:, num_groups:].sum() - sums @ products[:num_groups, num_groups:].sum(1)
+    return found, np.sqrt(max(unexplained, 0.0) / left * np.diag(inverse))
+
+
+def add_level(found: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+    """A [G, G] with these slopes and the round's mean drops: loss drop per stretch and unit of proportion."""
+    num_groups = len(found)
+    mean = evidence[0, 2:] / evidence[0, 0]
+    return found + (mean[num_groups:] - found @ mean[:num_groups])[:, None]
+
+
+def certainty(sums: np.ndarray, stderr: np.ndarray) -> float:
+    """How much of the spread of the column sums is more than their errors would give, in [0, 1].
+
+    Source: the shrinkage factor of James and Stein (1961), positive part, without their correction for few
+    groups; 0 where the errors are not known.
+    """
+    spread = float(np.mean((sums - sums.mean()) ** 2))
+    noise = float(np.mean(stderr**2))
+    return 0.0 if not spread > 0 or not np.isfinite(noise) else max(0.0, 1.0 - noise / spread)
