@@ -47,11 +47,11 @@ class FaultyTrainer(MixingTrainer):
             self.observer._stats.sums_2G[0, 0] = torch.nan
         return loss
 
-    def _timed(self, evaluator):
+    def evaluate(self, evaluator):
         if FAULT == "evaluation" and self.step >= FAULT_AT and self.failures_left:
             self.failures_left -= 1
             self.fails_now = dist.get_rank() == 1
-        losses = super()._timed(evaluator)
+        losses = super().evaluate(evaluator)
         self.fails_now = False
         return losses
 

@@ -68,6 +68,23 @@ def test_epochs_and_the_cost_of_evaluations_by_hand(stores):
     np.testing.assert_allclose(expected.epochs, 160 / 3 / sequences)
 
 
+def test_a_budget_bounds_what_the_method_is_shown_and_not_what_is_logged(stores):
+    """30 % of 3 x 160 rows are 144: 9 evaluations of 3 groups get 5 sequences of each; the log has 12."""
+    flags = [
+        "--mixing.stores",
+        str(stores),
+        "--mixing.evaluation.freq",
+        "0",
+        "--mixing.evaluation.budget",
+        "30",
+    ]
+    checked = check_config(["--job.config_file", str(TINY), *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    assert (expected.num_samples, expected.sampled_sequences) == (9, 15)
+    assert (expected.num_evaluations, expected.evaluated_sequences) == (1, 36)
+    assert expected.evaluation_cost == pytest.approx((9 * 15 + 2 * 36) / (3 * 20 * 8))
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

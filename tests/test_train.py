@@ -94,6 +94,16 @@ def test_one_static_group_has_the_losses_of_plain_torchtitan_bit_for_bit(tmp_pat
     assert len(train_losses(tmp_path / "ours")) == 8
 
 
+def test_a_budget_shows_the_method_fewer_sequences_than_the_log(tmp_path, stores, whole):
+    """9 % of a round of 10 steps of 8 rows pay for 4 evaluations of 1 sequence of each of 3 groups."""
+    train(tmp_path, stores, 2, "--mixing.evaluation.budget", "9", "--mixing.evaluation.freq", "10")
+    run, full = read_run(tmp_path), read_run(whole)
+    assert [line["step"] for line in run.losses] == [10, 20]
+    first, of_all = run.records[1]["observation"], full.records[1]["observation"]
+    assert first != of_all and np.allclose(first, of_all, rtol=0.2)  # untrained: near log(vocabulary)
+    assert run.results is not None and len(run.results["validation_loss"]) == 3
+
+
 def test_the_ledger_of_a_run_replays_its_sweep_orders(tmp_path, stores, whole):
     train(tmp_path, stores, 2, "--mixing.aioli.orders_from", whole / "ledger.jsonl", "--checkpoint.no-enable")
     orders = [

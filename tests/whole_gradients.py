@@ -27,9 +27,9 @@ class WholeGradients(MixingTrainer):
     def held_out_gradient(self):
         """Mean over groups of the gradient of each group's mean held-out loss."""
         parts = []
-        for index, group in enumerate(self.validation_groups):
+        for index, group in enumerate(self.held_out.groups):
             rows = fixed_sample(group.name, group.num_sequences, self.mixing.doge.sequences)
-            tokens, _ = read_rows(self.validation_groups, [(index, int(k)) for k in rows], len(rows))
+            tokens, _ = read_rows(self.held_out.groups, [(index, int(k)) for k in rows], len(rows))
             parts.append(self.gradient(tokens[:, :-1], tokens[:, 1:]))
         return torch.stack(parts).mean(dim=0)
 

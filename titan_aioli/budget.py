@@ -12,21 +12,23 @@ from titan_aioli.methods import MixingMethod
 MAX_PHASES = 1_000_000
 
 
-def count_evaluations(method: MixingMethod, num_groups: int, num_steps: int) -> int:
-    """Evaluations that the method asks for in a run of `num_steps`, by walking through its phases.
+def evaluations_of_a_round(method: MixingMethod, num_groups: int) -> tuple[int, int]:
+    """Evaluations that the method asks for in its second round, and the round's steps.
 
-    The lengths of phases do not depend on what is observed, so any losses do.
+    The second, as the first may hold a prior. The lengths of phases do not depend on what is observed, so any
+    losses do; nor on the length of the run, so that a run that is extended goes on with the same sequences.
     """
     if method.observes != "validation":
-        return 0
-    state, step, count = method.init(num_groups), 0, 0
-    while count < MAX_PHASES:
-        step += method.phase(state).num_steps
-        if step > num_steps:
-            break
+        return 0, 0
+    state, evaluations, steps = method.init(num_groups), 0, 0
+    for _ in range(MAX_PHASES):
+        in_round = state.round == 1
+        steps += in_round * method.phase(state).num_steps
         state = method.update(state, np.ones(num_groups))
-        count += 1
-    return count
+        evaluations += in_round
+        if state.round > 1:
+            break
+    return evaluations, steps
 
 
 def relative_overhead(num_evaluations: int, sequences: int, num_steps: int, batch_size: int) -> float:
@@ -41,22 +43,17 @@ def relative_overhead(num_evaluations: int, sequences: int, num_steps: int, batc
 
 
 def affordable_sequences(
-    percent: float | None,
-    method: MixingMethod,
-    num_groups: int,
-    num_steps: int,
-    batch_size: int,
-    largest: int,
+    percent: float, method: MixingMethod, num_groups: int, batch_size: int, largest: int
 ) -> int:
-    """Held-out sequences of each group, so that all evaluations cost at most `percent` of the training.
+    """Held-out sequences of each group, so that a round's evaluations cost at most `percent` of its training.
 
     Args:
-        percent: of the training compute, None for no bound; at least one sequence a group is evaluated.
-        method, num_groups, num_steps, batch_size: of the run.
+        percent: of the training compute, 0 for no bound; at least one sequence a group is evaluated.
+        method, num_groups, batch_size: of the run.
         largest: never more than this.
     """
-    evaluations = 0 if percent is None else count_evaluations(method, num_groups, num_steps)
-    if percent is None or evaluations == 0:
+    evaluations, steps = evaluations_of_a_round(method, num_groups) if percent else (0, 0)
+    if evaluations == 0:
         return largest
-    one_each = relative_overhead(evaluations, num_groups, num_steps, batch_size)
+    one_each = relative_overhead(evaluations, num_groups, steps, batch_size)
     return int(np.clip(percent / 100.0 / one_each, 1, largest))

@@ -8,6 +8,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from titan_aioli.config import Mixing, check_types
 from titan_aioli.controller import MixtureController
 from titan_aioli.data.group import Group
@@ -62,6 +64,11 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
             raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
         if mixing.evaluation.sequences < 1:
             raise UserError(f"mixing.evaluation.sequences is {mixing.evaluation.sequences}: at least 1")
+        if not 0 <= mixing.evaluation.budget < np.inf:
+            raise UserError(
+                f"mixing.evaluation.budget is {mixing.evaluation.budget}: percent of the training compute, "
+                "0 for no bound"
+            )
         if mixing.max_skipped_updates < 1:
             raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
         for name, group in mixing.groups.items():

@@ -188,6 +188,8 @@ def _run_lines(checked: Checked, expected: Forecast) -> Iterator[tuple[str, str]
         if count := walk.steps_in(phase):
             yield name, f"{count:,} steps, {count / steps:.1%} of all"
     held_out = f"{expected.num_evaluations:,} x {expected.evaluated_sequences:,} validation sequences"
+    if expected.num_samples:
+        held_out += f", {expected.num_samples:,} x {expected.sampled_sequences:,} of them for the method"
     if expected.test_sequences:
         held_out += f", 1 x {expected.test_sequences:,} test sequences"
     yield "evaluations", held_out

@@ -49,9 +49,9 @@ class Evaluation:
 
     sequences: int = 64
     """Held-out sequences of every group (all of them where a group has fewer)."""
-    budget: float | None = None
-    """Most that the evaluations a method asks for may cost, in percent of the training compute: fewer
-    `sequences` are evaluated where they would cost more. Unset: no bound."""
+    budget: float = 3.0
+    """Most that the evaluations a method asks for may cost, in percent of the training compute: it is shown
+    fewer of the `sequences` where all would cost more. 0: no bound."""
     freq: int = 0
     """Evaluate every so many steps for the log, whatever the method needs. 0: only when it needs to."""
     at_start: bool = False

@@ -54,6 +54,10 @@ class Forecast(NamedTuple):
     """Evaluations of the validation stores."""
     evaluated_sequences: int
     """Held-out sequences of one of them, over all groups."""
+    num_samples: int
+    """Evaluations for the method alone, on fewer sequences; 0 where the budget allows all."""
+    sampled_sequences: int
+    """Held-out sequences of one of those, over all groups."""
     test_sequences: int
     """Sequences of the evaluation at the end; 0: there is none."""
     evaluation_cost: float
@@ -70,17 +74,21 @@ def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
     """
     steps, evaluation, method = config.training.steps, config.mixing.evaluation, mixture.method
     walked = walk(method, len(mixture.train), steps)
-    per_group = evaluation.sequences
-    if evaluation.budget is not None:
-        per_group = affordable_sequences(
-            evaluation.budget, method, len(mixture.train), steps, batch_size, per_group
-        )
-    evaluated = _sequences(mixture.validation, per_group)
+    per_group = affordable_sequences(
+        evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences
+    )
+    evaluated = _sequences(mixture.validation, evaluation.sequences)
+    sampled = _sequences(mixture.validation, per_group)
     tested = _sequences(mixture.test, evaluation.sequences)
-    measured = {steps, *(walked.ends if method.observes == "validation" else ())}
+    asked = set(walked.ends) if method.observes == "validation" else set()
+    measured = {steps} | (asked if per_group == evaluation.sequences else set())
     measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
     measured.update({0} if evaluation.at_start else ())
-    cost = relative_overhead(len(measured), evaluated, steps, batch_size)
+    num_samples = len(asked) if per_group < evaluation.sequences else 0
+    costs = [
+        relative_overhead(count, sequences, steps, batch_size)
+        for count, sequences in ((len(measured), evaluated), (num_samples, sampled), (1, tested))
+    ]
     sizes = np.array([group.num_sequences for group in mixture.train])
     return Forecast(
         walk=walked,
@@ -88,8 +96,10 @@ def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
         epochs=walked.shares * steps * batch_size / sizes,
         num_evaluations=len(measured),
         evaluated_sequences=evaluated,
+        num_samples=num_samples,
+        sampled_sequences=sampled,
         test_sequences=tested,
-        evaluation_cost=cost + relative_overhead(1, tested, steps, batch_size),
+        evaluation_cost=sum(costs),
     )
 
 

@@ -109,7 +109,7 @@ class GradientObserver(Observer):
 
 def held_out_batches(trainer: "MixingTrainer", num_sequences: int) -> list[Batch]:
     """This rank's share of equally many held-out sequences of every group."""
-    groups, batch_size = trainer.validation_groups, trainer.job_config.training.local_batch_size
+    groups, batch_size = trainer.held_out.groups, trainer.job_config.training.local_batch_size
     count = min(num_sequences, *(group.num_sequences for group in groups))
     rows = [
         (index, int(sequence))

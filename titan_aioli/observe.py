@@ -46,7 +46,7 @@ class ValidationObserver(Observer):
     """Held-out loss of every group now, [G]."""
 
     def measure(self) -> np.ndarray:
-        return self.trainer.held_out_losses()
+        return self.trainer.held_out.sample()
 
 
 class TrainObserver(Observer):

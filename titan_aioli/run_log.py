@@ -20,8 +20,13 @@ from titan_aioli.methods.protocol import PHASES
 logger = logging.getLogger()
 
 
-OBSERVED = {"validation": "validation_loss", "train": "phase_train_loss", "excess": "excess_loss"}
-"""Name of the metric for what a method observes of each group."""
+OBSERVED = {
+    "validation": "validation_loss",
+    "sample": "sampled_validation_loss",
+    "train": "phase_train_loss",
+    "excess": "excess_loss",
+}
+"""Name of the metric for what a method observes of each group; `sample`: fewer of the held-out sequences."""
 
 
 def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.ndarray) -> dict[str, float]:
@@ -76,7 +81,7 @@ class RunLog:
         """Args:
         folder: the run's dump folder.
         names: [G], the groups.
-        observes: what the method observes.
+        observes: what the method observes, a key of OBSERVED.
         is_writer: whether this rank writes files.
         progress: the bar over optimizer steps, maybe disabled.
         """

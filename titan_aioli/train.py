@@ -9,7 +9,6 @@ there is one evaluation or one all-reduce, a numpy update and a line in the ledg
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,11 @@ from torchtitan.train import Trainer  # noqa: E402
 
 from titan_aioli import run_log  # noqa: E402
 from titan_aioli.agreement import check_ranks_agree  # noqa: E402
-from titan_aioli.budget import affordable_sequences  # noqa: E402
 from titan_aioli.build import build_controller, build_mixture, describe  # noqa: E402
 from titan_aioli.data.loader import MixtureLoader  # noqa: E402
 from titan_aioli.errors import ResumeRefused  # noqa: E402
 from titan_aioli.evaluate import GroupEvaluator  # noqa: E402
+from titan_aioli.held_out import HeldOut  # noqa: E402
 from titan_aioli.launch import launch  # noqa: E402
 from titan_aioli.losses import GroupStats, RowLoss, with_row_numbers  # noqa: E402
 from titan_aioli.methods import UNTIL_END  # noqa: E402
@@ -65,18 +64,7 @@ class MixingTrainer(Trainer):
         self.controller = build_controller(
             mixing, mixture, self.loader.ledger, batch_size, self.folder, is_writer
         )
-        self.validation_groups = mixture.validation
-        affordable = affordable_sequences(
-            mixing.evaluation.budget,
-            mixture.method,
-            len(self.group_names),
-            job_config.training.steps,
-            batch_size,
-            largest=mixing.evaluation.sequences,
-        )
-        self.validation = self._build_evaluator(mixture.validation, affordable)
-        self.test = self._build_evaluator(mixture.test, mixing.evaluation.sequences) if mixture.test else None
-        self._measured: tuple[int, np.ndarray] | None = None
+        self.held_out = HeldOut(self, mixture)
         self._has_begun = False
         self.repetition = RepetitionWarner(mixing)
         self.observer = build_observer(self)
@@ -89,7 +77,7 @@ class MixingTrainer(Trainer):
             mininterval=1.0,
             disable=not (mixing.progress and is_writer),
         )
-        observes = mixture.method.observes
+        observes = "sample" if self.held_out.is_sampled else mixture.method.observes
         self.log = run_log.RunLog(self.folder, self.group_names, observes, is_writer, progress)
         assert isinstance(self.metrics_processor, MixingMetrics)
         self.metrics_processor.mixture_metrics = self._step_metrics
@@ -135,15 +123,12 @@ class MixingTrainer(Trainer):
         if self.step == self.job_config.training.steps:
             self._finish_run()
 
-    def held_out_losses(self) -> np.ndarray:
-        """[G], mean nats per token on the fixed held-out sequences; measured once a step."""
-        if self._measured is None or self._measured[0] != self.controller.step:
-            self._measured = self.controller.step, self._timed(self.validation)
-            self.log.evaluated(*self._measured)
-        return self._measured[1]
+    def evaluate(self, evaluator: GroupEvaluator) -> np.ndarray:
+        """[G], mean nats per token now, on an evaluator's sequences."""
+        return evaluator.evaluate(self)
 
     def _log_held_out_losses(self) -> None:
-        losses = self.held_out_losses()
+        losses = self.held_out.validation()
         metrics = run_log.by_group("mixing/validation_loss", self.group_names, losses)
         self.metrics_processor.logger.log(metrics, self.controller.step)
 
@@ -216,33 +201,16 @@ class MixingTrainer(Trainer):
         return metrics
 
     def _finish_run(self) -> None:
-        validation = self.held_out_losses()
-        test = self._timed(self.test) if self.test else None
+        validation, test = self.held_out.validation(), self.held_out.test()
         tokens = self.loader.position.first_row * self.job_config.training.seq_len
         method, names, state = self.mixing.method, self.group_names, self.controller.state
         found = self.controller.method.report(state).get("average", state.proportions)
         content = run_log.result(method, names, self.step, validation, test, self._epochs(), tokens)
         self.log.finished(content, {"law": method, "groups": names, "proportions": found})
 
-    def _timed(self, evaluator: GroupEvaluator) -> np.ndarray:
-        """Evaluate without the time counting as training time in the throughput."""
-        start = time.perf_counter()
-        losses = evaluator.evaluate(self)
-        self.metrics_processor.time_last_log += time.perf_counter() - start
-        return losses
-
     def _epochs(self) -> np.ndarray:
         """[G], how often each group's training sequences were read through."""
         return self.loader.position.drawn / self.loader.schedule.num_sequences
-
-    def _build_evaluator(self, groups: Any, num_sequences: int) -> GroupEvaluator:
-        return GroupEvaluator(
-            groups,
-            num_sequences,
-            self.job_config.training.local_batch_size,
-            self.loader.rank,
-            self.loader.num_ranks,
-        )
 
 
 if __name__ == "__main__":
