@@ -32,12 +32,21 @@ from titan_aioli.data.demo_corpus import train_tokenizer
 from titan_aioli.data.tokenize import tokenize
 
 ROOT = Path(__file__).resolve().parent.parent
+POOLED = "eta = 1.0\npooling = 0.8"
 METHODS = {
-    "stratified": [],
-    "aioli": ["--mixing.aioli.eta", "0.2"],
-    "aioli_eta1": ["--mixing.aioli.eta", "1.0"],
+    "stratified": "",
+    "aioli": "eta = 0.2",
+    "aioli_eta1": "eta = 1.0",
+    "aioli_pooled": POOLED,
+    "aioli_centred": f'{POOLED}\nmixtures = "centred"',
+    "aioli_opposite": f'{POOLED}\nmixtures = "opposite"',
+    "aioli_shrink": f"{POOLED}\nshrink = true",
+    "aioli_warmup": "eta = 1.0",
 }
-"""Methods by the name in the table: the flags besides the method itself."""
+"""Methods by the name in the table: their lines in [mixing.aioli], besides how long LearnParams is."""
+ROUNDS = 5
+LEARN_PARAMS_SHARE = 0.2
+"""At most, of the steps of a round."""
 
 
 class StudyRun(NamedTuple):
@@ -80,6 +89,21 @@ def grid(num_groups: int) -> list[tuple[float, ...]]:
     ]
 
 
+def aioli_lines(args: argparse.Namespace, run: StudyRun) -> str:
+    """As many sweeps as fit into the share of LearnParams: the same steps for every kind of mixtures."""
+    round_steps, groups = args.steps // ROUNDS, len(run.grouping)
+    mixtures = 2 * groups if run.method == "aioli_opposite" else groups
+    steps = 4 if mixtures * 4 <= LEARN_PARAMS_SHARE * round_steps else 2
+    sweeps = max(1, int(LEARN_PARAMS_SHARE * round_steps / (steps * mixtures)))
+    lines = [f"num_sweeps = {sweeps}", f"steps_per_mixture = {steps}", f"steps_per_round = {round_steps}"]
+    if run.method == "aioli_warmup":
+        lines += [
+            f"prior_steps = {round_steps}",
+            f"prior = {{{', '.join(f'{g} = 1.0' for g in run.grouping)}}}",
+        ]
+    return "\n".join([*lines, METHODS.get(run.method, "")])
+
+
 def config_text(args: argparse.Namespace, run: StudyRun) -> str:
     """One TOML is one experiment."""
     weights = run.proportions or (1.0,) * len(run.grouping)
@@ -116,10 +140,10 @@ method = "{method}"
 seed = {run.seed}
 stores = "{args.output}/stores"
 [mixing.aioli]
-num_sweeps = 1
-steps_per_mixture = 4
+{aioli_lines(args, run)}
 [mixing.evaluation]
 sequences = {args.sequences}
+budget = {args.budget}
 {tables}
 """
 
@@ -146,7 +170,7 @@ def execute(args: argparse.Namespace, run: StudyRun, port: int) -> dict[str, Any
             "--job.config_file",
             str(folder / "config.toml"),
         ]
-        command += ["--job.dump_folder", str(folder), "--checkpoint.no-enable", *METHODS.get(run.method, [])]
+        command += ["--job.dump_folder", str(folder), "--checkpoint.no-enable"]
         with open(folder / "log.txt", "w") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
         if done.returncode:
@@ -168,10 +192,11 @@ def main() -> None:
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16, help="sequences a step")
     parser.add_argument("--seq-len", type=int, default=64)
     parser.add_argument("--sequences", type=int, default=64, help="held-out sequences of a group")
+    parser.add_argument("--budget", type=float, default=10.0, help="evaluations, percent of the training")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--no-oracle", action="store_true", help="leave out the grid of static mixtures")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
