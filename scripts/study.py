@@ -44,6 +44,7 @@ METHODS = {
     "aioli_warmup": "eta = 1.0",
 }
 """Methods by the name in the table: their lines in [mixing.aioli], besides how long LearnParams is."""
+VOCAB_SIZE = 1024  # of flavor mixing_small
 ROUNDS = 5
 LEARN_PARAMS_SHARE = 0.2
 """At most, of the steps of a round."""
@@ -70,7 +71,7 @@ def prepare(args: argparse.Namespace, groups: list[str]) -> None:
         for group in groups:
             with gzip.open(args.corpus / f"{group}.jsonl.gz", "rt", encoding="utf-8") as file:
                 corpus[group] = [json.loads(line) for line in file]
-        train_tokenizer(corpus, tokenizer)
+        train_tokenizer(corpus, tokenizer, VOCAB_SIZE)
     for group in groups:
         source = (str(args.corpus / f"{group}.jsonl.gz"),)
         tokenize(source, tokenizer=tokenizer, output=args.output / "stores", group=group,
@@ -115,7 +116,7 @@ def config_text(args: argparse.Namespace, run: StudyRun) -> str:
     return f"""
 [model]
 name = "llama3"
-flavor = "mixing_debug"
+flavor = "mixing_small"
 hf_assets_path = "{args.output}/tokenizer"
 [optimizer]
 lr = {args.lr}

@@ -32,6 +32,10 @@ FLAVORS = {
         "mixing_debug": TransformerModelArgs(
             dim=128, n_layers=2, n_heads=4, vocab_size=4096, rope_theta=10000, multiple_of=64
         ),
+        # The same with a vocabulary so small that a study of a hundred runs takes an hour or two.
+        "mixing_small": TransformerModelArgs(
+            dim=128, n_layers=2, n_heads=4, vocab_size=1024, rope_theta=10000, multiple_of=64
+        ),
         # The same with enough layers for four pipeline stages.
         "mixing_debug_deep": TransformerModelArgs(
             dim=128, n_layers=4, n_heads=4, vocab_size=4096, rope_theta=10000, multiple_of=64

@@ -146,15 +146,17 @@ def write_corpus(corpus: dict[str, list[dict[str, str]]], folder: Path) -> None:
                 compressed.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
 
 
-def train_tokenizer(corpus: dict[str, list[dict[str, str]]], folder: Path) -> None:
-    """A byte-level BPE of VOCAB_SIZE entries, in FOLDER/tokenizer.json, as torchtitan loads it."""
+def train_tokenizer(
+    corpus: dict[str, list[dict[str, str]]], folder: Path, vocab_size: int = VOCAB_SIZE
+) -> None:
+    """A byte-level BPE of `vocab_size` entries, in FOLDER/tokenizer.json, as torchtitan loads it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocab_size,
         special_tokens=[END_OF_DOCUMENT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
