@@ -13,8 +13,8 @@ All read packed sequences of the same stores on one rank and do nothing with the
     torchtitan  (d) torchtitan 0.2.2's text dataset, which tokenizes as it goes (one dataset, no groups)
 
 They take turns, so that a noisy machine is noisy for all; a ratio is the median over turns of the ratio
-within a turn. Everyone reads rows that nobody read before, through maps opened for the turn, as training
-does: a row is touched once an epoch, so it is in no CPU cache. The files are in the page cache.
+within a turn. Everyone reads rows that nobody read before, as training does: a row is touched once an epoch,
+so it is in no CPU cache. The files are in the page cache; each peer maps them once and keeps its maps.
 """
 
 import argparse
@@ -94,14 +94,22 @@ class Case:
         self.steps = max(1, args.rows // batch_size)
         self.proportions = np.random.default_rng(1).dirichlet(np.full(self.num_groups, 4.0))
         self.turn = 0
+        self._stores: dict[str, list[Any]] = {}
         loader = self.loader(0)
         self.starts, self.plans = [loader.position], []
         for _ in range(args.repeats * len(PLANNED)):
             self.plans.append(loader.schedule.plan(self.starts[-1], self.proportions, self.steps))
             self.starts.append(self.plans[-1].position_after(self.steps - 1))
 
-    def loader(self, read_ahead: int) -> MixtureLoader:
-        groups = [Group(prefix.name, [open_store(prefix)], self.seq_len) for prefix in self.prefixes]
+    def stores(self, peer: str) -> list[Any]:
+        """The stores as a peer mapped them when it first read: a training run maps them once too."""
+        if peer not in self._stores:
+            self._stores[peer] = [open_store(prefix) for prefix in self.prefixes]
+        return self._stores[peer]
+
+    def loader(self, read_ahead: int, peer: str = "ours") -> MixtureLoader:
+        parts = zip(self.prefixes, self.stores(peer), strict=True)
+        groups = [Group(prefix.name, [store], self.seq_len) for prefix, store in parts]
         ledger = Ledger([LedgerEntry(0, 0, self.proportions, "train", 0)])
         return MixtureLoader(groups, ledger, self.batch_size, self.batch_size, read_ahead=read_ahead)
 
@@ -110,7 +118,7 @@ class Case:
         return self.turn * len(PLANNED) + PLANNED.index(peer)
 
     def ours(self, peer: str = "ours", read_ahead: int = 0) -> Iterator[Any]:
-        loader = self.loader(read_ahead)
+        loader = self.loader(read_ahead, peer)
         loader.seek(self.starts[self.part(peer)])
         loader.start_phase(loader.position.step + self.steps)
         return iter(loader)
@@ -119,7 +127,7 @@ class Case:
         return self.ours("ours read ahead", read_ahead=4)
 
     def limit(self) -> Iterator[Any]:
-        maps = [open_store(prefix).tokens for prefix in self.prefixes]
+        maps = [store.tokens for store in self.stores("limit")]
         block = self.plans[self.part("limit")]
         rows = zip(block.groups.tolist(), (block.sequences * self.seq_len).tolist(), strict=True)
         return (self._gather(maps, groups, starts) for groups, starts in rows)
@@ -135,7 +143,7 @@ class Case:
         from torchdata.nodes import Batcher, IterableWrapper, Loader, Mapper, MultiNodeWeightedSampler
 
         rng = np.random.default_rng(self.turn)
-        stores = [open_store(prefix).tokens for prefix in self.prefixes]
+        stores = [store.tokens for store in self.stores("torchdata")]
         orders = [rng.permutation((len(tokens) - 1) // self.seq_len).tolist() for tokens in stores]
 
         def rows(group: int) -> Iterator[tuple[int, Any]]:
@@ -158,8 +166,8 @@ class Case:
         import pyarrow as pa
 
         parts = []
-        for prefix in self.prefixes:
-            tokens: Any = open_store(prefix).tokens
+        for store in self.stores("datasets"):
+            tokens: Any = store.tokens
             count = (len(tokens) - 1) // self.seq_len
             packed = pa.FixedSizeListArray.from_arrays(pa.array(tokens[: count * self.seq_len]), self.seq_len)
             parts.append(datasets.Dataset(pa.table({"tokens": packed})).with_format("numpy"))
