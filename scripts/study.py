@@ -16,6 +16,7 @@ import csv
 import gzip
 import json
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +150,7 @@ budget = {args.budget}
 """
 
 
-def execute(args: argparse.Namespace, run: StudyRun, port: int) -> dict[str, Any]:
+def execute(args: argparse.Namespace, run: StudyRun) -> dict[str, Any]:
     """The result of a run: read if it is there, else trained as one rank."""
     folder = args.output / "runs" / run.name
     result = folder / "results.json"
@@ -162,8 +163,9 @@ def execute(args: argparse.Namespace, run: StudyRun, port: int) -> dict[str, Any
             "RANK": "0",
             "LOCAL_RANK": "0",
             "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
         }
-        environment.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         command = [
             sys.executable,
             "-m",
@@ -179,6 +181,12 @@ def execute(args: argparse.Namespace, run: StudyRun, port: int) -> dict[str, Any
     found = json.loads(result.read_text())
     last = json.loads((folder / "plan.json").read_text())["proportions"]
     return {"run": run, "loss": found["test_loss_mean"], "losses": found["test_loss"], "proportions": last}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def main() -> None:
@@ -208,9 +216,8 @@ def main() -> None:
     runs = [StudyRun(*parts) for parts in product(groupings, args.methods, args.seeds)]
     if not args.no_oracle:
         runs += [StudyRun(g, "static", args.seeds[0], p) for g in groupings for p in grid(len(g))]
-    ports = range(29600, 29600 + len(runs))
     with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = pool.map(lambda pair: execute(args, *pair), zip(runs, ports, strict=True))
+        jobs = pool.map(lambda run: execute(args, run), runs)
         results = list(tqdm(jobs, total=len(runs), unit="run"))
     write_csv(args.output / "study.csv", results)
     Console(width=None if sys.stdout.isatty() else 110).print(summary(results, groupings, args))
