@@ -6,12 +6,15 @@ bijection costs nothing but arithmetic on the points asked for. It is a 6-round 
 smallest even number of bits that holds the range; a value that falls outside is encrypted again until it
 falls inside ("cycle walking": fewer than 4 tries on average, since the range fills over a quarter).
 
-Everything is vectorised over points with their own ranges and keys, in uint64 arithmetic modulo 2^64.
+Points have their own ranges and keys; the arithmetic is that of uint64, modulo 2^64.
 """
 
 import numpy as np
 
+from titan_aioli.data.compiled import compiled
+
 NUM_ROUNDS = 6
+_ONE = np.uint64(1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
@@ -48,31 +51,35 @@ def permute(points: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarr
         keys: [N] uint64 (or [1]); equal keys and sizes give the same permutation.
     Returns: [N] int64, a bijection of range(size) for each (size, key).
     """
-    images = points.astype(np.uint64)
-    limits = sizes.astype(np.uint64)
-    half_bits = (_bit_length(limits - np.uint64(1)) + np.uint64(1)) // np.uint64(2)
-    images = _feistel(images, half_bits, keys)
-    outside = np.flatnonzero(images >= limits)
-    while len(outside):
-        images[outside] = _feistel(images[outside], _at(half_bits, outside), _at(keys, outside))
-        outside = outside[images[outside] >= _at(limits, outside)]
-    return images.astype(np.int64)
+
+    def one_each(values: np.ndarray, dtype: type) -> np.ndarray:
+        return np.array(np.broadcast_to(values, len(points)), dtype)
+
+    return _permute(one_each(points, np.int64), one_each(sizes, np.int64), one_each(keys, np.uint64))
 
 
-def _at(values: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The values of some points; one value stands for all."""
-    return values if len(values) == 1 else values[points]
+_mix_one = compiled(mix)
 
 
-def _bit_length(values: np.ndarray) -> np.ndarray:
-    """Bits needed for each value below 2^52, as uint64; exact since float64 holds such values."""
-    return np.frexp(values.astype(np.float64))[1].astype(np.uint64)
+@compiled
+def _permute(points, sizes, keys):
+    images = np.empty(len(points), np.int64)
+    for index in range(len(points)):
+        size, half_bits = np.uint64(sizes[index]), np.uint64(0)
+        while (size - _ONE) >> (half_bits + half_bits):
+            half_bits += _ONE
+        image = _feistel(np.uint64(points[index]), half_bits, keys[index])
+        while image >= size:
+            image = _feistel(image, half_bits, keys[index])
+        images[index] = image
+    return images
 
 
-def _feistel(values: np.ndarray, half_bits: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    mask = (np.uint64(1) << half_bits) - np.uint64(1)
-    left, right = values >> half_bits, values & mask
+@compiled
+def _feistel(value, half_bits, key):
+    mask = (_ONE << half_bits) - _ONE
+    left, right = value >> half_bits, value & mask
     for _ in range(NUM_ROUNDS):
-        keys = keys + _GOLDEN
-        left, right = right, left ^ (mix(right ^ keys) & mask)
+        key = key + _GOLDEN
+        left, right = right, left ^ (_mix_one(right ^ key) & mask)
     return (left << half_bits) | right
