@@ -2,16 +2,19 @@
 
 FAULT=bit-proportions, bit-ledger: one bit flips on rank 1 in the middle of step FAULT_AT.
 FAULT=evaluation: from step FAULT_AT on, FAULT_COUNT evaluations fail on rank 1, with an exception.
+FAULT=late: every rank refuses to start, rank 1 FAULT_AT seconds after rank 0.
 FAULT=training: at step FAULT_AT the training loss of group 0 is nan (the gradients are not touched).
 """
 
 import os
 import sys
+import time
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from titan_aioli.errors import UserError
 from titan_aioli.launch import launch
 from titan_aioli.train import MixingTrainer
 
@@ -24,6 +27,9 @@ def flip_lowest_bit(proportions):
 
 class FaultyTrainer(MixingTrainer):
     def __init__(self, job_config):
+        if FAULT == "late":
+            time.sleep(FAULT_AT * int(os.environ["RANK"]))
+            raise UserError("nothing will come of it")
         super().__init__(job_config)
         self.failures_left = int(os.environ.get("FAULT_COUNT", "0"))
         self.fails_now = False

@@ -24,7 +24,15 @@ def run_faulty(folder, stores, fault, at, *flags, **env):
 
 
 def errors_by_rank(done):
-    return dict(re.findall(r"titan_aioli: error: (.*) \[rank (\d)\]", done.stderr)[i][::-1] for i in range(2))
+    found = re.findall(r"titan_aioli: error: (.*) \[rank (\d)\]", done.stderr)
+    return {rank: message for message, rank in found}
+
+
+def test_a_slow_rank_has_time_to_say_its_error(tmp_path, stores):
+    """torchrun ends all ranks once the first one has exited."""
+    done, seconds = run_faulty(tmp_path, stores, "late", 5)
+    assert done.returncode != 0 and seconds < LIMIT_SECONDS
+    assert errors_by_rank(done) == dict.fromkeys("01", "nothing will come of it")
 
 
 @pytest.mark.parametrize(

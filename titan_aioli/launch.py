@@ -5,11 +5,13 @@ import io
 import os
 import re
 import sys
-import time
 import traceback
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from titan_aioli.check import check_config
 from titan_aioli.config import check_mixing_keys
@@ -25,6 +27,7 @@ from torchtitan.tools.logging import init_logger, logger  # noqa: E402
 from titan_aioli.spec import register_mixing_spec, vocab_size  # noqa: E402
 
 CONFIG_MODULE = "titan_aioli.config"
+LAST_WORDS = timedelta(seconds=15)
 
 
 def launch(trainer_class: Any, args: list[str]) -> int:
@@ -42,10 +45,29 @@ def launch(trainer_class: Any, args: list[str]) -> int:
             traceback.print_exc()
         rank = os.environ.get("RANK", "0")
         print(f"titan_aioli: error: {error} [rank {rank}]", file=sys.stderr, flush=True)
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            time.sleep(2)  # torchrun ends the other ranks when the first one exits: let them say it too
+        _wait_until_all_ranks_have_spoken()
         return 2
     return 0
+
+
+def _wait_until_all_ranks_have_spoken() -> None:
+    """torchrun ends the other ranks when the first one exits, so none exits before all have said their error.
+
+    Where the fault is of this rank alone, the others have nothing to say: it waits for LAST_WORDS at most.
+    """
+    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_ranks == 1:
+        return
+    try:
+        if dist.is_initialized():
+            store = dist.distributed_c10d._get_default_store()
+        else:
+            store, _, _ = next(rendezvous("env://", timeout=LAST_WORDS))
+        if store.add("titan_aioli/have_spoken", 1) == num_ranks:
+            store.set("titan_aioli/all_have_spoken", "")
+        store.wait(["titan_aioli/all_have_spoken"], LAST_WORDS)
+    except (RuntimeError, ValueError):  # the time is over, or whoever keeps the store has gone
+        pass
 
 
 def load_config(args: list[str]) -> Any:
@@ -124,5 +146,5 @@ def _run(trainer_class: Any, config: Any) -> None:
             raise UserError(explanation) from error
         raise
     trainer.close()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
