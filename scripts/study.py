@@ -7,12 +7,12 @@
 CORPUS is a folder of GROUP.jsonl.gz files (as the demo's outputs/demo/corpus). Killed and run again, it
 goes on: a run with a result is not run twice. The same seed gives every method the same initial weights
 and, per group, the same order of sequences. Metric as in the Aioli paper: exp(mean over groups of the test
-loss), and the difference to `stratified` in nats. The oracle is the best of a small grid of static mixtures
-(first seed only); a method's share of the gap is (stratified - method) / (stratified - best static).
+loss), and the difference to `stratified` in nats. The oracle is the best of a small grid of static mixtures,
+chosen on the first seed and trained on all; a method's share of the gap is (stratified - method) /
+(stratified - best static), of the means over the seeds.
 """
 
 import argparse
-import csv
 import gzip
 import json
 import os
@@ -22,11 +22,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
+from study_report import Result, StudyRun, best_static, direction, draw, signal_and_noise, summary, write_csv
 from tqdm import tqdm
 
 from titan_aioli.data.demo_corpus import train_tokenizer
@@ -49,19 +47,6 @@ VOCAB_SIZE = 1024  # of flavor mixing_small
 ROUNDS = 5
 LEARN_PARAMS_SHARE = 0.2
 """At most, of the steps of a round."""
-
-
-class StudyRun(NamedTuple):
-    grouping: tuple[str, ...]
-    method: str
-    seed: int
-    proportions: tuple[float, ...] | None = None
-    """For a static run of the oracle's grid."""
-
-    @property
-    def name(self) -> str:
-        shares = "" if self.proportions is None else "_" + "_".join(f"{p:.2f}" for p in self.proportions)
-        return f"{'+'.join(self.grouping)}/{self.method}{shares}_seed{self.seed}"
 
 
 def prepare(args: argparse.Namespace, groups: list[str]) -> None:
@@ -150,7 +135,7 @@ budget = {args.budget}
 """
 
 
-def execute(args: argparse.Namespace, run: StudyRun) -> dict[str, Any]:
+def execute(args: argparse.Namespace, run: StudyRun) -> Result:
     """The result of a run: read if it is there, else trained as one rank."""
     folder = args.output / "runs" / run.name
     result = folder / "results.json"
@@ -180,7 +165,8 @@ def execute(args: argparse.Namespace, run: StudyRun) -> dict[str, Any]:
             raise RuntimeError(f"{run.name} failed, see {folder / 'log.txt'}")
     found = json.loads(result.read_text())
     last = json.loads((folder / "plan.json").read_text())["proportions"]
-    return {"run": run, "loss": found["test_loss_mean"], "losses": found["test_loss"], "proportions": last}
+    evidence = signal_and_noise(folder / "ledger.jsonl")
+    return Result(run, found["test_loss_mean"], found["test_loss"], last, *evidence)
 
 
 def free_port() -> int:
@@ -207,113 +193,34 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=64, help="held-out sequences of a group")
     parser.add_argument("--budget", type=float, default=10.0, help="evaluations, percent of the training")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--no-oracle", action="store_true", help="leave out the grid of static mixtures")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     args = parser.parse_args()
     args.output = args.output.resolve()
+    args.methods = ["stratified", *(name for name in args.methods if name != "stratified")]
     groupings = [tuple(grouping.split(",")) for grouping in args.groupings]
     prepare(args, sorted({group for grouping in groupings for group in grouping}))
     runs = [StudyRun(*parts) for parts in product(groupings, args.methods, args.seeds)]
-    if not args.no_oracle:
-        runs += [StudyRun(g, "static", args.seeds[0], p) for g in groupings for p in grid(len(g))]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = pool.map(lambda run: execute(args, run), runs)
-        results = list(tqdm(jobs, total=len(runs), unit="run"))
+    first, *others = args.seeds
+    runs += [StudyRun(g, "static", first, p) for g in groupings for p in grid(len(g))]
+    results = execute_all(args, runs)
+    best = [best_static(results, grouping, first) for grouping in groupings]
+    runs = [run._replace(seed=seed) for run, seed in product(best, others) if run.method == "static"]
+    results += execute_all(args, runs)
     write_csv(args.output / "study.csv", results)
-    Console(width=None if sys.stdout.isatty() else 110).print(summary(results, groupings, args))
-    draw(results, groupings, args)
+    console, shown = (
+        Console(width=None if sys.stdout.isatty() else 130),
+        (groupings, args.methods, args.seeds),
+    )
+    console.print(summary(results, *shown))
+    console.print(direction(results, *shown))
+    draw(args.output / "study.png", results, *shown)
     print(f"numbers: {args.output / 'study.csv'}\nfigure: {args.output / 'study.png'}")
 
 
-def write_csv(path: Path, results: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["grouping", "method", "seed", "test_loss_mean", "perplexity", "test_losses", "proportions"]
-        )
-        for found in results:
-            run = found["run"]
-            numbers = [json.dumps(found["losses"]), json.dumps(found["proportions"])]
-            row = [
-                "+".join(run.grouping),
-                run.method,
-                run.seed,
-                found["loss"],
-                np.exp(found["loss"]),
-                *numbers,
-            ]
-            writer.writerow(row)
-
-
-def select(results: list[dict[str, Any]], grouping: tuple[str, ...], method: str) -> dict[int, float]:
-    """Mean test loss by seed; for the oracle's grid the lowest."""
-    losses: dict[int, float] = {}
-    for found in results:
-        run = found["run"]
-        if run.grouping == grouping and run.method == method:
-            losses[run.seed] = min(found["loss"], losses.get(run.seed, np.inf))
-    return losses
-
-
-def summary(
-    results: list[dict[str, Any]], groupings: list[tuple[str, ...]], args: argparse.Namespace
-) -> Table:
-    """Differences to stratified, paired by seed: mean and standard deviation over the seeds."""
-    table = Table(title=f"mean test loss minus stratified's, nats (mean +- sd over {len(args.seeds)} seeds)")
-    others = [name for name in args.methods if name != "stratified"]
-    for name in (
-        "grouping",
-        "stratified",
-        *others,
-        "best static",
-        *(f"gap closed\n{name}" for name in others),
-    ):
-        table.add_column(name, justify="left" if name == "grouping" else "right", overflow="fold")
-    for grouping in groupings:
-        base = select(results, grouping, "stratified")
-        first = args.seeds[0]
-        oracle = min([base[first], *select(results, grouping, "static").values()]) - base[first]
-        cells, closed = [], []
-        for name in others:
-            differences = np.array(
-                [select(results, grouping, name)[seed] - base[seed] for seed in args.seeds]
-            )
-            cells.append(
-                f"{differences.mean():+.4f} +- {differences.std(ddof=1) if len(differences) > 1 else 0:.4f}"
-            )
-            closed.append(f"{differences[0] / oracle:.0%}" if oracle < 0 else "-")
-        losses = np.array(list(base.values()))
-        table.add_row("+".join(grouping), f"{losses.mean():.4f}", *cells, f"{oracle:+.4f}", *closed)
-    return table
-
-
-def draw(results: list[dict[str, Any]], groupings: list[tuple[str, ...]], args: argparse.Namespace) -> None:
-    """A point for each seed and method; the oracle as a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(9, 1.2 + 0.7 * len(groupings)), layout="constrained")
-    others = [name for name in args.methods if name != "stratified"]
-    for row, grouping in enumerate(groupings):
-        base = select(results, grouping, "stratified")
-        for place, name in enumerate(others):
-            losses = select(results, grouping, name)
-            points = [losses[seed] - base[seed] for seed in args.seeds]
-            height = row + 0.18 * (place - (len(others) - 1) / 2)
-            label = name if row == 0 else None
-            axis.plot(points, [height] * len(points), "o", color=f"C{place}", ms=5, alpha=0.7, label=label)
-        first = args.seeds[0]
-        oracle = min([base[first], *select(results, grouping, "static").values()]) - base[first]
-        label = f"best static (seed {first})" if row == 0 else None
-        axis.plot([oracle], [row], "k|", ms=22, mew=2, label=label)
-    axis.axvline(0, color="0.6", lw=1)
-    axis.set_yticks(range(len(groupings)), ["+".join(grouping) for grouping in groupings])
-    axis.invert_yaxis()
-    axis.set_xlabel("mean test loss minus stratified's (nats per token; left is better)")
-    axis.legend(frameon=False, loc="best")
-    figure.savefig(args.output / "study.png", dpi=130)
+def execute_all(args: argparse.Namespace, runs: list[StudyRun]) -> list[Result]:
+    """Their results, `--jobs` runs at a time."""
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return list(tqdm(pool.map(lambda run: execute(args, run), runs), total=len(runs), unit="run"))
 
 
 if __name__ == "__main__":
