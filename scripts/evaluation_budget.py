@@ -108,6 +108,7 @@ def draw(results: dict[str, Any], output: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
     rows, last = results["sizes"], results["all"]
@@ -122,6 +123,8 @@ def draw(results: dict[str, Any], output: Path) -> None:
         axis.set_xlabel("held-out sequences of each group")
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ScalarFormatter())
     left.legend(frameon=False)
     figure.suptitle(results["title"], fontsize=10)
     figure.savefig(output, dpi=130)
