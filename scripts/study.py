@@ -35,6 +35,7 @@ POOLED = "eta = 1.0\npooling = 0.8"
 METHODS = {
     "stratified": "",
     "aioli": "eta = 0.2",
+    "aioli_still": "eta = 1e-9",
     "aioli_eta1": "eta = 1.0",
     "aioli_pooled": POOLED,
     "aioli_centred": f'{POOLED}\nmixtures = "centred"',
@@ -42,7 +43,8 @@ METHODS = {
     "aioli_shrink": f"{POOLED}\nshrink = true",
     "aioli_warmup": "eta = 1.0",
 }
-"""Methods by the name in the table: their lines in [mixing.aioli], besides how long LearnParams is."""
+"""Methods by the name in the table: their lines in [mixing.aioli], besides how long LearnParams is. With
+`aioli_still` the proportions stay uniform: what LearnParams itself costs."""
 VOCAB_SIZE = 1024  # of flavor mixing_small
 ROUNDS = 5
 LEARN_PARAMS_SHARE = 0.2
