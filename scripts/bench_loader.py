@@ -169,11 +169,15 @@ class Case:
         import pyarrow as pa
 
         parts = []
-        for store in self.stores("datasets"):
+        for number, store in enumerate(self.stores("datasets")):
             tokens: Any = store.tokens
             count = (len(tokens) - 1) // self.seq_len
-            packed = pa.FixedSizeListArray.from_arrays(pa.array(tokens[: count * self.seq_len]), self.seq_len)
-            parts.append(datasets.Dataset(pa.table({"tokens": packed})).with_format("numpy"))
+            buffer = pa.py_buffer(tokens[: count * self.seq_len])
+            flat = pa.Array.from_buffers(pa.uint16(), count * self.seq_len, [None, buffer])
+            packed = pa.FixedSizeListArray.from_arrays(flat, self.seq_len)
+            table = pa.table({"tokens": packed})
+            name = f"{self.num_groups}-{number}"  # else every store is read and copied, to hash it
+            parts.append(datasets.Dataset(table, fingerprint=name).with_format("numpy"))
         mixed = datasets.interleave_datasets(
             parts,
             probabilities=self.proportions.tolist(),
