@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Tokens per second of our loader against its limit and its peers, and what restoring costs.
 
-    .venv/bin/python scripts/bench_loader.py                        # a quarter of an hour; 8 GB of disk
+    .venv/bin/python scripts/bench_loader.py                        # some ten minutes; 8 GB of disk
     .venv/bin/python scripts/bench_loader.py --groups 7 --batch-sizes 8 --repeats 9 --json loader.json
 
 All read packed sequences of the same stores on one rank and do nothing with them:
@@ -100,7 +100,7 @@ class Case:
         self._stores: dict[str, list[Any]] = {}
         loader = self.loader(0)
         self.starts, self.plans = [loader.position], []
-        for _ in range(args.repeats * len(PLANNED)):
+        for _ in range((args.repeats + 1) * len(PLANNED)):
             self.plans.append(loader.schedule.plan(self.starts[-1], self.proportions, self.steps))
             self.starts.append(self.plans[-1].position_after(self.steps - 1))
 
@@ -237,14 +237,15 @@ class Case:
 
 
 def measure(case: Case, peers: list[str], repeats: int) -> dict[str, list[float]]:
-    """Tokens per second of every peer in every turn; the order rotates from turn to turn."""
+    """Tokens per second of every peer in every turn but the first, in which they map the stores; the order
+    rotates from turn to turn."""
     speeds: dict[str, list[float]] = {peer: [] for peer in peers}
     label = f"G={case.num_groups}, B={case.batch_size}"
-    for turn in tqdm(range(repeats), desc=label, leave=False, disable=None):
+    for turn in tqdm(range(repeats + 1), desc=label, leave=False, disable=None):
         case.turn = turn
         for peer in peers[turn % len(peers) :] + peers[: turn % len(peers)]:
             speeds[peer].append(case.tokens_per_second(peer))
-    return speeds
+    return {peer: values[1:] for peer, values in speeds.items()}
 
 
 def restore_ratio(case: Case, repeats: int) -> tuple[dict[str, float], float]:
