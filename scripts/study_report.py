@@ -35,8 +35,8 @@ class Result(NamedTuple):
     """Mean over the groups of the test loss, nats per token."""
     losses: dict[str, float]
     """Test loss of each group."""
-    proportions: dict[str, float]
-    """The last ones."""
+    proportions: list[float]
+    """The last ones, in the order of the grouping."""
     signal: float
     """Spread over the groups of the column sums of A, root mean square over the rounds; nan without A."""
     noise: float
@@ -136,7 +136,7 @@ def direction(
             ratio = np.median([result.signal / result.noise for result in found])
             cosine = "-"
             if mixture is not None:
-                cosines = [_cosine(list(r.proportions.values()), mixture) for r in found]
+                cosines = [_cosine(r.proportions, mixture) for r in found]
                 cosine = f"{np.median(cosines):+.2f}"
             cells.append(f"{ratio:.1f} | {cosine}")
         table.add_row("+".join(grouping), *cells)
