@@ -45,14 +45,15 @@ class Result(NamedTuple):
 
 def signal_and_noise(ledger: Path) -> tuple[float, float]:
     """Spread over the groups of the column sums of A, and their standard error: root mean squares over the
-    rounds in a ledger.jsonl; nan where no round has them."""
+    rounds in a ledger.jsonl; nan where no round has both (one sweep does not tell noise from signal)."""
     records = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
     found = [record for record in records if record.get("stderr") and record.get("normalized_A")]
+    found = [record for record in found if np.isfinite(np.array(record["stderr"], dtype=float)).all()]
     if not found:
         return np.nan, np.nan
     spreads = [np.std(np.sum(record["normalized_A"], axis=0)) for record in found]
     errors = np.array([record["stderr"] for record in found], dtype=float)
-    return float(np.sqrt(np.mean(np.square(spreads)))), float(np.sqrt(np.nanmean(errors**2)))
+    return float(np.sqrt(np.mean(np.square(spreads)))), float(np.sqrt(np.mean(errors**2)))
 
 
 def write_csv(path: Path, results: list[Result]) -> None:
