@@ -1,6 +1,7 @@
 """Any ledger, limits, batch sizes and ranks: every row once, each as the ledger asks, none beyond a limit."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_stores import numbered_group
@@ -132,23 +133,36 @@ def test_rows_go_one_by_one_to_the_group_that_is_owed_most(data, num_groups, bat
     )
     carry = np.zeros(num_groups)
     for weights in [data.draw(some_weights) for _ in range(3)]:
-        quota = normalize(weights) * batch_size
-        rows, carries = allocate_steps(quota, batch_size, carry, 5)
+        proportions = normalize(weights)
+        rows, end = allocate_steps(proportions, batch_size, carry, 5)
         for index in range(5):
-            counts, carry = allocate_by_definition(quota, batch_size, carry)
+            counts, carry = allocate_by_definition(proportions * batch_size, batch_size, carry)
             assert np.bincount(rows[index], minlength=num_groups).tolist() == counts.tolist()
-            assert carries[index].tolist() == carry.tolist()
+        assert end.tolist() == carry.tolist()
+
+
+@pytest.mark.parametrize(("num_groups", "batch_size"), [(300, 1), (300, 3), (300, 40), (1000, 8)])
+def test_rows_of_many_groups_are_those_of_the_definition(num_groups, batch_size):
+    """Most steps look at few candidates; where these are too few, all groups are looked at."""
+    proportions = np.random.default_rng(0).dirichlet(np.full(num_groups, 0.5)) + 1e-12
+    proportions /= proportions.sum()
+    rows, end = allocate_steps(proportions, batch_size, np.zeros(num_groups), 300)
+    carry = np.zeros(num_groups)
+    for row in rows:
+        counts, carry = allocate_by_definition(proportions * batch_size, batch_size, carry)
+        assert np.bincount(row, minlength=num_groups).tolist() == counts.tolist()
+    assert end.tolist() == carry.tolist()
 
 
 def test_many_steps_at_once_are_single_steps_repeated():
     for num_groups in (3, 30):
         proportions = np.random.default_rng(0).dirichlet(np.ones(num_groups))
-        rows, carries = allocate_steps(proportions * 10, 10, np.zeros(num_groups), 30)
+        rows, end = allocate_steps(proportions, 10, np.zeros(num_groups), 30)
         carry = np.zeros(num_groups)
         for index in range(30):
             counts, carry = allocate(proportions, 10, carry)
             assert np.bincount(rows[index], minlength=num_groups).tolist() == counts.tolist()
-            assert carries[index].tolist() == carry.tolist()
+        assert end.tolist() == carry.tolist()
 
 
 @given(

@@ -3,6 +3,10 @@
 So the realised count of a group never drifts by 2 rows or more from the sum of what was asked, through any
 number of changes of the proportions. The carry makes it a loop over steps, which numba compiles: NumPy's
 calls for it would cost as much as reading the rows.
+
+With many groups most get no row in a step, and a step looks only at its candidates: the groups owed at least
+`cut`, which follows what the last row of the step before went for, so that there are some two a row. Where
+that proves too high, the step is done again with all groups: the rows are the same, whatever the cut.
 """
 
 import heapq
@@ -10,6 +14,9 @@ import heapq
 import numpy as np
 
 from titan_aioli.data.compiled import compiled
+
+SPARE_CANDIDATES = 8
+"""Candidates of a step beyond two a row, about: few rows vary more in what they went for."""
 
 
 def allocate(proportions: np.ndarray, batch_size: int, carry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -24,70 +31,106 @@ def allocate(proportions: np.ndarray, batch_size: int, carry: np.ndarray) -> tup
         carry: [G], rows owed from earlier steps.
     Returns: counts [G] int64 with sum B, and the new carry [G].
     """
+    groups, carry = allocate_steps(proportions, batch_size, carry, 1)
+    return np.bincount(groups[0], minlength=len(carry)), carry
+
+
+def allocate_steps(
+    proportions: np.ndarray, batch_size: int, carry: np.ndarray, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`allocate` for consecutive steps with the same proportions.
+
+    Returns: the groups of each step's rows in ascending order [n, B] int64, and the carry [G] after the last.
+    """
     active = np.flatnonzero(proportions > 0)
-    rows, carries = allocate_steps(proportions[active] * batch_size, batch_size, carry[active], 1)
-    new_carry = carry.copy()
-    new_carry[active] = carries[0]
-    return np.bincount(active[rows[0]], minlength=len(carry)), new_carry
+    rows, left = _allocate_steps(proportions[active] * batch_size, batch_size, carry[active], num_steps)
+    carry = carry.copy()
+    carry[active] = left
+    return active[rows], carry
 
 
 @compiled
-def _give_to_most_owed(target, counts, left):
-    """One row more for each of the `left` groups owed most; False, and none given, where one of them might
-    be owed most twice."""
-    heap = [(target[group] - counts[group], -group) for group in range(left)]
-    heapq.heapify(heap)
-    for group in range(left, len(target)):
-        missing = target[group] - counts[group]
-        if missing > heap[0][0]:
-            heapq.heapreplace(heap, (missing, -group))
-    if heap[0][0] < 0.0:
-        return False
-    for _, minus_group in heap:
-        counts[-minus_group] += 1
-    return True
+def _allocate_steps(quota, batch_size, owed, num_steps):
+    """Of groups that are all asked for: `quota` [A] rows in each step, with sum B."""
+    num_groups, place = len(quota), 0
+    rows = np.empty(num_steps * batch_size, np.int64)
+    target, owed = np.empty(num_groups), owed.copy()
+    everyone, found = np.arange(num_groups), np.empty(num_groups, np.int64)
+    cut, spare = -np.inf, (batch_size + SPARE_CANDIDATES) / num_groups
+    for _ in range(num_steps):
+        for group in range(num_groups):
+            target[group] = quota[group] + owed[group]
+        candidates = _at_least(target, cut, found)
+        counts, least = _give(target[candidates], batch_size)
+        if least < cut:
+            candidates = everyone
+            counts, least = _give(target, batch_size)
+        if least == -np.inf:  # `cut` was too: all groups are candidates
+            _give_one_by_one(target, batch_size, counts)
+        cut = min(least - spare, 1.0)  # who is owed a whole row is a candidate
+        for index, group in enumerate(candidates):
+            target[group] -= counts[index]
+            rows[place : place + counts[index]] = group
+            place += counts[index]
+        owed, target = target, owed
+    return rows.reshape(num_steps, batch_size), owed
 
 
 @compiled
-def _allocate_step(target, batch_size, counts):
-    """The whole rows that are owed, then one by one to (or from) the group owed most (least)."""
+def _at_least(target, cut, found):
+    """The groups owed at least `cut`, ascending; `found` [A] is where they are written."""
+    count = 0
+    for group in range(len(target)):
+        found[count] = group
+        count += target[group] >= cut
+    return found[:count]
+
+
+@compiled
+def _give(target, batch_size):
+    """Rows of each group: the whole ones that are owed, then one more for those owed most.
+
+    Returns: counts [C], and the least that was owed where one more was given: any other groups, if they are
+        owed less, change nothing. -inf: not all were given, for too few groups are owed anything or, after
+        a change of the proportions, more whole rows are owed than there are.
+    """
+    counts = np.empty(len(target), np.int64)
     left = batch_size
     for group in range(len(target)):
         counts[group] = max(0, int(target[group]))
         left -= counts[group]
-    if 0 < left <= len(target) and _give_to_most_owed(target, counts, left):
-        return
+    missing = target - counts
+    least = _largest(missing, left) if 0 < left <= len(target) else -np.inf
+    if least < 0.0:  # one group might be owed most twice
+        return counts, -np.inf
+    equals = left - (missing > least).sum()
+    for group in range(len(target)):
+        if missing[group] > least:
+            counts[group] += 1
+        elif missing[group] == least and equals > 0:
+            counts[group] += 1
+            equals -= 1
+    return counts, least
+
+
+@compiled
+def _largest(values, number):
+    """The value that is the `number`-th largest."""
+    heap = list(values[:number])
+    heapq.heapify(heap)
+    for value in values[number:]:
+        if value > heap[0]:
+            heapq.heapreplace(heap, value)
+    return heap[0]
+
+
+@compiled
+def _give_one_by_one(target, batch_size, counts):
+    """The rows that are left to the group owed most, those too many from the one owed least."""
+    left = batch_size - counts.sum()
     while left > 0:
         counts[np.argmax(target - counts)] += 1
         left -= 1
     while left < 0:
-        missing = np.where(counts > 0, target - counts, np.inf)
-        counts[np.argmin(missing)] -= 1
+        counts[np.argmin(np.where(counts > 0, target - counts, np.inf))] -= 1
         left += 1
-
-
-@compiled
-def allocate_steps(quota, batch_size, carry, num_steps):
-    """`allocate` for consecutive steps with the same proportions.
-
-    Args:
-        quota: [G], rows asked for in each step, all positive, with sum B.
-        batch_size: B.
-        carry: [G], rows owed from earlier steps.
-        num_steps: n.
-    Returns: the groups of each step's rows in ascending order [n, B] int64, and the carry after each step
-        [n, G].
-    """
-    rows = np.empty((num_steps, batch_size), np.int64)
-    carries = np.empty((num_steps, len(quota)))
-    counts, owed = np.empty(len(quota), np.int64), carry
-    for step in range(num_steps):
-        target = quota + owed
-        _allocate_step(target, batch_size, counts)
-        owed, place = carries[step], 0
-        for group in range(len(quota)):
-            owed[group] = target[group] - counts[group]
-            for _ in range(counts[group]):
-                rows[step, place] = group
-                place += 1
-    return rows, carries

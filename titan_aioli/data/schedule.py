@@ -48,10 +48,10 @@ class Block(NamedTuple):
     """[n, B] int64, how often the group's sequences (or those of its store) had been read through before."""
     sequences: np.ndarray
     """[n, B] int64, number of the sequence in the group."""
-    active: np.ndarray
-    """[A] int64, the groups drawn from."""
-    carries: np.ndarray
-    """[n, A] float64, their `Position.carry` after each step."""
+    proportions: np.ndarray
+    """[G], of all its steps."""
+    carry: np.ndarray
+    """[G] float64, `Position.carry` after the last step."""
 
     @property
     def num_steps(self) -> int:
@@ -69,8 +69,9 @@ class Block(NamedTuple):
         """The position after the block's step number `index`; -1 is where the block starts."""
         if index < 0:
             return self.start
-        carry = self.start.carry.copy()
-        carry[self.active] = self.carries[index]
+        carry = self.carry
+        if index + 1 < self.num_steps:  # asked for at a checkpoint or where a phase ends: computed anew
+            _, carry = allocate_steps(self.proportions, self.groups.shape[1], self.start.carry, index + 1)
         drawn = np.bincount(self.groups[: index + 1].ravel(), minlength=len(carry))
         return Position(self.step(index + 1), self.first_row(index + 1), carry, self.start.drawn + drawn)
 
@@ -91,7 +92,7 @@ class Block(NamedTuple):
             groups=self.groups[:cut],
             epochs=self.epochs[:cut],
             sequences=self.sequences[:cut],
-            carries=self.carries[:cut],
+            carry=self.position_after(cut - 1).carry,
         )
         return block, over[first_over == cut]
 
@@ -121,8 +122,8 @@ class Schedule:
 
     def plan(self, position: Position, proportions: np.ndarray, num_steps: int) -> Block:
         """The rows of the next `num_steps` steps, all with the same proportions [G]."""
-        active, rows, carries = self._allocate(position, proportions, num_steps)
-        groups = active[rows.ravel()]
+        rows, carry = allocate_steps(proportions, self.batch_size, position.carry, num_steps)
+        groups = rows.ravel()
         ordinals = position.drawn[groups] + _ranks(groups)
         order = self._order_within_steps(position.step, num_steps)
         groups, ordinals = groups[order], ordinals[order]
@@ -133,27 +134,17 @@ class Schedule:
             groups.reshape(shape),
             epochs.reshape(shape),
             sequences.reshape(shape),
-            active,
-            carries,
+            proportions,
+            carry,
         )
 
     def skip(self, position: Position, proportions: np.ndarray, num_steps: int) -> Position:
         """The position after the next `num_steps` steps, without their rows."""
-        active, rows, carries = self._allocate(position, proportions, num_steps)
-        carry = position.carry.copy()
-        carry[active] = carries[-1]
-        drawn = position.drawn + np.bincount(active[rows.ravel()], minlength=len(carry))
+        rows, carry = allocate_steps(proportions, self.batch_size, position.carry, num_steps)
+        drawn = position.drawn + np.bincount(rows.ravel(), minlength=len(carry))
         return Position(
             position.step + num_steps, position.first_row + num_steps * self.batch_size, carry, drawn
         )
-
-    def _allocate(
-        self, position: Position, proportions: np.ndarray, num_steps: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The groups drawn from [A], which of them each row is of [n, B], and their carries [n, A]."""
-        active = np.flatnonzero(proportions > 0)
-        quota = proportions[active] * self.batch_size
-        return active, *allocate_steps(quota, self.batch_size, position.carry[active], num_steps)
 
     def _order_within_steps(self, first_step: int, num_steps: int) -> np.ndarray:
         """[n * B], indices that shuffle the rows inside each step."""
