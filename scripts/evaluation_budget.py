@@ -13,13 +13,13 @@ nothing to gain. The last column is what the evaluations of such a run cost, in 
 import argparse
 import json
 import os
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from one_rank import free_port
 
 from titan_aioli.budget import relative_overhead
 from titan_aioli.evaluate import GroupEvaluator
@@ -139,9 +139,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=256, help="held-out sequences of each group")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     args, flags = parser.parse_known_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     with tempfile.TemporaryDirectory() as folder:
         words = [

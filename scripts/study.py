@@ -15,14 +15,12 @@ chosen on the first seed and trained on all; a method's share of the gap is (str
 import argparse
 import gzip
 import json
-import os
-import socket
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+from one_rank import train_one_rank
 from rich.console import Console
 from study_report import Result, StudyRun, best_static, direction, draw, signal_and_noise, summary, write_csv
 from tqdm import tqdm
@@ -30,7 +28,6 @@ from tqdm import tqdm
 from titan_aioli.data.demo_corpus import train_tokenizer
 from titan_aioli.data.tokenize import tokenize
 
-ROOT = Path(__file__).resolve().parent.parent
 POOLED = "eta = 1.0\npooling = 0.8"
 METHODS = {
     "stratified": "",
@@ -140,41 +137,11 @@ budget = {args.budget}
 def execute(args: argparse.Namespace, run: StudyRun) -> Result:
     """The result of a run: read if it is there, else trained as one rank."""
     folder = args.output / "runs" / run.name
-    result = folder / "results.json"
-    if not result.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.toml").write_text(config_text(args, run))
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "RANK": "0",
-            "LOCAL_RANK": "0",
-            "WORLD_SIZE": "1",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()),
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "titan_aioli.train",
-            "--job.config_file",
-            str(folder / "config.toml"),
-        ]
-        command += ["--job.dump_folder", str(folder), "--checkpoint.no-enable"]
-        with open(folder / "log.txt", "w") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
-        if done.returncode:
-            raise RuntimeError(f"{run.name} failed, see {folder / 'log.txt'}")
-    found = json.loads(result.read_text())
+    train_one_rank(folder, config_text(args, run))
+    found = json.loads((folder / "results.json").read_text())
     last = json.loads((folder / "plan.json").read_text())["proportions"]
     evidence = signal_and_noise(folder / "ledger.jsonl")
     return Result(run, found["test_loss_mean"], found["test_loss"], last, *evidence)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def main() -> None:
