@@ -28,7 +28,9 @@ from titan_aioli.methods.evidence import (
     add_level,
     add_stretch,
     certainty,
+    scaled,
     slopes,
+    spread,
     without_trend,
 )
 from titan_aioli.methods.mixing_matrix import normalized, shifted_sum, solve_mixing_matrix
@@ -80,7 +82,8 @@ class Aioli:
     """Perturbed mixtures: `one_hot` around uniform (the paper), `centred` on the current proportions, or
     `opposite`: towards and away from each group, so that 2 G of them make a sweep."""
     pooling: float | None = None
-    """Weight on the evidence of past rounds in a running regression, in [0, 1). None: each round alone."""
+    """Weight on the evidence of past rounds in a running regression, in [0, 1), every round's drops in units of
+    their own spread. None: each round alone."""
     shrink: bool = False
     """Shorten the step where the column sums of A differ little beyond their standard errors."""
     seed: int = 0
@@ -180,10 +183,12 @@ class Aioli:
         """A from the round's drops (the paper), or from a regression over the rounds."""
         raw_A, past = state.drops / self.num_sweeps, self.pooling or 0.0
         products, freedom = without_trend(state.evidence)
+        scale = 1.0 if self.pooling is None else spread(products, freedom)
+        products = scaled(products, 1 / scale)
         if np.isfinite(products).all():
             products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
             state = state._replace(pooled=products, pooled_freedom=freedom)
-        found, stderr = slopes(products, freedom)
+        found, stderr = slopes(scaled(products, scale), freedom)
         if self.mixtures == "one_hot" and self.pooling is None:
             solved_A = solve_mixing_matrix(raw_A, self.one_hot_factor, self.diagonal)
         else:

@@ -42,6 +42,23 @@ def without_trend(evidence: np.ndarray) -> tuple[np.ndarray, float]:
     return evidence[2:, 2:] - evidence[2:, :2] @ shared, num_stretches - 2
 
 
+def spread(products: np.ndarray, freedom: float) -> float:
+    """Root mean square of the drops in sums of products [2 G, 2 G], nats per token; 1 where they are zero.
+
+    Early in training drops are ten times larger, and so are their differences and their noise: added up in
+    nats, one early round would hide all later ones. In this unit rounds are alike.
+    """
+    num_groups = len(products) // 2
+    squares = np.trace(products[num_groups:, num_groups:])
+    return float(np.sqrt(squares / (freedom * num_groups))) if squares > 0 else 1.0
+
+
+def scaled(products: np.ndarray, factor: float) -> np.ndarray:
+    """The sums of products [2 G, 2 G] with every drop times a factor."""
+    factors = np.repeat([1.0, factor], len(products) // 2)
+    return products * np.outer(factors, factors)
+
+
 def slopes(products: np.ndarray, freedom: float) -> tuple[np.ndarray, np.ndarray]:
     """The regression of drops on mixtures; slopes [G, G] sum to zero in each row (only differences show).
 
