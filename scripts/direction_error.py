@@ -76,7 +76,7 @@ def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
 
 
 def sums_of_sweeps(folder: Path, setting: Setting) -> np.ndarray:
-    """Column sums of A of every sweep by itself, less their mean over the groups: [sweeps, G], nats a step."""
+    """Column sums of A of every sweep by itself less their mean over the groups: [sweeps, G], nats a step."""
     stretches = [
         (np.argmax(one["proportions"]), np.subtract(one["observation"], after["observation"]))
         for one, after in pairwise(read_run(folder).records)

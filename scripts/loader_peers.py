@@ -101,7 +101,8 @@ class Case:
         parts = zip(self.prefixes, self.stores(peer), strict=True)
         groups = [Group(prefix.name, [store], self.seq_len) for prefix, store in parts]
         ledger = Ledger([LedgerEntry(0, 0, self.proportions, "train", 0)])
-        return MixtureLoader(groups, ledger, self.batch_size, self.batch_size, read_ahead=read_ahead)
+        size = self.batch_size  # and the seed: other rows than the case beside, which would be in a CPU cache
+        return MixtureLoader(groups, ledger, size, size, seed=size, read_ahead=read_ahead)
 
     def part(self, peer: str) -> int:
         """Which part of the plan a peer reads in this turn: no part is read twice."""
