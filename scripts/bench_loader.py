@@ -15,9 +15,9 @@ All read packed sequences of the same stores on one rank and do nothing with the
 A turn is every peer in every case, so that a noisy machine is noisy for all. A ratio, of two peers or of
 two numbers of groups, is the median over turns of the ratio within a turn; the first turn does not count.
 Everyone reads rows that nobody read before, as training does: a row is touched once an epoch, so it is in no
-CPU cache. The files are in the page cache and mapped before. By default stores are whole multiples of 2 MiB, which
-Linux maps with huge pages: the tail of a file beyond them has small pages, for which every reader pays, the
-limit too. In large stores it is next to nothing; in 1,000 of 4 MB it would be half.
+CPU cache. The files are in the page cache and mapped before. By default stores are whole multiples of 2 MiB,
+which Linux maps with huge pages: the tail of a file beyond them has small pages, for which every reader pays,
+the limit too. In large stores it is next to nothing; in 1,000 of 4 MB it would be half.
 """
 
 import argparse
