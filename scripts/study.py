@@ -176,10 +176,8 @@ def main() -> None:
     runs = [run._replace(seed=seed) for run, seed in product(best, others) if run.method == "static"]
     results += execute_all(args, runs)
     write_csv(args.output / "study.csv", results)
-    console, shown = (
-        Console(width=None if sys.stdout.isatty() else 130),
-        (groupings, args.methods, args.seeds),
-    )
+    shown = (groupings, args.methods, args.seeds)
+    console = Console(width=None if sys.stdout.isatty() else 60 + 20 * len(args.methods))
     console.print(summary(results, *shown))
     console.print(direction(results, *shown))
     draw(args.output / "study.png", results, *shown)

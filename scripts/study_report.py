@@ -115,6 +115,12 @@ def summary(results: list[Result], groupings: list[Grouping], methods: list[str]
         mixture = best_static(results, grouping, seeds[0]).proportions
         shares = "uniform" if mixture is None else " ".join(f"{share:.2f}" for share in mixture)
         table.add_row("+".join(grouping), *cells, f"{spread(oracle)}\n{shares}")
+    table.add_section()
+    means = [
+        np.mean([differences(results, grouping, name, seeds) for grouping in groupings], axis=0)
+        for name in (*others, "static")
+    ]
+    table.add_row("mean of the groupings", "", *(spread(values) for values in means))
     return table
 
 
@@ -122,7 +128,8 @@ def direction(
     results: list[Result], groupings: list[Grouping], methods: list[str], seeds: list[int]
 ) -> Table:
     """How large the differences between the column sums of A are, in standard errors, and the cosine between
-    where the proportions went from uniform and where the best static mixture lies; medians over the seeds."""
+    where the proportions went from uniform and where the best static mixture lies; medians over the seeds (of
+    the cosine, those where the proportions moved)."""
     table = Table(
         title="A: spread of the column sums / their standard error | cosine with the best static mixture"
     )
@@ -136,9 +143,9 @@ def direction(
             found = [r for r in results if r.run.grouping == grouping and r.run.method == name]
             ratio = np.median([result.signal / result.noise for result in found])
             cosine = "-"
-            if mixture is not None:
-                cosines = [_cosine(r.proportions, mixture) for r in found]
-                cosine = f"{np.median(cosines):+.2f}"
+            moved = [r.proportions for r in found if np.ptp(r.proportions) > 1e-6]
+            if mixture is not None and moved:
+                cosine = f"{np.median([_cosine(shares, mixture) for shares in moved]):+.2f}"
             cells.append(f"{ratio:.1f} | {cosine}")
         table.add_row("+".join(grouping), *cells)
     return table
