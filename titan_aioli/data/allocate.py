@@ -16,7 +16,7 @@ import numpy as np
 from titan_aioli.data.compiled import compiled
 
 SPARE_CANDIDATES = 8
-"""Candidates of a step beyond two a row, about: few rows vary more in what they went for."""
+"""Candidates of a step beyond some two a row: where rows are few, what the last one goes for varies more."""
 
 
 def allocate(proportions: np.ndarray, batch_size: int, carry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
