@@ -82,7 +82,7 @@ class Aioli:
     """Perturbed mixtures: `one_hot` around uniform (the paper), `centred` on the current proportions, or
     `opposite`: towards and away from each group, so that 2 G of them make a sweep."""
     pooling: float | None = None
-    """Weight on the evidence of past rounds in a running regression, in [0, 1); the drops of each round count in
+    """Weight on the evidence of past rounds in a running regression, in [0, 1); the drops of a round count in
     units of their own spread. None: each round alone."""
     shrink: bool = False
     """Shorten the step where the column sums of A differ little beyond their standard errors."""
