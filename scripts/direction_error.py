@@ -164,6 +164,7 @@ def draw(path: Path, results: list[dict[str, Any]], rounds: dict[str, list[float
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.4), layout="constrained")
     base = next(r for r in results if (r["steps"], r["factor"]) == (BASE_STEPS, BASE_FACTOR))
@@ -177,6 +178,8 @@ def draw(path: Path, results: list[dict[str, Any]], rounds: dict[str, list[float
         for name, style in (("error", "o-C0"), ("signal", "s--C2")):
             axis.plot([r[key] for r in part], [1e3 * r[name] for r in part], style, label=name)
     axes[1].set_xscale("log", base=2)
+    steps = sorted({r["steps"] for r in results})
+    axes[1].set_xticks(steps, [str(number) for number in steps])
     axes[1].set_xlabel("steps per mixture (as many steps in all)")
     axes[2].set_xlabel("one_hot_factor")
     for (name, errors), style in zip(rounds.items(), ("o-C0", "o-C1"), strict=True):
@@ -186,7 +189,9 @@ def draw(path: Path, results: list[dict[str, Any]], rounds: dict[str, list[float
         axis.set_ylim(0, None)
     for axis in axes:
         axis.legend(frameon=False)
-    axes[0].xaxis.set_ticks(sizes, [str(size) for size in sizes])
+    axes[0].set_xticks(sizes, [str(size) for size in sizes])
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes[0].yaxis.set_major_formatter(ScalarFormatter())
     axes[0].minorticks_off()
     axes[0].set_ylabel("1e-3 nats per step\nand unit of proportion")
     figure.savefig(path, dpi=130)
