@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Tokens per second of our loader against its limit and its peers, and what restoring costs.
 
-    .venv/bin/python scripts/bench_loader.py                        # some ten minutes; 13 GB of disk
+    .venv/bin/python scripts/bench_loader.py                        # four minutes; 13 GB of disk
     .venv/bin/python scripts/bench_loader.py --groups 7 --batch-sizes 8 --repeats 9 --json loader.json
 
 All read packed sequences of the same stores on one rank and do nothing with them:

@@ -12,7 +12,6 @@ evaluations included, at 8 and at 38 groups.
 import argparse
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import torch  # noqa: E402
+from one_rank import rank_environment  # noqa: E402
 from plain_train import PLAIN_NAME, PlainTrainer, register_plain  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -169,10 +169,7 @@ def main() -> None:
     parser.add_argument("--aioli-flags", nargs="*", default=[], help="flags of the Aioli run only")
     parser.add_argument("--json", type=Path, help="write the ratios there")
     args = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.update(rank_environment())
     torch.set_num_threads(1)
     register_plain()
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from one_rank import free_port
+from one_rank import rank_environment
 
 from titan_aioli.budget import relative_overhead
 from titan_aioli.evaluate import GroupEvaluator
@@ -139,8 +139,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=256, help="held-out sequences of each group")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     args, flags = parser.parse_known_args()
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.update(rank_environment())
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "--job.config_file",

@@ -18,18 +18,19 @@ def train_one_rank(folder: Path, config: str) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(config)
-    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "titan_aioli.train", "--job.config_file", str(folder / "config.toml")]
     command += ["--job.dump_folder", str(folder), "--checkpoint.no-enable"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **ranks, **place}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **rank_environment()}
     with open(folder / "log.txt", "w") as log:
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{folder} failed, see {folder / 'log.txt'}")
 
 
-def free_port() -> int:
+def rank_environment() -> dict[str, str]:
+    """What torchrun would tell the only rank of a run, with a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        port = str(free.getsockname()[1])
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    return {**rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
