@@ -2,11 +2,13 @@
 
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ranks import torchrun
 
+from titan_aioli.launch import launch
 from titan_aioli.runs import read_run
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -35,6 +37,15 @@ def test_a_slow_rank_has_time_to_say_its_error(tmp_path, stores):
     assert errors_by_rank(done) == dict.fromkeys("01", "nothing will come of it")
 
 
+def test_an_error_is_written_in_one_piece(monkeypatch):
+    """Ranks share a stream: what is written in two pieces ends up within another rank's line."""
+    pieces = []
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=pieces.append, flush=lambda: None))
+    assert launch(None, ["--job.config_file", "missing.toml"]) == 2
+    (error,) = [piece for piece in pieces if piece.startswith("titan_aioli: error: ")]
+    assert "missing.toml" in error and error.endswith(" [rank 0]\n")
+
+
 @pytest.mark.parametrize(
     ("fault", "name"),
     [("bit-proportions", "method state.proportions"), ("bit-ledger", "ledger entry 1")],
@@ -44,7 +55,7 @@ def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stor
     done, seconds = run_faulty(tmp_path, stores, fault, 1)
     assert done.returncode != 0 and seconds < LIMIT_SECONDS
     errors = errors_by_rank(done)
-    assert set(errors) == {"0", "1"} and errors["0"] == errors["1"]
+    assert set(errors) == {"0", "1"} and errors["0"] == errors["1"], done.stderr[-3000:]
     assert re.match(
         rf"step 2: the ranks hold different mixtures: {name}: ranks \[0\] hold .*; ranks \[1\] hold ",
         errors["0"],

@@ -44,7 +44,9 @@ def launch(trainer_class: Any, args: list[str]) -> int:
         if os.environ.get("TITAN_AIOLI_TRACEBACK"):
             traceback.print_exc()
         rank = os.environ.get("RANK", "0")
-        print(f"titan_aioli: error: {error} [rank {rank}]", file=sys.stderr, flush=True)
+        # In one piece: `print` writes the end of the line by itself, and ranks share one stream.
+        sys.stderr.write(f"titan_aioli: error: {error} [rank {rank}]\n")
+        sys.stderr.flush()
         _wait_until_all_ranks_have_spoken()
         return 2
     return 0
