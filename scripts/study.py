@@ -35,6 +35,7 @@ METHODS = {
     "aioli_still": "eta = 1e-9",
     "aioli_eta1": "eta = 1.0",
     "aioli_pooled": POOLED,
+    "aioli_trained": f"{POOLED}\npool_training = true",
     "aioli_centred": f'{POOLED}\nmixtures = "centred"',
     "aioli_opposite": f'{POOLED}\nmixtures = "opposite"',
     "aioli_shrink": f"{POOLED}\nshrink = true",

@@ -49,6 +49,8 @@ class Aioli:
     of them, towards and away from each group."""
     pooling: float | None = None
     """Weight on the evidence of past rounds in a running regression. Unset: each round alone (the paper)."""
+    pool_training: bool = False
+    """With pooling: count the training stretches in the regression too, not those of LearnParams alone."""
     shrink: bool = False
     """Shorten the step where the column sums of A differ little beyond their standard errors."""
     orders_from: str = ""

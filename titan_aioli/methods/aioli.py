@@ -28,9 +28,11 @@ from titan_aioli.methods.evidence import (
     add_level,
     add_stretch,
     certainty,
+    level,
     scaled,
     slopes,
     spread,
+    training_stretch,
     without_trend,
 )
 from titan_aioli.methods.mixing_matrix import normalized, shifted_sum, solve_mixing_matrix
@@ -84,6 +86,8 @@ class Aioli:
     pooling: float | None = None
     """Weight on the evidence of past rounds in a running regression, in [0, 1); the drops of a round count in
     units of their own spread. None: each round alone."""
+    pool_training: bool = False
+    """With `pooling`: count the training stretches too, by what they differ from LearnParams around."""
     shrink: bool = False
     """Shorten the step where the column sums of A differ little beyond their standard errors."""
     seed: int = 0
@@ -185,6 +189,8 @@ class Aioli:
         products, freedom = without_trend(state.evidence)
         scale = 1.0 if self.pooling is None else spread(products, freedom)
         products = scaled(products, 1 / scale)
+        if self.pool_training and np.isfinite(trained := self._training_stretch(state, scale)).all():
+            products, freedom = products + np.outer(trained, trained), freedom + 1
         if np.isfinite(products).all():
             products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
             state = state._replace(pooled=products, pooled_freedom=freedom)
@@ -195,6 +201,15 @@ class Aioli:
             solved_A = add_level(found, state.evidence)
         stderr = np.full_like(stderr, np.nan) if self.diagonal else stderr
         return state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, stderr=stderr)
+
+    def _training_stretch(self, state: AioliState, unit: float) -> np.ndarray:
+        """[2 G], what the training before this LearnParams shows, drops by `unit`; nan in the first round."""
+        num_groups, num_stretches = len(state.losses), state.evidence[0, 0]
+        num_segments = self.train_steps(num_groups) / self.steps_per_mixture
+        in_units = np.repeat([1.0, 1 / unit], num_groups)
+        trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
+        levels = (state.level * in_units, level(state.evidence) * in_units)
+        return training_stretch(trained * in_units, levels, num_segments, num_stretches)
 
     def _update_proportions(self, state: AioliState) -> AioliState:
         """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""
@@ -222,6 +237,7 @@ class Aioli:
             stage=LEARN_PARAMS,
             segment=0,
             losses=losses,
+            level=level(state.evidence),
             drops=np.zeros_like(state.drops),
             evidence=np.zeros_like(state.evidence),
             predicted_drop=state.solved_A @ state.proportions * segments,

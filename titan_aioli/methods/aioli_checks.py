@@ -24,6 +24,10 @@ def check_aioli(method: "Aioli", num_groups: int) -> None:
         checks.number("aioli.ema", method.ema, at_least=0, below=1, what="the weight on the past")
     if method.pooling is not None:
         checks.number("aioli.pooling", method.pooling, at_least=0, below=1, what="the weight on past rounds")
+    elif method.pool_training:
+        raise ValueError(
+            "aioli.pool_training is true but aioli.pooling is not set: set it, to 0.8 for example"
+        )
     if num_groups > 1 and not 1.0 / num_groups < method.one_hot_factor <= 1.0:
         raise ValueError(
             f"aioli.one_hot_factor is {method.one_hot_factor}: with {num_groups} groups it must be above "

@@ -41,6 +41,8 @@ class AioliState(NamedTuple):
     """[G], loss drop measured over that stretch."""
     evidence: np.ndarray
     """[2 G + 2, 2 G + 2], sums of products over the stretches of this LearnParams (evidence.py)."""
+    level: np.ndarray
+    """[2 G], mean mixture and mean drops per segment of the LearnParams of the round before."""
     pooled: np.ndarray
     """[2 G, 2 G], those of all rounds, without level and trend; the past forgotten by `pooling`."""
     pooled_freedom: float
@@ -72,6 +74,7 @@ def initial_state(num_groups: int) -> AioliState:
         predicted_drop=unknown,
         measured_drop=unknown,
         evidence=empty_evidence(num_groups),
+        level=np.full(2 * num_groups, np.nan),
         pooled=np.zeros((2 * num_groups, 2 * num_groups)),
         pooled_freedom=0.0,
         stderr=unknown,

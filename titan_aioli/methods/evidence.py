@@ -59,6 +59,40 @@ def scaled(products: np.ndarray, factor: float) -> np.ndarray:
     return products * np.outer(factors, factors)
 
 
+def level(evidence: np.ndarray) -> np.ndarray:
+    """[2 G], mean mixture and mean drops of the stretches."""
+    return evidence[0, 2:] / evidence[0, 0]
+
+
+def training_stretch(
+    stretch: np.ndarray, levels: tuple[np.ndarray, np.ndarray], num_segments: float, num_stretches: float
+) -> np.ndarray:
+    """What a training stretch shows beyond the level of the LearnParams before and after it.
+
+    Its own level is unknown. It is taken to run from the one to the other, and to be as uncertain as anything
+    between them is, besides the noise of a LearnParams (of one, not of half: the next stretch shares it).
+
+    Args:
+        stretch: [2 G], mixture and drops per segment, in units of a stretch's spread, as all here.
+        levels: [2 G] before and after.
+        num_segments: length of the stretch.
+        num_stretches: of the LearnParams before and after, each.
+    Returns: [2 G], mixture and drops that count like one stretch of LearnParams.
+    """
+    before, after = levels
+    gap = (after - before)[len(stretch) // 2 :]
+    variance = 1 / num_segments + 1 / num_stretches + np.mean(gap**2) / 12
+    return (stretch - _mean_between(before, after)) / np.sqrt(variance)
+
+
+def _mean_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Mean of an exponential curve from the one to the other; the middle where one is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (after - before) / np.log(after / before)
+    by_factors = (before > 0) & (after > 0) & ~np.isclose(before, after)
+    return np.where(by_factors, mean, (before + after) / 2)
+
+
 def slopes(products: np.ndarray, freedom: float) -> tuple[np.ndarray, np.ndarray]:
     """The regression of drops on mixtures; slopes [G, G] sum to zero in each row (only differences show).
 
@@ -82,7 +116,7 @@ def slopes(products: np.ndarray, freedom: float) -> tuple[np.ndarray, np.ndarray
 def add_level(found: np.ndarray, evidence: np.ndarray) -> np.ndarray:
     """A [G, G] with these slopes and the round's mean drops: loss drop per stretch and unit of proportion."""
     num_groups = len(found)
-    mean = evidence[0, 2:] / evidence[0, 0]
+    mean = level(evidence)
     return found + (mean[num_groups:] - found @ mean[:num_groups])[:, None]
 
 
