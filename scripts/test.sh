@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs into .venv and runs the tests: under 10 minutes on two cores.
+# Installs into .venv and runs the tests: about 10 minutes on two cores.
 #   scripts/test.sh [pytest arguments]      scripts/test.sh -m slow     the long ones
 set -euo pipefail
 cd "$(dirname "$0")/.."
