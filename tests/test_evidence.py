@@ -152,14 +152,16 @@ def test_training_stretches_add_to_what_is_known(falls_to):
 def test_a_training_stretch_counts_little_where_the_level_falls():
     mixture, before, after = np.array([0.5, 0.5]), np.full(2, 100.0), np.full(2, 40.0)
     levels = (np.concatenate([mixture, before]), np.concatenate([mixture, after]))
-    row = training_stretch(np.concatenate([[0.9, 0.1], after]), levels, num_segments=40, num_stretches=12)
+    row = training_stretch(
+        np.concatenate([[0.9, 0.1], after]), levels, 1.0, num_segments=40, num_stretches=12
+    )
     off_level = 60 / np.log(100 / 40) - 40  # the mean of 100 * 0.4**t over t from 0 to 1, less 40
     np.testing.assert_allclose(row, np.array([0.4, -0.4, -off_level, -off_level]) / (60 / 12**0.5), rtol=1e-3)
 
 
 def test_a_training_stretch_of_a_steady_level_counts_as_its_noise_says():
     levels = (np.array([0.5, 0.5, 100.0, -1.0]),) * 2
-    row = training_stretch(np.array([0.9, 0.1, 101.0, -1.0]), levels, num_segments=40, num_stretches=12)
+    row = training_stretch(np.array([0.9, 0.1, 101.0, -1.0]), levels, 1.0, num_segments=40, num_stretches=12)
     np.testing.assert_allclose(row, np.array([0.4, -0.4, 1.0, 0.0]) / (1 / 40 + 1 / 12) ** 0.5)
 
 

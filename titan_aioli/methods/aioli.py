@@ -150,6 +150,10 @@ class Aioli:
         steps_per_round = 8 * learn_params_steps if self.steps_per_round is None else self.steps_per_round
         return steps_per_round - learn_params_steps
 
+    def _train_segments(self, num_groups: int) -> float:
+        """The training stretch in lengths of a stretch of LearnParams."""
+        return self.train_steps(num_groups) / self.steps_per_mixture
+
     def sweep_order(self, round_: int, num_groups: int) -> list[int]:
         """The swept mixture of every segment of a round: a function of (seed, round), or as given.
 
@@ -187,14 +191,14 @@ class Aioli:
         """A from the round's drops (the paper), or from a regression over the rounds."""
         raw_A, past = state.drops / self.num_sweeps, self.pooling or 0.0
         products, freedom = without_trend(state.evidence)
-        scale = 1.0 if self.pooling is None else spread(products, freedom)
-        products = scaled(products, 1 / scale)
-        if self.pool_training and np.isfinite(trained := self._training_stretch(state, scale)).all():
+        unit = 1.0 if self.pooling is None else spread(products, freedom)
+        if self.pool_training and np.isfinite(trained := self._training_stretch(state, unit)).all():
             products, freedom = products + np.outer(trained, trained), freedom + 1
+        products = scaled(products, 1 / unit)
         if np.isfinite(products).all():
             products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
             state = state._replace(pooled=products, pooled_freedom=freedom)
-        found, stderr = slopes(scaled(products, scale), freedom)
+        found, stderr = slopes(scaled(products, unit), freedom)
         if self.mixtures == "one_hot" and self.pooling is None:
             solved_A = solve_mixing_matrix(raw_A, self.one_hot_factor, self.diagonal)
         else:
@@ -203,13 +207,11 @@ class Aioli:
         return state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, stderr=stderr)
 
     def _training_stretch(self, state: AioliState, unit: float) -> np.ndarray:
-        """[2 G], what the training before this LearnParams shows, drops by `unit`; nan in the first round."""
-        num_groups, num_stretches = len(state.losses), state.evidence[0, 0]
-        num_segments = self.train_steps(num_groups) / self.steps_per_mixture
-        in_units = np.repeat([1.0, 1 / unit], num_groups)
+        """[2 G], what the training before this LearnParams shows; nan in the first round."""
+        num_segments = self._train_segments(len(state.losses))
         trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
-        levels = (state.level * in_units, level(state.evidence) * in_units)
-        return training_stretch(trained * in_units, levels, num_segments, num_stretches)
+        levels = (state.level, level(state.evidence))
+        return training_stretch(trained, levels, unit, num_segments, num_stretches=state.evidence[0, 0])
 
     def _update_proportions(self, state: AioliState) -> AioliState:
         """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""
@@ -231,7 +233,6 @@ class Aioli:
         return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
 
     def _end_round(self, state: AioliState, losses: np.ndarray) -> AioliState:
-        segments = self.train_steps(len(losses)) / self.steps_per_mixture
         return state._replace(
             round=state.round + 1,
             stage=LEARN_PARAMS,
@@ -240,6 +241,6 @@ class Aioli:
             level=level(state.evidence),
             drops=np.zeros_like(state.drops),
             evidence=np.zeros_like(state.evidence),
-            predicted_drop=state.solved_A @ state.proportions * segments,
+            predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(losses)),
             measured_drop=state.losses - losses,
         )

@@ -65,7 +65,11 @@ def level(evidence: np.ndarray) -> np.ndarray:
 
 
 def training_stretch(
-    stretch: np.ndarray, levels: tuple[np.ndarray, np.ndarray], num_segments: float, num_stretches: float
+    stretch: np.ndarray,
+    levels: tuple[np.ndarray, np.ndarray],
+    unit: float,
+    num_segments: float,
+    num_stretches: float,
 ) -> np.ndarray:
     """What a training stretch shows beyond the level of the LearnParams before and after it.
 
@@ -73,15 +77,16 @@ def training_stretch(
     between them is, besides the noise of a LearnParams (of one, not of half: the next stretch shares it).
 
     Args:
-        stretch: [2 G], mixture and drops per segment, in units of a stretch's spread, as all here.
-        levels: [2 G] before and after.
+        stretch: [2 G], mixture and drops per segment.
+        levels: [2 G] before and after, as of `level`.
+        unit: as of `spread`.
         num_segments: length of the stretch.
         num_stretches: of the LearnParams before and after, each.
     Returns: [2 G], mixture and drops that count like one stretch of LearnParams.
     """
     before, after = levels
     gap = (after - before)[len(stretch) // 2 :]
-    variance = 1 / num_segments + 1 / num_stretches + np.mean(gap**2) / 12
+    variance = 1 / num_segments + 1 / num_stretches + np.mean((gap / unit) ** 2) / 12
     return (stretch - _mean_between(before, after)) / np.sqrt(variance)
 
 
