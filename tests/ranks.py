@@ -1,6 +1,7 @@
 """Starts real training ranks with torchrun, as a user would, and reads what they left."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def command(num_ranks, *args, module="titan_aioli.train", config=TINY, launcher=
 
 def environment(**env):
     return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **env}
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def torchrun(num_ranks, *args, module="titan_aioli.train", config=TINY, timeout=240, launcher=(), **env):

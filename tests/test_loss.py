@@ -1,13 +1,13 @@
 """Per-group losses: torchtitan's loss bit for bit, and two processes equal to one."""
 
 import os
-import socket
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from ranks import free_port
 
 from titan_aioli.losses import (
     IGNORE_INDEX,
@@ -106,10 +106,7 @@ def _two_ranks(rank, port, results):
 
 
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_two_ranks, (port, str(tmp_path)), nprocs=2)
+    mp.spawn(_two_ranks, (free_port(), str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one, other)  # bit for bit on the ranks

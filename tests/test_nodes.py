@@ -1,10 +1,9 @@
 """Several nodes, restarts and asynchronous checkpoints, on real ranks: all give the bits of one plain run."""
 
-import socket
 import subprocess
 
 import pytest
-from ranks import TESTS, command, environment, files, torchrun, train, train_losses
+from ranks import TESTS, command, environment, files, free_port, torchrun, train, train_losses
 
 pytestmark = pytest.mark.xdist_group("ranks")
 BRIEF = ["--training.steps", "12"]
@@ -22,12 +21,6 @@ def whole(stores, tmp_path_factory):
 def assert_same(folder, whole):
     assert files(folder) == files(whole)
     assert train_losses(folder) == train_losses(whole)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_two_agents_that_meet_over_c10d_equal_one(tmp_path, stores, whole):
