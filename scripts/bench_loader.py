@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loader_peers import PEERS, Case, write_stores, write_text
 from rich.console import Console
 from rich.table import Table
+from support.loader_peers import PEERS, Case, write_stores, write_text
 from tqdm import tqdm
 
 Speeds = dict[str, list[float]]

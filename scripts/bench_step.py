@@ -12,7 +12,6 @@ evaluations included, at 8 and at 38 groups.
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,18 +20,17 @@ from unittest import mock
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
 
-import torch  # noqa: E402
-from one_rank import rank_environment  # noqa: E402
-from plain_train import PLAIN_NAME, PlainTrainer, register_plain  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import torch
+from rich.console import Console
+from rich.table import Table
+from support.one_rank import rank_environment
+from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
+from tqdm import tqdm
 
-from titan_aioli.data.megatron import MegatronWriter  # noqa: E402
-from titan_aioli.launch import load_config  # noqa: E402
-from titan_aioli.train import MixingTrainer  # noqa: E402
+from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.train import MixingTrainer
 
 WARM_UP_STEPS = 5
 

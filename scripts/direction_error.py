@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from one_rank import train_one_rank
 from rich.console import Console
 from rich.table import Table
+from support.one_rank import train_one_rank
 from tqdm import tqdm
 
-from titan_aioli.methods.mixing_matrix import shifted_sum, solve_mixing_matrix
-from titan_aioli.replay import other_method
-from titan_aioli.runs import read_run
+from titan_aioli.commands.replay import other_method
+from titan_aioli.methods.aioli.mixing_matrix import shifted_sum, solve_mixing_matrix
+from titan_aioli.runs.run import read_run
 from titan_aioli.toml import format_toml, tomllib
 
 BASE_STEPS, BASE_FACTOR, POOLING = 4, 0.75, 0.8

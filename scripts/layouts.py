@@ -71,8 +71,13 @@ def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -
 def torchrun(work: Path, folder: Path, num_ranks: int, flags: list[str]) -> list[str]:
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)),
-        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(ROOT / "scripts/layout_train.py")),
-        *("--job.config_file", str(ROOT / "tests/tiny.toml"), "--model.flavor", "mixing_debug_deep"),
+        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "scripts.support.layout_train"),
+        *(
+            "--job.config_file",
+            str(ROOT / "titan_aioli/testing/tiny.toml"),
+            "--model.flavor",
+            "mixing_debug_deep",
+        ),
         *("--mixing.stores", str(work / "stores"), "--job.dump_folder", str(folder)),
         *("--mixing.evaluation.freq", "0", *flags),
     ]
@@ -122,8 +127,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the differences there")
     parser.add_argument("--keep", action="store_true", help="keep the runs and print where they are")
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
-    from toy_stores import write_stores
+    from titan_aioli.testing.stores import write_stores
 
     work = Path(tempfile.mkdtemp(prefix="layouts-"))
     write_stores(work / "stores")

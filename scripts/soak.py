@@ -24,13 +24,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from killing import MARK, Soak, draw_kill
 from rich.console import Console
 from rich.table import Table
+from support.killing import MARK, Soak, draw_kill
 from tqdm import tqdm
 
-from titan_aioli.rows import blocks
-from titan_aioli.runs import read_run
+from titan_aioli.commands.rows import blocks
+from titan_aioli.runs.run import read_run
 
 
 def train_and_kill(

@@ -20,13 +20,22 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-from one_rank import train_one_rank
 from rich.console import Console
-from study_report import Result, StudyRun, best_static, direction, draw, signal_and_noise, summary, write_csv
+from support.one_rank import train_one_rank
+from support.study_report import (
+    Result,
+    StudyRun,
+    best_static,
+    direction,
+    draw,
+    signal_and_noise,
+    summary,
+    write_csv,
+)
 from tqdm import tqdm
 
-from titan_aioli.data.demo_corpus import train_tokenizer
-from titan_aioli.data.tokenize import tokenize
+from titan_aioli.commands.demo_corpus import train_tokenizer
+from titan_aioli.commands.tokenize import tokenize
 
 POOLED = "eta = 1.0\npooling = 0.8"
 METHODS = {

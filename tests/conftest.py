@@ -1,7 +1,8 @@
 """What several test files start from."""
 
 import pytest
-from toy_stores import write_stores
+
+from titan_aioli.testing.stores import write_stores
 
 
 @pytest.fixture(scope="module")

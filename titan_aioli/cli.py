@@ -13,15 +13,15 @@ from typing import Any
 
 import tyro
 
-from titan_aioli.check import check
-from titan_aioli.data.inspect_store import inspect
-from titan_aioli.data.tokenize import tokenize
-from titan_aioli.plan import plan
-from titan_aioli.replay import replay
-from titan_aioli.report import report
-from titan_aioli.rows import rows
-from titan_aioli.simulate import simulate
-from titan_aioli.sweep import sweep
+from titan_aioli.commands.check.command import check
+from titan_aioli.commands.inspect import inspect
+from titan_aioli.commands.plan import plan
+from titan_aioli.commands.replay import replay
+from titan_aioli.commands.report import report
+from titan_aioli.commands.rows import rows
+from titan_aioli.commands.simulate.command import simulate
+from titan_aioli.commands.sweep.command import sweep
+from titan_aioli.commands.tokenize import tokenize
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "tokenize": tokenize,

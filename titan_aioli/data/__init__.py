@@ -1,0 +1,1 @@
+"""Rows: which sequence of which group a step trains on, and how it is read."""

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torchdata.nodes import BaseNode, Prefetcher
 
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.control.state import from_arrays, pack, to_arrays, unpack
 from titan_aioli.data.gather import SequenceReader
 from titan_aioli.data.group import Group
-from titan_aioli.data.ledger import Ledger
 from titan_aioli.data.schedule import Block, Position, Schedule
-from titan_aioli.state import from_arrays, pack, to_arrays, unpack
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 

@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from titan_aioli.data.allocate import allocate, allocate_steps
+from titan_aioli.data.allocate import allocate_steps
 from titan_aioli.data.permutation import make_key, mix
-from titan_aioli.data.streams import Streams, WeightedStores, fixed_sample
-
-__all__ = ["Block", "Position", "Schedule", "allocate", "fixed_sample"]
+from titan_aioli.data.streams import Streams, WeightedStores
 
 _ORDER = 1  # what a key is for
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from titan_aioli.data.files import replacing
+from titan_aioli.files import replacing
 
 Array = np.ndarray
 SUM_TOLERANCE = 1e-3

@@ -12,9 +12,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from titan_aioli.methods import checks
+from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.loss_curve import LossCurve, add_point, fit_power_law
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.methods.skipping import skipped_note, unusable
 from titan_aioli.proportions import bounded, normalize, uniform
 
 

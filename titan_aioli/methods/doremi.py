@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from titan_aioli.methods import checks
+from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.methods.skipping import skipped_note, unusable
 from titan_aioli.proportions import softmax, uniform
 
 FIRST_SCORE = 1e-6

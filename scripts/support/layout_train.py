@@ -1,0 +1,35 @@
+"""MixingTrainer for the layout tests: writes each step's per-group sums, gradient norm and proportions.
+
+Every rank writes LAYOUT_rankR.jsonl into the dump folder: {"step", "sums" [2, G], "grad_norm", "loss"}.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.train import MixingTrainer
+
+from . import cpu_context_parallel
+
+
+class LayoutTrainer(MixingTrainer):
+    def __init__(self, job_config):
+        super().__init__(job_config)
+        log = self.metrics_processor.log
+
+        def log_and_write(step, global_avg_loss, max_loss, grad_norm, extra_metrics=None):
+            record = {"step": step, "loss": global_avg_loss, "grad_norm": grad_norm}
+            record["sums"] = self.log_stats.reduced().tolist()
+            with open(Path(job_config.job.dump_folder) / f"rank{dist.get_rank()}.jsonl", "a") as file:
+                file.write(json.dumps(record) + "\n")
+            log(step, global_avg_loss, max_loss, grad_norm, extra_metrics)
+
+        self.metrics_processor.log = log_and_write
+
+
+if __name__ == "__main__":
+    cpu_context_parallel.install()
+    sys.exit(launch(LayoutTrainer, sys.argv[1:]))

@@ -1,0 +1,219 @@
+"""The catalogue of bad input: each fault is refused in one line that says what, where and what to do.
+
+In process, through the same entry as a user's command: `python -m titan_aioli.train` or `titan-aioli`; some
+also on two ranks (seconds each; the limit allows for a busy machine). Damaged checkpoints are in
+test_bad_checkpoint.py. One case a line where it fits into 150 characters.
+"""
+# ruff: noqa: E501
+
+import gzip
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+from tests.bad_input.cases import (
+    array,
+    command,
+    copy_stores,
+    corpus,
+    cut,
+    file,
+    flags,
+    npy,
+    poke,
+    sidecar,
+    store,
+    tokenizer,
+    toml,
+    whole_toml,
+)
+from titan_aioli.testing.torchrun import torchrun
+
+PLAN = ("--mixing.method", "static", "--mixing.static.by", "plan", "--mixing.static.plan", "FILE")
+GRAPH = ("--mixing.method", "skill_it", "--mixing.skill_it.graph", "FILE")
+ORDERS = ("--mixing.aioli.orders_from", "FILE")
+ABC = ["a", "b", "c"]
+RECORD = '{"step": 0, "first_row": 0, "proportions": [0.5, 0.25, 0.25], "phase": "%s", "round": 0}\n'
+RAW = ("--mixing.groups.a.dtype",)
+GROUPS = "[mixing.groups.a]\n[mixing.groups.b]\n[mixing.groups.c]\n"
+# fmt: off
+CONFIG = {
+    # TOML
+    "unknown key": toml(r"\[mixing\] has an unknown key 'methodd'; it may have: method", "[mixing]\nmethodd = 1\n"),
+    "unknown key of a table": toml(r"\[mixing.aioli\] has an unknown key 'etta'", "etta = 1.0", "eta = 1.0"),
+    "unknown key of a group": toml(
+        "mixing.groups.a has an unknown key 'weigth'; it may have: train",
+        "[mixing.groups.a]\nweigth = 1.0\n",
+        "[mixing.groups.a]\n",
+    ),
+    "unknown key of torchtitan's": toml("stepz", "[training]\nstepz = 1\n", "[training]\n"),
+    "unknown group in a prior": toml(
+        "mixing.aioli.prior names an unknown group 'law'; the groups are: a, b, c",
+        "[mixing.aioli.prior]\nlaw = 1.0\n[mixing.evaluation]\n",
+        "[mixing.evaluation]\n",
+    ),
+    "unknown group of an anchor": toml(
+        "mixing.guards.anchor names an unknown group 'law'",
+        "[mixing.guards.anchor]\nlaw = 1.0\n[mixing.evaluation]\n",
+        "[mixing.evaluation]\n",
+    ),
+    "no groups": toml("no data groups: add a table", "", GROUPS),
+    "groups that are a list": whole_toml(r"mixing.groups is \['a'\]", '[mixing]\ngroups = ["a"]\n'),
+    "a group that is a number": toml("mixing.groups.a is 3: it must be a table", "[mixing.groups]\na = 3\n", GROUPS),
+    "mixing that is a number": whole_toml("mixing is 3: it must be a table", "mixing = 3\n"),
+    "an empty file": whole_toml("no data groups: add a table", ""),
+    "not TOML": toml("is not valid TOML", "[mixing\n"),
+    "a table twice": toml("is not valid TOML", "[mixing]\n[mixing]\n"),
+    "not UTF-8": whole_toml("config.toml is not valid TOML", b"\xff\xfe"),
+    "text for a number": toml("mixing.seed is 'x': it must be int", "[mixing]\nseed = 'x'\n"),
+    "true for a number": toml("mixing.seed is True: it must be int", "[mixing]\nseed = true\n"),
+    "a fraction for a count": toml("mixing.evaluation.sequences is 1.5", "sequences = 1.5", "sequences = 12"),
+    "a choice that is none": toml("mixing.aioli.order is 'any'", "order = 'any'\neta = 1.0", "eta = 1.0"),
+    # flags
+    "unknown method": flags("mixing.method is 'magic': choose one of stratified, static", "--mixing.method", "magic"),
+    "unknown flag": flags("--mixing.eta", "--mixing.eta", "1"),
+    "no number of steps": flags("steps", "--training.steps", "abc"),
+    "no steps": flags("training.steps is 0: at least 1", "--training.steps", "0"),
+    "unknown model": flags("model.name is 'gpt9'", "--model.name", "gpt9"),
+    "unknown flavor": flags("model.flavor is '900B'", "--model.flavor", "900B"),
+    "sequences longer than the data": flags("has no sequence of seq_len 99999998", "--training.seq_len", "99999998"),
+    "a batch that cannot be split": flags("global_batch_size is 7: it must be a multiple", "--training.global_batch_size", "7"),
+    "no rows on a rank": flags("global_batch_size is 8: .*local_batch_size 0", "--training.local_batch_size", "0"),
+    "a layout of no ranks": flags("tensor_parallel_degree is 0: at least 1", "--parallelism.tensor_parallel_degree", "0"),
+    "no held-out sequences": flags("mixing.evaluation.sequences is 0: at least 1", "--mixing.evaluation.sequences", "0"),
+    "no skipped update allowed": flags("max_skipped_updates is 0: at least 1", "--mixing.max_skipped_updates", "0"),
+    "weights of 0": flags(
+        "static.proportions sum to 0.0: at least one weight must be positive",
+        *("--mixing.method", "static", "--mixing.groups.a.weight", "0"),
+        *("--mixing.groups.b.weight", "0", "--mixing.groups.c.weight", "0"),
+    ),
+    "a negative weight": flags(r"static.proportions\[0\] is -1", "--mixing.method", "static", "--mixing.groups.a.weight", "-1"),
+    "one_hot_factor too small": flags("with 3 groups it must be above 1/3 = 0.3333", "--mixing.aioli.one_hot_factor", "0.25"),
+    "LearnParams longer than the round": flags(
+        "steps_per_round is 6, but LearnParams alone takes .* 1 x 2 x 3 = 6 steps", "--mixing.aioli.steps_per_round", "6"
+    ),
+    "a step of 0": flags("aioli.eta is 0.0: the step size must be", "--mixing.aioli.eta", "0"),
+    "a step that is no number": flags("aioli.eta is nan: the step size must be", "--mixing.aioli.eta", "nan"),
+    "an average of more than all": flags("aioli.ema is 1.5: the weight on the past", "--mixing.aioli.ema", "1.5"),
+    "steps on no prior": flags("prior_steps is 5 but no aioli.prior is given", "--mixing.aioli.prior_steps", "5"),
+    "a least share too large": flags("guards.min_share is 0.9", "--mixing.guards.min_share", "0.9"),
+    "no reference model": flags("mixing.doremi.reference is ''", "--mixing.method", "doremi"),
+    "plan without a file": flags("static.plan names no file", *PLAN[:4]),
+    # plans, graphs, ledgers
+    "no plan there": flags("file", *PLAN),
+    "a plan that is not JSON": file("file is not a plan .*not JSON", "{", *PLAN),
+    "a plan without groups": file("file is not a plan", {"proportions": [1.0]}, *PLAN),
+    "a plan of other groups": file(r"\['x'\], this run has", {"groups": ["x"], "proportions": [1.0]}, *PLAN),
+    "a plan of words": file("file is not a plan", {"groups": ABC, "proportions": ["x", 1, 1]}, *PLAN),
+    "a plan below 0": file(r"file: proportions\[0\] is -1", {"groups": ABC, "proportions": [-1, 1, 1]}, *PLAN),
+    "a plan nested without end": file("file is not a plan", "[" * 10**6, *PLAN),
+    "a plan of a terabyte": file("has 1099511627776 bytes, at most", 1 << 40, *PLAN),
+    "a graph of other groups": file("is a graph of the groups", {"groups": ["x"], "graph": [[1]]}, *GRAPH),
+    "a graph of another shape": file("file is not a graph", {"groups": ABC, "graph": [[1]]}, *GRAPH),
+    "no graph there": flags("file", *GRAPH),
+    "half a line of a ledger": file("line 2: not a ledger record", RECORD % "train" + '{"step": 1', *ORDERS),
+    "a ledger of other lines": file("line 1: not a ledger record", '{"step": 0}\n', *ORDERS),
+    "a ledger that is binary": file("line 1: not a ledger record", b"\x80\x04\x95\n", *ORDERS),
+    "shares that are none": file("not shares that sum to 1", RECORD.replace("0.5", "7.5") % "train", *ORDERS),
+    "shares that are nan": file("not shares that sum to 1", RECORD.replace("0.5", "NaN") % "train", *ORDERS),
+    "a ledger without LearnParams": file("records no LearnParams", RECORD % "train", *ORDERS),
+    "a ledger of another sweep": file(r"orders\[0\] is \[0\]: it must name", RECORD % "learn_params", *ORDERS),
+    # stores
+    "no store": toml("nowhere/train.*titan-aioli tokenize", "[mixing.groups.nowhere]\n[mixing.evaluation]\n", "[mixing.evaluation]\n"),
+    "data cut short": store("train.bin: holds .* expected", cut(".bin", 100)),
+    "data too long": store("train.bin: holds .* expected", cut(".bin", -2)),
+    "an index cut short": store("train.idx: holds .* expected", cut(".idx", 8)),
+    "an empty index": store("not a Megatron index", lambda path: path.with_suffix(".idx").write_bytes(b"")),
+    "no index": store("train.bin is there, but not its index", lambda path: path.with_suffix(".idx").unlink()),
+    "no data": store("no token store at", lambda path: path.with_suffix(".bin").unlink()),
+    "half a header": store("the header alone has 34", lambda path: path.with_suffix(".idx").write_bytes(b"MMIDIDX\0\0\1")),
+    "a foreign index": store("not a Megatron index", poke(0, "<Q", 7)),
+    "another version": store("version 2 of the index format", poke(9, "<Q", 2)),
+    "an unknown dtype": store("dtype code 99 is not known", poke(17, "<B", 99)),
+    "tokens that are floats": store("floats are no token ids", poke(17, "<B", 7)),
+    "sequences without end": store("expected .* for 1152921504606846976 sequences", poke(18, "<Q", 1 << 60)),
+    "a negative size": store("sequence 0 has the size -5", poke(34, "<i", -5)),
+    "a moved sequence": store("sequence 0 starts at byte 6", poke(34 + 4 * 40, "<q", 6)),
+    "documents that do not rise": store("document index must rise", poke(8, "<q", 1, from_end=True)),
+    "metadata that is not JSON": store("train.json: the metadata", sidecar('"titan_aioli token store 1"{')),
+    "metadata of another store": store(
+        "says 5 tokens, but the index counts", sidecar('{"format": "titan_aioli token store 1", "tokens": 5}')
+    ),
+    "metadata that is a list": store("train.json: the metadata", sidecar('["titan_aioli token store 1"]')),
+    "a vocabulary of words": store(
+        "train.json: the metadata", sidecar('{"format": "titan_aioli token store 1", "vocab_size": "many"}')
+    ),
+    "a vocabulary larger than the model's": store(
+        "group 'a': .*uses a vocabulary of 50304 tokens, the model has 4096",
+        sidecar('{"format": "titan_aioli token store 1", "vocab_size": 50304}'),
+    ),
+    "tokens beyond the model's": array("uses a vocabulary of 60001 tokens", np.full(100, 60000)),
+    "tokens below 0": array("token ids below 0", np.full(100, -1)),
+    "a pickle": array("not a whole NumPy array", pickle.dumps(np.array([{}], dtype=object))),
+    "an array of objects": array("not a whole NumPy array", npy(np.array([{}] * 99), allow_pickle=True)),
+    "an array of two dimensions": array(r"shape \[10, 10\], expected one flat array", np.ones((10, 10), int)),
+    "an array of floats": array("expected one flat array of integer token ids", np.ones(100)),
+    "an array cut short": array("not a whole NumPy array", npy(np.ones(999, int))[:-8]),
+    "an array said to be huge": array("not a whole NumPy array", npy(np.ones(999, int)).replace(b"(999,), }      ", b"(999999999,), }")),
+    "an array of no tokens": array("has no sequence of seq_len 16", np.ones(0, int)),
+    "raw tokens of an odd size": array("are no whole number of uint16", b"abc", ".bin", *RAW, "uint16"),
+    "raw floats": array("holds no token ids", b"abcd", ".bin", *RAW, "float32"),
+    "an unknown dtype of raw tokens": array("uint99", b"abcd", ".bin", *RAW, "uint99"),
+    "a dtype that is another": array("the store says its dtype is int64", np.ones(99, int), ".npy", *RAW, "uint16"),
+    "a folder": file("file is a folder; it holds no token store", None, "--mixing.groups.a.train", "FILE"),
+}
+# fmt: on
+# fmt: off
+COMMANDS = {
+    "no corpus": command("no input at nowhere.jsonl", "tokenize", "nowhere.jsonl", "--group", "a", "--tokenizer", "t", "--output", "FOLDER"),
+    "a line that is not JSON": corpus(r"docs.jsonl, line 1: not JSON", "docs.jsonl", '{"text": '),
+    "a field that is missing": corpus("line 1: no field 'text'; found body", "docs.jsonl", [{"body": "x"}]),
+    "a corpus cut short": corpus("cannot be read beyond line", "docs.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 99)[:-9]),
+    "a broken Parquet file": corpus("not a whole Parquet", "docs.parquet", b"PAR1xx"),
+    "a text that is binary": corpus("not a text in UTF-8", "docs.txt", b"\xff\xfe\x00"),
+    "no text": corpus("no document with any text", "docs.jsonl", [{"text": ""}]),
+    "a group outside the folder": corpus("a group's name is a folder's", "docs.jsonl", [{"text": "x", "g": "../x"}], "--group-by", "g"),
+    "no tokenizer": tokenizer("no tokenizer at", lambda folder: (folder / "tokenizer.json").unlink()),
+    "a tokenizer that is none": tokenizer("not a tokenizer.json", lambda folder: (folder / "tokenizer.json").write_text("{}")),
+    "an unknown end": tokenizer("has no token '<end>'", lambda folder: None, "--end-of-document", "<end>"),
+    "broken tokenizer settings": tokenizer("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("{")),
+    "settings that are a list": tokenizer("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("[]")),
+    "no such command": command("no command 'trian': choose one of", "trian"),
+    "no run": command("is not the dump folder of a mixing run", "report", "FOLDER/.."),
+    "a run of garbage": command("mixture.json is not what a run writes", "rows", "FOLDER"),
+    "a store to inspect that is not there": command("no token store at", "inspect", "FOLDER/none"),
+    "a table without columns": command("has no column proportion.GROUP", "plan", "FOLDER/mixture.json"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("name", [*CONFIG, *COMMANDS])
+def test_a_fault_is_one_line_that_says_what_to_do(name, tmp_path, stores, capfd):
+    case = {**CONFIG, **COMMANDS}[name]
+    line = case.refuse(copy_stores(stores, tmp_path), capfd)
+    assert re.search(case.message, line), line
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("name", ["data cut short", "a batch that cannot be split"])
+def test_a_fault_ends_every_rank(name, tmp_path, stores):
+    _, config, *words = CONFIG[name].make(copy_stores(stores, tmp_path))
+    assert_every_rank_says(CONFIG[name].message, torchrun(2, *words, config=config, timeout=60))
+
+
+@pytest.mark.xdist_group("ranks")
+def test_a_damaged_checkpoint_ends_every_rank(tmp_path, stores):
+    words = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--mixing.method", "stratified"]
+    assert torchrun(2, *words, "--training.steps", "2").returncode == 0
+    for part in (tmp_path / "checkpoint" / "step-2").glob("*.distcp"):
+        part.write_bytes(part.read_bytes()[:100])
+    done = torchrun(2, *words, "--training.steps", "4", timeout=60)
+    assert_every_rank_says("checkpoint in .* could not be written or read.*remove its folder", done)
+
+
+def assert_every_rank_says(message, done):
+    errors = re.findall(r"titan_aioli: error: (.*) \[rank (\d)\]", done.stderr)
+    assert done.returncode != 0 and sorted(rank for _, rank in errors) == ["0", "1"]
+    assert all(re.search(message, line) for line, _ in errors), errors

@@ -1,0 +1,204 @@
+"""`titan-aioli check`: numbers by hand, and faults that a run would stop at, without starting one."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.bad_input.cases import copy_stores
+from tests.bad_input.test_bad_input import CONFIG as BAD_INPUT
+from titan_aioli.cli import main
+from titan_aioli.commands.check.command import Checked, check_config, group_table, run_table, short
+from titan_aioli.commands.check.forecast import forecast, walk
+from titan_aioli.config.build import Mixture
+from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.methods import METHODS, UNTIL_END, build_method
+from titan_aioli.testing.stores import numbered_group
+from titan_aioli.testing.torchrun import TINY
+
+AIOLI = {"num_sweeps": 1, "steps_per_mixture": 5, "steps_per_round": 100}
+
+
+def lines(renderable, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_phases_of_aioli():
+    walked = walk(build_method("aioli", 2, **AIOLI), 2, 250)
+    assert walked.ends == [0, 5, 10, 100, 105, 110, 200, 205, 210]
+    assert walked.rounds() == {0: 100, 1: 100, 2: 50}
+    assert walked.steps_in("learn_params") == 30
+    np.testing.assert_allclose(walked.shares, [0.5, 0.5])
+
+
+def test_the_phases_of_aioli_after_a_prior_on_one_group():
+    walked = walk(build_method("aioli", 2, **AIOLI, prior=[1, 0], prior_steps=50), 2, 150)
+    assert walked.steps_in("prior") == 50 and sum(walked.rounds().values()) == 100
+    assert walked.shares[0] > 0.5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_step_of_a_run_is_in_one_phase(name):
+    walked = walk(build_method(name, 3), 3, 1234)
+    assert sum(walked.steps_by_phase.values()) == 1234
+    assert walked.shares.sum() == pytest.approx(1)
+    assert walked.ends == sorted(walked.ends) and all(end <= 1234 for end in walked.ends)
+
+
+def test_a_replayed_schedule_is_forecast_exactly():
+    schedule = [[0, "train", 0, [1.0, 0.0]], [30, "train", 1, [0.0, 1.0]]]
+    walked = walk(build_method("replay", 2, schedule=schedule), 2, 100)
+    np.testing.assert_allclose(walked.shares, [0.3, 0.7])
+    assert walked.ends == [30] and UNTIL_END not in walked.ends
+
+
+def test_epochs_and_the_cost_of_evaluations_by_hand(stores):
+    """3 groups, 20 steps x 8 rows: measured at 0, each of 3 mixtures and the end of 2 rounds: 1 + 2 x 4."""
+    flags = ["--mixing.stores", str(stores), "--mixing.evaluation.freq", "0"]
+    checked = check_config(["--job.config_file", str(TINY), *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    assert (checked.batch_size, checked.world_size) == (8, 2)
+    assert (expected.num_evaluations, expected.evaluated_sequences) == (9, 36)
+    assert expected.evaluation_cost == pytest.approx((9 + 1) * 36 / (3 * 20 * 8))
+    sequences = np.array([group.num_sequences for group in checked.mixture.train])
+    np.testing.assert_allclose(expected.epochs, 160 / 3 / sequences)
+
+
+def test_a_budget_bounds_what_the_method_is_shown_and_not_what_is_logged(stores):
+    """30 % of 3 x 160 rows are 144: 9 evaluations of 3 groups get 5 sequences of each; the log has 12."""
+    flags = [
+        "--mixing.stores",
+        str(stores),
+        "--mixing.evaluation.freq",
+        "0",
+        "--mixing.evaluation.budget",
+        "30",
+    ]
+    checked = check_config(["--job.config_file", str(TINY), *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    assert (expected.num_samples, expected.sampled_sequences) == (9, 15)
+    assert (expected.num_evaluations, expected.evaluated_sequences) == (1, 36)
+    assert expected.evaluation_cost == pytest.approx((9 * 15 + 2 * 36) / (3 * 20 * 8))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--mixing.method", "stratified"], 20),
+        (["--mixing.method", "stratified", "--mixing.evaluation.at_start"], 1 + 20),
+        (["--mixing.evaluation.freq", "7"], 9 + 1),
+        (["--mixing.evaluation.freq", "10"], 9),
+    ],
+)
+def test_evaluations_at_the_same_step_are_counted_once(stores, flags, expected):
+    defaults = ["--job.config_file", str(TINY), "--mixing.stores", str(stores)]
+    checked = check_config([*defaults, *flags])
+    assert forecast(checked.config, checked.mixture, checked.batch_size).num_evaluations == expected
+
+
+def test_eight_groups_fit_eighty_columns(stores):
+    names = [f"stack_exchange_{k}" for k in range(8)]
+    groups = [numbered_group(name, 0, 123_456) for name in names]
+    config = load_config(["--job.config_file", str(TINY), "--mixing.method", "stratified"])
+    mixture = Mixture(build_method("aioli", 8), groups, groups, groups)
+    checked = Checked(config, mixture, 1, 8)
+    expected = forecast(config, mixture, 8)
+    shown = lines(group_table(checked, expected)) + lines(run_table(checked, expected))
+    assert max(map(len, shown)) <= 80
+    text = "\n".join(shown)
+    for name in [*names, "123k", "494k", "LearnParams", "checkpoints"]:
+        assert name in text
+
+
+def test_short_counts():
+    assert [short(n) for n in (0, 9999, 12_345, 1_234_567, 15_400_000_000, 2e12)] == [
+        *("0", "9999", "12.3k", "1.23M", "15.4B", "2T")
+    ]
+
+
+def test_the_command_prints_what_the_run_would_do(stores, capsys, tmp_path):
+    (tmp_path / "checkpoint" / "step-6").mkdir(parents=True)
+    flags = ["--job.dump_folder", str(tmp_path), "--mixing.stores", str(stores)]
+    main(["check", str(TINY), "--world-size", "2", *flags])
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("20 steps x 8 sequences x 16 tokens", "12 steps, 60.0% of all", "go on from step 6"):
+        assert part in text
+
+
+FAULTS = {
+    "batch": (["--world-size", "3"], "training.global_batch_size is 8: it must be a multiple of"),
+    "ranks": (
+        ["--world-size", "3", "--parallelism.tensor_parallel_degree", "2"],
+        "3 ranks do not fit the layout",
+    ),
+    "degree": (["--parallelism.context_parallel_degree", "0"], "context_parallel_degree is 0: at least 1"),
+    "seq_len": (["--training.seq_len", "15"], "training.seq_len is 15: it must be a multiple of"),
+    "steps": (["--training.steps", "0"], "training.steps is 0: at least 1"),
+    "flag": (["--training.stepz", "3"], "--training.stepz, 3 (perhaps --training.steps is meant)"),
+    "value": (["--training.steps", "x"], "Error parsing --training.steps"),
+    "reference": (["--mixing.method", "doremi"], "mixing.doremi.reference is ''"),
+    "pipeline": (
+        ["--mixing.method", "doge", "--parallelism.pipeline_parallel_degree", "2"],
+        "not with pipeline parallelism",
+    ),
+    "train losses": (
+        ["--mixing.method", "odm", "--mixing.no-train_losses"],
+        "needs mixing.train_losses = true",
+    ),
+    "no plan": (
+        ["--mixing.method", "static", "--mixing.static.by", "plan", "--mixing.static.plan", "nowhere.json"],
+        "nowhere.json",
+    ),
+    "no graph": (["--mixing.method", "skill_it", "--mixing.skill_it.graph", "nowhere.json"], "nowhere.json"),
+    "no ledger": (["--mixing.method", "replay", "--mixing.replay.ledger", "nowhere.jsonl"], "nowhere.jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_is_one_line_and_status_2(case, stores, tmp_path, capfd):
+    flags, message = FAULTS[case]
+    common = ["--mixing.stores", str(stores), "--job.dump_folder", str(tmp_path / "run")]
+    assert_refused(["check", str(TINY), *flags, *common], message, capfd)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", list(BAD_INPUT)[::4])
+def test_what_a_run_refuses_is_refused(case, tmp_path, stores, capfd):
+    words = BAD_INPUT[case].make(copy_stores(stores, tmp_path))
+    assert words[0] == "--job.config_file"
+    assert_refused(["check", *words[1:]], BAD_INPUT[case].message, capfd, is_pattern=True)
+
+
+def assert_refused(words, message, capfd, is_pattern=False):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1 and errors[0].startswith("titan-aioli: error: ")
+    if is_pattern:
+        with pytest.raises(ValueError, match=message):
+            raise ValueError(errors[0])
+    else:
+        assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": ["a", "b", "law"]}, "does not describe a run of the groups a, b, c"),
+        ({"groups": 3}, "does not describe a run of the groups a, b, c"),
+        (None, "line 1: proportions are"),
+    ],
+)
+def test_a_ledger_of_other_groups_is_refused(change, message, stores, tmp_path):
+    record = {"step": 0, "first_row": 0, "proportions": [0.5, 0.5], "phase": "train", "round": 0}
+    (tmp_path / "ledger.jsonl").write_text(json.dumps(record) + "\n")
+    if change is not None:
+        (tmp_path / "mixture.json").write_text(json.dumps(change))
+    flags = ["--mixing.method", "replay", "--mixing.replay.ledger", str(tmp_path / "ledger.jsonl")]
+    with pytest.raises(ValueError, match=message):
+        check_config(["--job.config_file", str(TINY), "--mixing.stores", str(stores), *flags])

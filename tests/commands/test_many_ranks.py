@@ -1,0 +1,34 @@
+"""The rows of thousands of ranks, planned by one process."""
+
+import numpy as np
+import pytest
+
+from titan_aioli.cli import main
+from titan_aioli.commands.simulate.many_ranks import check_ranks
+from titan_aioli.commands.simulate.world import World, simulate_run
+from titan_aioli.methods import build_method
+
+
+@pytest.fixture(scope="module")
+def trace():
+    method = build_method("aioli", 3, num_sweeps=1, steps_per_mixture=2, steps_per_round=20)
+    return simulate_run(method, World(3, 40, "linear", 0.0, 0))
+
+
+def test_4096_ranks_draw_every_row_once(trace):
+    found = check_ranks(trace, num_ranks=4096, rows_per_rank=2, seed=0)
+    assert found.rows_per_step == 8192
+    assert found.repeated == 0 and found.drift < 2
+
+
+def test_rows_drawn_twice_would_be_seen(trace, monkeypatch):
+    """With a store of 5 sequences a group, 80 rows cannot all differ."""
+    monkeypatch.setattr("titan_aioli.commands.simulate.many_ranks.SEQUENCES_PER_GROUP", 5)
+    assert check_ranks(trace, num_ranks=2, rows_per_rank=1, seed=0).repeated == 40 * 2 - 3 * 5
+
+
+def test_simulate_prints_the_ranks(tmp_path, capsys):
+    flags = ["--groups", "3", "--steps", "50", "--ranks", "64", "--output", str(tmp_path / "s.png")]
+    main(["simulate", "stratified", *flags])
+    assert "64 ranks" in capsys.readouterr().out
+    assert np.array((tmp_path / "s.png").stat().st_size) > 0

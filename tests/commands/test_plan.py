@@ -1,0 +1,116 @@
+"""From a table of runs to a plan file: what is read, what is decided, what is refused."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from titan_aioli.cli import main
+from titan_aioli.commands.plan import make_plan, plan, read_plan, write_plan
+from titan_aioli.laws import LogLinearLaw, dirichlet_cover, optimal_mixture
+from titan_aioli.laws.table import read_table
+
+LAW = LogLinearLaw(b=np.array([2.0, 1.0]), theta=np.array([[-1.0, 1.0], [0.5, -0.5]]))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Six runs on the groups web and code, whose losses follow LAW exactly."""
+    P = dirichlet_cover(2, 6)
+    L = LAW.predict(P)
+    lines = ["run,proportion.web,proportion.code,loss.web,loss.code"]
+    lines += [
+        ",".join(map(repr, [f"run{n}", *p.tolist(), *y.tolist()]))
+        for n, (p, y) in enumerate(zip(P, L, strict=True))
+    ]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_table_is_read_by_its_column_names(runs):
+    table = read_table(runs)
+    assert table.groups == table.evaluated == ["web", "code"]
+    np.testing.assert_allclose(LAW.predict(table.proportions), table.losses, atol=1e-12)
+    assert table.digest == hashlib.sha256(runs.read_bytes()).hexdigest()
+
+
+def test_plan_is_the_optimum_of_the_law_and_says_how_well_it_fits(runs, tmp_path):
+    output = tmp_path / "deep" / "plan.json"
+    plan(runs, output=output)
+    content = json.loads(output.read_text())
+    expected = optimal_mixture(LAW, 2)
+    np.testing.assert_allclose(content["proportions"], expected, atol=1e-5)
+    np.testing.assert_allclose(content["predicted_losses"], LAW.predict(expected), atol=1e-5)
+    np.testing.assert_allclose(content["fit"]["r2"], [1, 1], atol=1e-9)
+    assert max(content["fit"]["held_out_mse"]) < 1e-9
+    assert content["law"] == "log_linear" and content["groups"] == ["web", "code"]
+    assert content["table_sha256"] == hashlib.sha256(runs.read_bytes()).hexdigest()
+    assert [path.name for path in output.parent.iterdir()] == ["plan.json"]
+
+
+def test_the_command_takes_its_numbers_by_group_name(runs, tmp_path, capsys):
+    output = tmp_path / "plan.json"
+    main([*f"plan {runs} --output {output} --anchor code 3 web 1 --anchor-strength 1e6".split()])
+    np.testing.assert_allclose(read_plan(output, ["web", "code"]), [0.25, 0.75], atol=1e-3)
+    assert "proportions" in capsys.readouterr().out
+
+
+def test_caps_from_tokens_bound_the_plan(runs, tmp_path):
+    free, output = optimal_mixture(LAW, 2), tmp_path / "plan.json"
+    # 100 tokens of web for a run of 1000: at most 40 % in 4 epochs
+    plan(runs, output=output, group_tokens=(("web", 100), ("code", 900)), training_tokens=1000)
+    assert free[0] > 0.4 and read_plan(output, ["web", "code"])[0] == pytest.approx(0.4)
+
+
+def test_grid_search_takes_the_best_run(runs):
+    table = read_table(runs)
+    best = int(table.losses.mean(axis=1).argmin())
+    made = make_plan(table, "grid_search")
+    np.testing.assert_array_equal(made.proportions, table.proportions[best])
+    np.testing.assert_array_equal(made.predicted_losses, table.losses[best])
+    only_code = make_plan(table, "grid_search", weights=np.array([0.0, 1.0]))
+    assert only_code.proportions[1] == table.proportions[:, 1].max()
+
+
+def test_plan_is_read_in_the_order_of_the_run_and_only_for_its_groups(runs, tmp_path):
+    path = tmp_path / "plan.json"
+    made = make_plan(read_table(runs), "linear")
+    write_plan(made, path)
+    np.testing.assert_allclose(read_plan(path, ["code", "web"]), made.proportions[::-1])
+    with pytest.raises(
+        ValueError, match=r"a plan for the groups \['code', 'web'\], this run has \['math', 'web'\]"
+    ):
+        read_plan(path, ["web", "math"])
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="not a plan"):
+        read_plan(path, ["web", "code"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("loss.a\n3\n", r"no column proportion\.GROUP"),
+        ("proportion.a,proportion.b,loss.a\n", "no runs"),
+        ("proportion.a,proportion.b,loss.a\n0.5,0.5,3\n0.5,0.6,3\n", "line 3: the proportions .* sum to 1.1"),
+        ("proportion.a,proportion.b,loss.a\n1.5,-0.5,3\n", "line 2: the proportions"),
+        ("proportion.a,proportion.b,loss.a\n0.5,0.5,x\n", "line 2: loss.a is 'x', not a number"),
+        ("proportion.a,proportion.b,loss.a\n0.5,0.5,nan\n", "leave out runs that did not finish"),
+        ("proportion.a,proportion.b,loss.a\n0.5,0.5\n", "line 2: loss.a is None"),
+    ],
+)
+def test_bad_tables_are_refused_by_line(tmp_path, content, message):
+    path = tmp_path / "runs.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(path)
+
+
+def test_options_that_name_other_groups_are_refused(runs, tmp_path):
+    output = tmp_path / "plan.json"
+    with pytest.raises(ValueError, match="--anchor names 'math'; the table has the groups web, code"):
+        plan(runs, output=output, anchor=(("math", 1.0),))
+    with pytest.raises(ValueError, match="--group-tokens leaves out code"):
+        plan(runs, output=output, group_tokens=(("web", 1.0),), training_tokens=10)
+    assert not output.exists()

@@ -1,0 +1,108 @@
+"""What-if: a recorded ledger fed to its own method, to other hyperparameters, to another method."""
+
+import json
+
+import numpy as np
+import pytest
+
+from titan_aioli.cli import main
+from titan_aioli.commands.replay import other_method, what_if
+from titan_aioli.commands.simulate.world import World
+from titan_aioli.methods import Guarded, build_method
+from titan_aioli.runs.run import read_run
+
+
+def record(name, num_entries, guards=None, **hyperparameters):
+    """A ledger as a run writes it, from a world of two groups."""
+    method, world = build_method(name, 2, **hyperparameters), World(2, 100_000, noise=1e-4)
+    method = Guarded(method, **guards) if guards else method
+    state, losses, step, records = method.init(2), world.start, 0, []
+    seen = None
+    for number in range(num_entries):
+        phase = method.phase(state)
+        records.append(
+            {
+                "step": step,
+                "first_row": 8 * step,
+                "round": state.round,
+                "phase": phase.name,
+                "proportions": phase.proportions.tolist(),
+                "observation": None if seen is None else seen.tolist(),
+            }
+        )
+        before, losses = losses, world.train(losses, phase.proportions, step, phase.num_steps)
+        step += phase.num_steps
+        seen = world.observe(method.observes, before, losses, phase.proportions, number)
+        state = method.update(state, seen)
+    return records
+
+
+AIOLI = {"num_sweeps": 2, "eta": 0.5, "seed": 3}
+
+
+def through_json(records):
+    return [json.loads(json.dumps(entry)) for entry in records]
+
+
+@pytest.mark.parametrize("name", ["aioli", "skill_it", "doremi", "doge", "odm", "ado"])
+def test_a_run_replayed_through_its_own_method_decides_as_recorded(name):
+    records = through_json(record(name, 80))
+    assert what_if(records, name, build_method(name, 2)).is_same
+
+
+def test_another_eta_moves_the_proportions_further_and_measures_the_same():
+    records = record("aioli", 30, **AIOLI)
+    result = what_if(records, "aioli", build_method("aioli", 2, **{**AIOLI, "eta": 1.0}))
+    assert not result.is_same and result.phases == result.recorded_phases
+    trained = np.array([phase == "train" for phase in result.phases])
+    np.testing.assert_array_equal(result.proportions[~trained], result.recorded[~trained])
+    # A is the same, so the log odds of the first stretch double
+    before, after = (
+        np.log(p[trained][0, 0] / p[trained][0, 1]) for p in (result.recorded, result.proportions)
+    )
+    assert after == pytest.approx(2 * before)
+
+
+def test_another_method_with_the_same_kind_of_observation_can_be_asked():
+    records = record("aioli", 20, **AIOLI)
+    skill_it = build_method("skill_it", 2, steps_per_round=1, window=1, eta=1.0)
+    result = what_if(records, "aioli", skill_it)
+    last = np.array(records[-1]["observation"])
+    np.testing.assert_allclose(result.proportions[-1], np.exp(last) / np.exp(last).sum())
+    assert what_if(records, "aioli", build_method("stratified", 2)).proportions[-1].tolist() == [0.5, 0.5]
+
+
+def test_what_was_not_recorded_cannot_be_asked():
+    records = record("aioli", 20, **AIOLI)
+    with pytest.raises(ValueError, match="recorded validation, the other method needs gradients"):
+        what_if(records, "aioli", build_method("doge", 2))
+    with pytest.raises(
+        ValueError, match=r"line 2: the other method would measure the mixture .* not what was measured"
+    ):
+        what_if(records, "aioli", build_method("aioli", 2, **{**AIOLI, "one_hot_factor": 0.9}))
+    records[5]["observation"] = None
+    with pytest.raises(ValueError, match="line 6 has no observation"):
+        what_if(records, "aioli", build_method("aioli", 2, **AIOLI))
+
+
+def dump(folder, records, **more):
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in records))
+    mixture = {"method": "aioli", "groups": ["web", "code"], "hyperparameters": AIOLI, **more}
+    (folder / "mixture.json").write_text(json.dumps(mixture))
+
+
+def test_the_command_reads_a_dump_folder(tmp_path, capsys):
+    dump(tmp_path, record("aioli", 30, **AIOLI))
+    figure = tmp_path / "replay.png"
+    main(f"replay {tmp_path} --output {figure}".split())
+    assert "decided as recorded" in capsys.readouterr().out and figure.is_file()
+    main(f"replay {tmp_path} --output {figure} --set aioli.eta=1.0".split())
+    assert "recorded -> aioli" in capsys.readouterr().out
+
+
+def test_guards_of_the_run_stay_on(tmp_path):
+    guards = {"min_share": 0.1, "max_change": 0.01, "anchor": None, "anchor_strength": 0.0}
+    records = record("aioli", 30, guards, **AIOLI)
+    dump(tmp_path, records, guards=guards)
+    assert what_if(records, "aioli", other_method(read_run(tmp_path), "aioli", {})).is_same
+    assert not what_if(records, "aioli", build_method("aioli", 2, **AIOLI)).is_same

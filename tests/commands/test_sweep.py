@@ -1,0 +1,172 @@
+"""Sweeps with toy runs in the place of training; then a real one, and a real ledger trained again."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from titan_aioli.cli import main, split_flags
+from titan_aioli.commands.plan import read_plan
+from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.config.hyperparameters import read_graph
+from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.laws.table import read_mixtures, read_table
+from titan_aioli.runs.run import read_run
+from titan_aioli.testing.torchrun import TINY, train
+from titan_aioli.toml import format_toml, tomllib
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+
+@pytest.fixture
+def sweep(tmp_path, stores, monkeypatch):
+    """`titan-aioli sweep` into tmp_path/out with toy runs; the exit status."""
+
+    def toy_command(run, nproc_per_node, flags):
+        return [sys.executable, "-m", "tests.commands.toy_run", str(run.folder / "config.toml")]
+
+    def start(*arguments, real=False):
+        if not real:
+            monkeypatch.setattr(SweepRun, "command", toy_command)
+        common = ["sweep", str(TINY), "--output", str(tmp_path / "out"), "--mixing.stores", str(stores)]
+        try:
+            main([*common, *arguments])
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    return start
+
+
+def test_the_table_and_the_graph_are_what_plan_and_skill_it_read(sweep, tmp_path, capfd):
+    assert sweep("--cover", "6", "--single-groups", "--nproc-per-node", "2") == 0
+    table = read_table(tmp_path / "out" / "runs.csv")
+    assert table.groups == table.evaluated == ["a", "b", "c"]
+    np.testing.assert_array_equal(table.proportions[:3], np.eye(3))
+    np.testing.assert_allclose(table.losses, 2.0 - table.proportions)
+    graph = read_graph(tmp_path / "out" / "graph.json", ["c", "a", "b"])
+    np.testing.assert_allclose(graph, 0.5 * np.eye(3))
+    main(["plan", str(tmp_path / "out" / "runs.csv"), "--output", str(tmp_path / "plan.json")])
+    assert read_plan(tmp_path / "plan.json", ["a", "b", "c"]).sum() == pytest.approx(1)
+
+
+def test_the_runs_differ_in_the_mixture_only(sweep, tmp_path):
+    assert sweep("--cover", "2", "--seed", "3", "--dry-run", "--training.steps", "5") == 0
+    folders = sorted((tmp_path / "out").glob("cover-*"))
+    configs = [load_config(["--job.config_file", str(folder / "config.toml")]) for folder in folders]
+    for config, folder in zip(configs, folders, strict=True):
+        assert (config.job.dump_folder, config.mixing.method) == (str(folder), "static")
+        assert sum(group.weight for group in config.mixing.groups.values()) == pytest.approx(1)
+        for group in config.mixing.groups.values():
+            group.weight = 1.0
+        config.job.dump_folder = config.job.config_file = ""
+    assert vars(configs[0]) == vars(configs[1])
+    assert not (tmp_path / "out" / "runs.csv").exists()
+
+
+def test_finished_runs_stay_and_a_failed_one_is_named_and_tried_again(sweep, tmp_path, capfd):
+    grid = tmp_path / "grid.csv"
+    grid.write_text("proportion.b,note,proportion.a,proportion.c\n1,x,0,0\n0.5,y,0.25,0.25\n0,z,0,1\n")
+    arguments = ["--grid", str(grid), "--loss", "test"]
+    assert sweep(*arguments, "--dry-run") == 0
+    (tmp_path / "out" / "grid-001" / "fail").touch()
+    assert sweep(*arguments) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert "1 of 3 runs failed: grid-001: no token store at nowhere" in error
+    assert str(tmp_path / "out" / "grid-001" / "log.txt") in error
+    assert len(read_table(tmp_path / "out" / "runs.csv").losses) == 2
+    (tmp_path / "out" / "grid-001" / "fail").unlink()
+    assert sweep(*arguments) == 0
+    table = read_table(tmp_path / "out" / "runs.csv")
+    np.testing.assert_array_equal(table.proportions, [[0, 1, 0], [0.25, 0.5, 0.25], [0, 0, 1]])
+    np.testing.assert_allclose(table.losses, 3.0 - table.proportions)
+    assert [(tmp_path / "out" / f"grid-{n:03d}" / "starts").read_text() for n in range(3)] == ["x"] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no mixtures to train on: give --cover N, --single-groups or --grid FILE"),
+        (["--cover", "-1"], "num_points is -1"),
+        (["--cover", "2", "--alpha", "0"], "--alpha is 0.0: it must be a positive number"),
+        (["--cover", "2", "--nproc-per-node", "0"], "--nproc-per-node is 0: at least 1"),
+        (["--cover", "2", "--nproc-per-node", "3"], "must be a multiple of local_batch_size 4 x 3"),
+        (["--cover", "2", "--mixing.method", "odm"], "--mixing.method: a sweep sets it"),
+        (["--cover", "2", "--mixing.groups.a.weight", "1"], "--mixing.groups.a.weight: a sweep sets it"),
+        (["--cover", "2", "--training.stepz", "1"], "--training.stepz"),
+        (["--grid", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_in_one_line(sweep, tmp_path, capfd, arguments, message):
+    assert sweep(*arguments) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert errors[-1].startswith("titan-aioli: error: ") and message in errors[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--cover", "3"], "another cover (2 there, 3 now)"),
+        (["--cover", "2", "--seed", "1"], "another seed (0 there, 1 now)"),
+        (["--cover", "2", "--training.steps", "9"], "another flags"),
+    ],
+)
+def test_other_settings_are_refused(sweep, capfd, changed, message):
+    assert sweep("--cover", "2", "--dry-run") == 0
+    assert sweep(*changed) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_a_grid_of_other_groups_is_refused(tmp_path):
+    path = tmp_path / "grid.csv"
+    path.write_text("proportion.a,proportion.law\n0.5,0.5\n")
+    with pytest.raises(ValueError, match=r"proportions of \['a', 'law'\], the config has \['a', 'b'\]"):
+        read_mixtures(path, ["a", "b"])
+
+
+def test_toml_reads_back_as_it_was():
+    tables = {
+        "top": "x",
+        "job": {"dump_folder": 'a "b"\\c\x7f\n\u00e9', "empty": {}, "on": True, "lr": 1e-05, "n": -3},
+        "mixing": {"groups": {"stack exchange": {"train": ["a", "b"]}, "b.c": {"weight": 0.1 + 0.2}}},
+        "list": {"of": [[1, 2], [3.5]], "tables": [{"a": 1}]},
+    }
+    assert tomllib.loads(format_toml(tables)) == tables
+    whole = tomllib.loads(TINY.read_text())
+    assert tomllib.loads(format_toml(whole)) == whole
+
+
+def test_training_flags_may_stand_anywhere():
+    words = ["x.toml", "--training.steps", "5", "--cover", "2", "--mixing.method=odm", "--output", "a.b"]
+    own, flags = split_flags(words)
+    assert own == ["x.toml", "--cover", "2", "--output", "a.b"]
+    assert flags == ["--training.steps", "5", "--mixing.method=odm"]
+
+
+def test_real_runs_on_single_groups(sweep, tmp_path):
+    grid = tmp_path / "grid.csv"
+    grid.write_text("proportion.a,proportion.b,proportion.c\n0,1,0\n")
+    steps = ["--training.steps", "3", "--mixing.evaluation.freq", "0", "--checkpoint.no-enable"]
+    assert sweep("--grid", str(grid), "--training.local_batch_size", "8", *steps, real=True) == 0
+    run = read_run(tmp_path / "out" / "grid-000")
+    assert [record["step"] for record in run.losses] == [0, 3]
+    assert run.results["epochs"][0] == run.results["epochs"][2] == 0.0
+    table = read_table(tmp_path / "out" / "runs.csv")
+    np.testing.assert_array_equal(table.losses, [run.results["validation_loss"]])
+
+
+def test_a_recorded_ledger_trained_again_has_the_same_rows(tmp_path, stores):
+    common = ["--training.steps", "12", "--mixing.evaluation.freq", "0", "--checkpoint.no-enable"]
+    common += ["--training.local_batch_size", "8"]
+    train(tmp_path / "first", stores, 1, *common)
+    flags = ["--mixing.method", "replay", "--mixing.replay.ledger", tmp_path / "first" / "ledger.jsonl"]
+    train(tmp_path / "again", stores, 1, *common, *flags)
+    first, again = (read_run(tmp_path / name) for name in ("first", "again"))
+    assert (again.folder / "rows.csv").read_bytes() == (first.folder / "rows.csv").read_bytes()
+    assert again.results["validation_loss"] == first.results["validation_loss"]
+    steps = [record["step"] for record in again.records]
+    assert steps == sorted({record["step"] for record in first.records})
+    described = json.loads((again.folder / "mixture.json").read_text())
+    assert len(described["hyperparameters"]["schedule"]) == len(first.records)

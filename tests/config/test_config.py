@@ -1,0 +1,104 @@
+"""Every config in train_configs parses; every bad value is refused by name, in one line."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from titan_aioli.config import Group, Mixing, check_types
+from titan_aioli.config.hyperparameters import hyperparameters
+from titan_aioli.config.methods import Aioli
+from titan_aioli.errors import UserError
+from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.methods import METHODS, build_method
+from titan_aioli.stores.metadata import write_sidecar
+from titan_aioli.testing.stores import write_stores
+from titan_aioli.testing.torchrun import TINY, torchrun
+
+CONFIGS = sorted((Path(__file__).parents[2] / "train_configs").glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = write_stores(tmp_path_factory.mktemp("stores"), num_documents=4)
+    data = (folder / "a" / "train.bin").read_bytes()
+    for name in ("cut", "wide"):
+        (folder / name).mkdir()
+        for split in ("train", "validation", "test"):
+            for suffix in ("bin", "idx"):
+                (folder / name / f"{split}.{suffix}").write_bytes(
+                    (folder / f"a/{split}.{suffix}").read_bytes()
+                )
+    (folder / "cut" / "train.bin").write_bytes(data[:-100])
+    write_sidecar(str(folder / "wide" / "train"), {"vocab_size": 50304})
+    return folder
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_train_config_parses_and_its_method_can_be_built(path):
+    config = load_config(["--job.config_file", str(path)])
+    check_types(config.mixing, "mixing")
+    mixing = config.mixing
+    num_groups = len(mixing.groups)
+    method = build_method(mixing.method, num_groups, **hyperparameters(mixing, [1] * num_groups))
+    assert method.phase(method.init(num_groups)).proportions.sum() == pytest.approx(1)
+    assert not config.checkpoint.enable or not config.checkpoint.last_save_model_only
+
+
+def test_flags_override_the_file():
+    flags = ["--mixing.method", "stratified", "--mixing.aioli.eta", "0.5", "--mixing.groups.a.weight", "5"]
+    mixing = load_config(["--job.config_file", str(TINY), *flags]).mixing
+    assert (mixing.method, mixing.aioli.eta, mixing.groups["a"].weight) == ("stratified", 0.5, 5.0)
+    assert list(mixing.groups) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("stratified", "static")])
+def test_a_method_and_its_config_table_have_the_same_knobs_and_defaults(name):
+    method = build_method(name, 3)
+    per_group = {"prior", "orders", "graph", "seed", "schedule"}
+    knobs = {field.name for field in dataclasses.fields(method)} - per_group
+    table = {"update_rule" if k == "update" else k: v for k, v in vars(getattr(Mixing(), name)).items()}
+    assert knobs <= set(table)
+    assert {knob: table[knob] for knob in knobs} == {knob: getattr(method, knob) for knob in knobs}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1.5}, "mixing.seed is 1.5: it must be int"),
+        ({"audit": "yes"}, "mixing.audit is 'yes': it must be bool"),
+        ({"aioli": Aioli(eta="high")}, "mixing.aioli.eta is 'high': it must be float"),
+        ({"aioli": Aioli(num_sweeps=True)}, "mixing.aioli.num_sweeps is True: it must be int"),
+        ({"aioli": Aioli(update="sometimes")}, "mixing.aioli.update is 'sometimes'"),
+        ({"groups": {"a": Group(train="x")}}, "mixing.groups.a.train is 'x'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(change, message):
+    with pytest.raises(UserError, match=message):
+        check_types(Mixing(**change), "mixing")
+
+
+@pytest.mark.xdist_group("ranks")
+def test_resume_with_other_groups_is_refused_on_every_rank(tmp_path, stores):
+    common = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--mixing.method", "stratified"]
+    assert torchrun(2, *common, "--training.steps", "2").returncode == 0
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    other = tmp_path / "other.toml"
+    other.write_text(TINY.read_text().replace("[mixing.groups.c]", "[mixing.groups.wide]"))
+    (stores / "wide" / "train.json").unlink()
+    done = torchrun(2, *common, "--training.steps", "4", config=other, timeout=60)
+    assert done.returncode != 0
+    assert "written with groups ['a', 'b', 'c'], this run has ['a', 'b', 'wide']" in done.stderr
+    assert "[rank 0]" in done.stderr and "[rank 1]" in done.stderr
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+
+
+def test_a_store_that_is_a_pickle_is_not_executed(tmp_path, stores):
+    trap = tmp_path / "trap.npy"
+    trap.write_bytes(pickle.dumps(np.array([{"a": 1}], dtype=object)))
+    from titan_aioli.stores.store import open_store
+
+    with pytest.raises(ValueError, match=r"trap\.npy"):
+        open_store(trap)

@@ -1,0 +1,205 @@
+"""The controller: phases end where they should, and a run saved at any point goes on as if never stopped."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from titan_aioli.control.controller import MixtureController
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.control.ledger_file import LedgerFile, read_ledger_file
+from titan_aioli.errors import ResumeRefused
+from titan_aioli.methods import UNTIL_END, build_method
+
+AIOLI = {"num_sweeps": 1, "steps_per_mixture": 2, "steps_per_round": 10, "seed": 3}
+NUM_STEPS = 24
+
+
+def make_controller(
+    folder,
+    name="aioli",
+    groups=("a", "b", "c"),
+    batch_size=8,
+    stores="s",
+    limits="",
+    adapt=False,
+    **hyperparameters,
+):
+    method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
+    file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
+    return MixtureController(method, name, groups, batch_size, Ledger(), file, stores, limits, adapt)
+
+
+def held_out(step):
+    """A loss of every group that depends on the step alone."""
+    return np.array([5.0, 4.0, 3.0]) * (1 + 1 / (1 + step * np.array([0.1, 0.2, 0.3])))
+
+
+def advance(controller, until, save_at=()):
+    """Run to a step; states saved before and after the evaluation that ends a phase."""
+    states = {}
+    while True:
+        if (controller.step, controller.phase_is_over) in save_at:
+            states[controller.step, controller.phase_is_over] = controller.state_dict()
+        if controller.phase_is_over:
+            controller.finish_phase(held_out(controller.step))
+        elif controller.step < until:
+            controller.count_step()
+        else:
+            return states
+
+
+def test_phases_of_a_round(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 12)
+    seen = [(entry.step, entry.phase, entry.round) for entry in controller.ledger]
+    learn = [(step, "learn_params", 0) for step in (0, 2, 4)]
+    assert seen == [
+        (0, "measure", 0),
+        *learn,
+        (6, "train", 0),
+        (10, "learn_params", 1),
+        (12, "learn_params", 1),
+    ]
+
+
+def test_saved_at_any_point_the_rest_is_the_same(tmp_path):
+    """Also inside LearnParams, and between a phase's last step and its evaluation."""
+    points = [(step, over) for step in range(NUM_STEPS) for over in (False, True)]
+    whole = make_controller(tmp_path / "whole")
+    whole.begin()
+    states = advance(whole, NUM_STEPS, points)
+    expected = whole.ledger_file.path.read_bytes()
+    assert {over for _, over in states} == {False, True} and len(states) > NUM_STEPS
+    for state in states.values():
+        (tmp_path / "part").mkdir(exist_ok=True)
+        (tmp_path / "part" / "ledger.jsonl").write_bytes(expected)  # what a killed run had written beyond
+        resumed = make_controller(tmp_path / "part")
+        resumed.load_state_dict(state)
+        advance(resumed, NUM_STEPS)
+        assert resumed.ledger_file.path.read_bytes() == expected
+        assert resumed.digest() == whole.digest()
+
+
+def test_stratified_has_one_phase_to_the_end(tmp_path):
+    controller = make_controller(tmp_path, "stratified")
+    controller.begin()
+    assert controller.phase_end == UNTIL_END
+    advance(controller, 1000)
+    assert len(controller.ledger) == 1
+
+
+def test_mixing_can_begin_in_the_middle_of_a_run(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin(step=100)
+    advance(controller, 107)
+    assert [(entry.step, entry.first_row) for entry in controller.ledger][-1] == (106, 106 * 8)
+
+
+def test_the_file_records_observation_and_matrix(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 10)
+    records = read_ledger_file(tmp_path / "ledger.jsonl")
+    assert records[0]["observation"] is None
+    assert records[1]["observation"] == held_out(0).tolist()
+    train = next(record for record in records if record["phase"] == "train")
+    assert np.shape(train["raw_A"]) == np.shape(train["solved_A"]) == (3, 3)
+    assert np.shape(records[-1]["predicted_drop"]) == (3,)
+
+
+def test_a_recorded_run_is_replayed_from_its_file(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, NUM_STEPS)
+    records = read_ledger_file(tmp_path / "ledger.jsonl")
+    method = build_method("aioli", 3, **AIOLI)
+    state = method.init(3)
+    for record, following in pairwise(records):
+        assert method.phase(state).proportions.tolist() == record["proportions"]
+        state = method.update(state, np.array(following["observation"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"groups": ("a", "b", "x")},
+            r"written with groups \['a', 'b', 'c'\], this run has \['a', 'b', 'x'\]",
+        ),
+        ({"name": "stratified"}, "written with method aioli, this run has stratified"),
+        ({"limits": "stop after a 2 epochs"}, "with limits , this run has stop after a 2 epochs"),
+        ({"stores": "t"}, "point the groups at the same token stores"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    with pytest.raises(ResumeRefused, match=message):
+        make_controller(tmp_path / "other", **change).load_state_dict(controller.state_dict())
+
+
+def test_another_batch_size_goes_on_with_the_next_row(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 5)
+    resumed = make_controller(tmp_path, batch_size=16)
+    assert resumed.load_state_dict(controller.state_dict())
+    advance(resumed, 12)
+    records = read_ledger_file(tmp_path / "ledger.jsonl")
+    assert [r["reason"] for r in records if "reason" in r] == ["global batch size 8 -> 16"]
+    assert [(r["step"], r["first_row"]) for r in records][4:7] == [(5, 40), (6, 56), (10, 120)]
+    assert [resumed.ledger.batch_size_at(step) for step in (0, 4, 5, 6, 11)] == [8, 8, 16, 16, 16]
+
+
+def test_groups_added_and_removed_at_a_resume(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 5)
+    state = controller.state_dict()
+    other = make_controller(tmp_path, groups=("c", "x", "a"), adapt=True)
+    assert not other.load_state_dict(state)
+    record = other.begin(5, 40, np.array([7, 0, 20]))
+    assert record["reason"] == "resumed with other added x; removed b"
+    advance(other, 12)
+    again = make_controller(tmp_path, groups=("c", "x", "a"), adapt=True)
+    again.load_state_dict(other.state_dict())
+    assert again.digest() == other.digest() and again.ledger[0].step == 5
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert lines[4]["phase"] == "measure" and lines[4]["drawn"] == [7, 0, 20]
+
+
+def test_a_group_that_is_used_up_leaves_its_share_to_the_others(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 4)
+    assert controller.phase.name == "learn_params"
+    record = controller.redistribute(np.array([1]))
+    assert record["reason"] == "used up: b"
+    expected = controller.phase.proportions * [1, 0, 1]
+    assert controller.proportions == pytest.approx(expected / expected.sum())
+    resumed = make_controller(tmp_path)
+    resumed.load_state_dict(controller.state_dict())
+    assert resumed.digest() == controller.digest()
+    advance(resumed, NUM_STEPS)
+    assert all(entry.proportions[1] == 0 for entry in list(resumed.ledger)[4:])
+
+
+def test_damaged_state_is_refused_not_executed(tmp_path):
+    with pytest.raises(ResumeRefused, match="cannot be read"):
+        make_controller(tmp_path).load_state_dict({"controller": b"cos\nsystem\n(S'true'\ntR."})
+
+
+def test_one_bit_of_a_proportion_changes_the_digest(tmp_path):
+    one, other = make_controller(tmp_path), make_controller(tmp_path)
+    other._set_state(other.state._replace(proportions=np.nextafter(other.state.proportions, 1)))
+    assert one.digest() != other.digest()
+
+
+def test_the_ledger_file_is_plain_json(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    line = (tmp_path / "ledger.jsonl").read_text()
+    assert json.loads(line)["proportions"] == [1 / 3] * 3

@@ -1,0 +1,60 @@
+"""The ledger and its file: what is appended is what is read, and a resume cuts back to it."""
+
+import numpy as np
+import pytest
+
+from titan_aioli.control.ledger import Ledger, LedgerEntry
+from titan_aioli.control.ledger_file import LedgerFile, read_ledger_file
+
+HALF = np.array([0.5, 0.5])
+
+
+def entry(step, proportions=HALF, phase="train"):
+    return LedgerEntry(step, step * 8, np.asarray(proportions), phase, 0)
+
+
+def test_a_step_is_decided_by_the_last_entry_at_or_before_it():
+    ledger = Ledger([entry(0), entry(4, [1.0, 0.0])])
+    assert [ledger.at_step(step).proportions[0] for step in (0, 3, 4, 99)] == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_of_two_entries_at_one_step_the_later_decides():
+    ledger = Ledger([entry(0, phase="measure"), entry(0, [0.1, 0.9], "learn_params")])
+    assert ledger.at_step(0).phase == "learn_params"
+
+
+def test_a_step_before_the_first_entry_has_no_proportions():
+    with pytest.raises(ValueError, match="no entry for step 2; it starts at step 5"):
+        Ledger([entry(5)]).at_step(2)
+
+
+def test_arrays_give_the_same_ledger_back():
+    ledger = Ledger([entry(0, [0.1, 0.9]), entry(3, [1 / 3, 2 / 3], "learn_params")])
+    assert Ledger.from_arrays(ledger.to_arrays()).digest() == ledger.digest()
+
+
+def test_one_bit_changes_the_digest():
+    bent = np.nextafter(HALF, 1)
+    assert Ledger([entry(0)]).digest() != Ledger([entry(0, bent)]).digest()
+
+
+def test_a_rewound_file_equals_one_never_written_further(tmp_path):
+    file, ledger = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True), Ledger([entry(0)])
+    file.append({**entry(0)._asdict(), "observation": None})
+    kept, before = file.num_bytes, file.path.read_bytes()
+    file.append({**entry(4)._asdict(), "observation": np.array([1.5, 2.5])})
+    assert len(read_ledger_file(file.path)) == 2
+    assert file.rewind(kept, ledger)
+    assert file.path.read_bytes() == before
+
+
+def test_a_lost_file_is_written_anew_from_the_ledger(tmp_path):
+    file, ledger = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True), Ledger([entry(0), entry(4)])
+    assert not file.rewind(1000, ledger)
+    assert [record["step"] for record in read_ledger_file(file.path)] == [0, 4]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    (tmp_path / "ledger.jsonl").write_text('{"step": 0}\n')
+    with pytest.raises(ValueError, match="line 1: not a ledger record"):
+        read_ledger_file(tmp_path / "ledger.jsonl")

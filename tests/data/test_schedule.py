@@ -1,0 +1,123 @@
+"""Rows to groups: exact counts, no drift, every sequence once an epoch, the same in any blocks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from titan_aioli.data.allocate import allocate
+from titan_aioli.data.schedule import Position, Schedule
+from titan_aioli.data.streams import fixed_sample
+
+
+def test_largest_remainder_by_hand():
+    counts, carry = allocate(np.array([0.5, 0.3, 0.2]), 8, np.zeros(3))  # asked: 4, 2.4, 1.6
+    assert counts.tolist() == [4, 2, 2]
+    assert carry == pytest.approx([0, 0.4, -0.4])
+
+
+def test_the_remainder_is_given_in_the_next_step():
+    carry, given_ = np.zeros(2), []
+    for _ in range(4):
+        counts, carry = allocate(np.array([0.25, 0.75]), 2, carry)
+        given_.append(counts.tolist())
+    assert np.sum(given_, axis=0).tolist() == [2, 6]
+
+
+def test_a_group_with_proportion_zero_gets_no_row_even_if_owed():
+    counts, carry = allocate(np.array([0.0, 1.0]), 4, np.array([0.9, -0.9]))
+    assert counts.tolist() == [0, 4]
+    assert carry == pytest.approx([0.9, -0.9])
+
+
+@pytest.mark.parametrize("num_groups", [2, 7, 100])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_realised_counts_stay_within_two_rows_of_what_was_asked(num_groups, sparse):
+    """10^6 rows, proportions changed 1,000 times at random; groups drop to zero at random if sparse."""
+    rng = np.random.default_rng(num_groups)
+    carry, asked, realised = np.zeros(num_groups), np.zeros(num_groups), np.zeros(num_groups)
+    worst, batch_size = 0.0, 125
+    for _ in range(1000):
+        proportions = rng.dirichlet(np.full(num_groups, rng.choice([0.3, 1.0, 10.0])))
+        if sparse:
+            proportions = proportions * (rng.random(num_groups) < 0.5)
+            proportions[rng.integers(num_groups)] += 0.1
+            proportions = proportions / proportions.sum()
+        for _ in range(8):
+            counts, carry = allocate(proportions, batch_size, carry)
+            assert counts.sum() == batch_size and counts.min() >= 0
+            asked += proportions * batch_size
+            realised += counts
+        worst = max(worst, np.abs(asked - realised).max())
+    assert worst < 2
+
+
+def make_schedule(sizes=(5, 9), batch_size=4, seed=1):
+    return Schedule([f"g{i}" for i in range(len(sizes))], sizes, batch_size, seed)
+
+
+def test_every_sequence_is_drawn_once_an_epoch():
+    schedule = make_schedule(sizes=(5, 20))
+    block = schedule.plan(Position.start(2), np.array([0.5, 0.5]), 10)
+    first = block.groups == 0  # 20 rows of a group of 5 sequences: four epochs
+    for epoch in range(4):
+        assert sorted(block.sequences[first & (block.epochs == epoch)]) == [0, 1, 2, 3, 4]
+
+
+def test_epochs_come_in_order_and_differ():
+    schedule = make_schedule(sizes=(50,), batch_size=50)
+    block = schedule.plan(Position.start(1), np.ones(1), 2)
+    assert block.epochs.tolist() == [[0] * 50, [1] * 50]
+    assert block.sequences[0].tolist() != block.sequences[1].tolist()
+
+
+@given(cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_any_division_into_blocks_gives_the_same_rows(cuts, seed):
+    proportions = np.array([0.6, 0.1, 0.3])
+    schedule = make_schedule(sizes=(5, 9, 30), batch_size=7, seed=seed)
+    whole = schedule.plan(Position.start(3), proportions, sum(cuts))
+    position, parts = Position.start(3), []
+    for num_steps in cuts:
+        parts.append(schedule.plan(position, proportions, num_steps))
+        position = parts[-1].position_after(num_steps - 1)
+    for name in ("groups", "epochs", "sequences"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, name))
+    end = whole.position_after(sum(cuts) - 1)
+    assert (position.step, position.first_row) == (end.step, end.first_row)
+    np.testing.assert_array_equal(position.drawn, end.drawn)
+    np.testing.assert_array_equal(position.carry, end.carry)
+    inside = whole.position_after(cuts[0] - 1)
+    np.testing.assert_array_equal(inside.drawn, parts[0].position_after(cuts[0] - 1).drawn)
+    np.testing.assert_array_equal(inside.carry, parts[0].carry)
+
+
+def test_skipping_arrives_where_planning_does():
+    schedule, proportions = make_schedule(), np.array([0.3, 0.7])
+    planned = schedule.plan(Position.start(2), proportions, 13).position_after(12)
+    skipped = schedule.skip(Position.start(2), proportions, 13)
+    assert skipped.step == planned.step
+    np.testing.assert_array_equal(skipped.drawn, planned.drawn)
+    np.testing.assert_array_equal(skipped.carry, planned.carry)
+
+
+def test_rows_of_a_group_do_not_depend_on_the_mixture():
+    """The same seed gives every method the same order of sequences in each group."""
+    schedule = make_schedule(sizes=(500, 500))
+    few = schedule.plan(Position.start(2), np.array([0.25, 0.75]), 20)
+    many = schedule.plan(Position.start(2), np.array([0.75, 0.25]), 20)
+    first_20 = set(few.sequences[few.groups == 0].tolist())  # 20 steps of one row
+    first_21 = set(many.sequences[:7][many.groups[:7] == 0].tolist())  # 7 steps of three rows
+    assert len(first_20) == 20 and len(first_21) == 21 and first_20 < first_21
+
+
+def test_a_groups_order_follows_its_name_not_its_place():
+    one = Schedule(["a", "b"], [100, 100], 10, 0).plan(Position.start(2), np.array([1.0, 0.0]), 2)
+    other = Schedule(["b", "a"], [100, 100], 10, 0).plan(Position.start(2), np.array([0.0, 1.0]), 2)
+    np.testing.assert_array_equal(one.sequences, other.sequences)
+
+
+def test_the_fixed_sample_is_without_repeats_and_bounded():
+    assert sorted(fixed_sample("g", 7, 100)) == list(range(7))
+    assert len(set(fixed_sample("g", 1000, 64).tolist())) == 64

@@ -1,0 +1,40 @@
+"""Every layout gives the per-group sums, gradients and proportions of one rank (scripts/layouts.py)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("ranks")
+SCRIPT = Path(__file__).parents[2] / "scripts" / "layouts.py"
+QUICK = ["pp2", "cp2"]
+LONG = [
+    *("accumulation", "fsdp2", "fsdp2_accumulation", "hsdp2x2", "tp2", "tp2_no_loss_parallel", "fsdp2_tp2"),
+    *("pp2_fsdp2", "pp2_tp2", "pp2_interleaved", "pp2_zbv", "fsdp2_cp2"),
+    *("fsdp2_ac_selective", "fsdp2_ac_full", "fsdp2_compile", "fsdp2_bf16"),
+]
+
+
+def differences(tmp_path, names):
+    """The script fails where group losses differ by more than the layout's tolerance, or ranks disagree."""
+    command = [sys.executable, str(SCRIPT), "--only", *names, "--json", str(tmp_path / "found.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads((tmp_path / "found.json").read_text())
+
+
+def test_pipeline_and_context_parallel_equal_one_rank(tmp_path):
+    for found in differences(tmp_path, QUICK).values():
+        assert found["group_losses"] < 1e-6 and found["proportions"] < 1e-6 and found["grad_norm"] < 5e-4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_layout_equals_one_rank(tmp_path):
+    found = differences(tmp_path, LONG)
+    assert set(found) == set(LONG)
+    for name, difference in found.items():
+        if name != "fsdp2_bf16":
+            assert difference["proportions"] < 1e-5, name

@@ -1,0 +1,44 @@
+"""MixingTrainer that writes down every training loss, and kills its rank where the test says.
+
+KILL_AT=STEP: SIGKILL after the optimizer step, before its evaluation, update and checkpoint.
+KILL_RANK=R: only that rank (default: all).
+KILL_ONCE=PATH: only if that file is not there yet; makes it (for restarts within one torchrun).
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.train import MixingTrainer
+
+
+class KillingTrainer(MixingTrainer):
+    def __init__(self, job_config):
+        super().__init__(job_config)
+        log = self.metrics_processor.log
+
+        def log_and_write(step, global_avg_loss, *args, **kwargs):
+            if dist.get_rank() == 0:
+                with open(Path(job_config.job.dump_folder) / "train_losses.txt", "a") as file:
+                    file.write(f"{step} {global_avg_loss!r}\n")
+            log(step, global_avg_loss, *args, **kwargs)
+
+        self.metrics_processor.log = log_and_write
+
+    def forward_backward_step(self, **kwargs):
+        loss = super().forward_backward_step(**kwargs)
+        victim = os.environ.get("KILL_RANK", str(dist.get_rank()))
+        if str(self.step) == os.environ.get("KILL_AT") and victim == str(dist.get_rank()):
+            once = os.environ.get("KILL_ONCE")
+            if once is None or not Path(once).exists():
+                Path(once or os.devnull).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return loss
+
+
+if __name__ == "__main__":
+    sys.exit(launch(KillingTrainer, sys.argv[1:]))

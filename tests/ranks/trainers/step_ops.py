@@ -1,0 +1,60 @@
+"""Counts what one unlogged training step asks of the device: ours and plain torchtitan, on two ranks.
+
+Prints {"plain": {...}, "ours": {...}}: waits for the device (`item`) and collectives.
+"""
+
+import json
+import sys
+from collections import Counter
+from unittest import mock
+
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchtitan.distributed import utils
+
+from scripts.support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
+from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.train import MixingTrainer
+
+
+class CountOps(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func)
+        if "_local_scalar_dense" in name:
+            self.counts["item"] += 1
+        if "c10d" in name and "wait" not in name:
+            self.counts[name.split(".")[1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count(trainer_class, model_name, arguments):
+    config = load_config(arguments)
+    config.model.name = model_name or config.model.name
+    config.metrics.log_freq = 1000
+    once = mock.patch.object(utils, "init_distributed", lambda *a, **k: 2)
+    if not dist.is_initialized():
+        trainer = trainer_class(config)
+    else:
+        with once:
+            trainer = trainer_class(config)
+    batches = trainer.batch_generator(trainer.dataloader)
+    for step in (1, 2, 3):
+        trainer.step = step
+        counter = CountOps()
+        with counter:
+            trainer.train_step(batches)
+    return dict(sorted(counter.counts.items()))
+
+
+if __name__ == "__main__":
+    register_plain()
+    found = {
+        "plain": count(PlainTrainer, PLAIN_NAME, sys.argv[1:]),
+        "ours": count(MixingTrainer, None, sys.argv[1:]),
+    }
+    if dist.get_rank() == 0:
+        print("COUNTS " + json.dumps(found), flush=True)

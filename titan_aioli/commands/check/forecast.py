@@ -1,0 +1,155 @@
+"""What a run would do, from its config and its stores alone: shares, epochs, rounds, evaluations.
+
+The method is walked through its phases with equal losses for all groups, so the shares of an adaptive method
+are those it starts from, its measuring phases included. Lengths of phases do not depend on what is observed.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.config.build import Mixture
+from titan_aioli.data.group import Group
+from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
+from titan_aioli.methods import MixingMethod
+
+Array = np.ndarray
+
+
+class Walk(NamedTuple):
+    """A method's phases in a run of a given length."""
+
+    shares: Array
+    """[G], mean over the steps."""
+    ends: list[int]
+    """Steps at which a phase ends, and so the method is updated."""
+    steps_by_phase: Counter[tuple[int, str]]
+    """Steps of each (round, phase name)."""
+
+    def steps_in(self, phase: str) -> int:
+        return sum(steps for (_, name), steps in self.steps_by_phase.items() if name == phase)
+
+    def rounds(self) -> Counter[int]:
+        """Steps of each round, a prior not counted."""
+        counts: Counter[int] = Counter()
+        for (number, name), steps in self.steps_by_phase.items():
+            if name != "prior":
+                counts[number] += steps
+        return counts
+
+
+class Forecast(NamedTuple):
+    """What a run would do."""
+
+    walk: Walk
+    is_adaptive: bool
+    """Whether the shares depend on what will be observed."""
+    epochs: Array
+    """[G], how often each group's training sequences would be read through."""
+    num_evaluations: int
+    """Evaluations of the validation stores."""
+    evaluated_sequences: int
+    """Held-out sequences of one of them, over all groups."""
+    num_samples: int
+    """Evaluations for the method alone, on fewer sequences; 0 where the budget allows all."""
+    sampled_sequences: int
+    """Held-out sequences of one of those, over all groups."""
+    test_sequences: int
+    """Sequences of the evaluation at the end; 0: there is none."""
+    evaluation_cost: float
+    """Of all evaluations, as a share of the training compute."""
+
+
+def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
+    """What a run would do.
+
+    Args:
+        config: torchtitan's JobConfig with our `mixing`.
+        mixture: its method and groups.
+        batch_size: B, rows of one optimizer step.
+    """
+    steps, evaluation, method = config.training.steps, config.mixing.evaluation, mixture.method
+    walked = walk(method, len(mixture.train), steps)
+    per_group = affordable_sequences(
+        evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences
+    )
+    evaluated = _sequences(mixture.validation, evaluation.sequences)
+    sampled = _sequences(mixture.validation, per_group)
+    tested = _sequences(mixture.test, evaluation.sequences)
+    asked = set(walked.ends) if method.observes == "validation" else set()
+    measured = {steps} | (asked if per_group == evaluation.sequences else set())
+    measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
+    measured.update({0} if evaluation.at_start else ())
+    num_samples = len(asked) if per_group < evaluation.sequences else 0
+    costs = [
+        relative_overhead(count, sequences, steps, batch_size)
+        for count, sequences in ((len(measured), evaluated), (num_samples, sampled), (1, tested))
+    ]
+    sizes = np.array([group.num_sequences for group in mixture.train])
+    return Forecast(
+        walk=walked,
+        is_adaptive=method.observes != "nothing",
+        epochs=walked.shares * steps * batch_size / sizes,
+        num_evaluations=len(measured),
+        evaluated_sequences=evaluated,
+        num_samples=num_samples,
+        sampled_sequences=sampled,
+        test_sequences=tested,
+        evaluation_cost=sum(costs),
+    )
+
+
+def walk(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
+    """The phases of a run of `num_steps`.
+
+    Methods that observe training or gradients have phases of one length; theirs are counted, not walked,
+    since each update may be dear.
+    """
+    state, step, ends = method.init(num_groups), 0, []
+    shares, steps_by_phase = np.zeros(num_groups), Counter()
+    if method.observes not in ("validation", "nothing"):
+        phase = method.phase(state)
+        ends = list(range(phase.num_steps, num_steps + 1, phase.num_steps))
+        for number, start in enumerate((0, *ends)):
+            if start < num_steps:
+                steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
+        return Walk(phase.proportions, ends, steps_by_phase)
+    observation = np.ones(num_groups) if method.observes == "validation" else None
+    while len(ends) < MAX_PHASES:
+        phase = method.phase(state)
+        trained = min(phase.num_steps, num_steps - step)
+        shares += trained * phase.proportions
+        if trained:
+            steps_by_phase[state.round, phase.name] += trained
+        if phase.num_steps > num_steps - step:
+            break
+        step += trained
+        ends.append(step)
+        state = method.update(state, observation)
+    return Walk(shares / num_steps, ends, steps_by_phase)
+
+
+def checkpoint_line(config: Any) -> str:
+    """Which checkpoints the run would write, and whether it would go on from one that is there."""
+    saving, steps, dump = config.checkpoint, config.training.steps, Path(config.job.dump_folder)
+    if not saving.enable:
+        return "none: a run that is stopped begins anew (checkpoint.enable)"
+    folder = dump / saving.folder
+    count = -(-steps // saving.interval) + (saving.enable_first_step_checkpoint and saving.interval > 1)
+    kept = f", the newest {saving.keep_latest_k} kept" if saving.keep_latest_k else ", all kept"
+    line = f"{count} in {folder}, every {saving.interval} steps and at the end{kept}"
+    if saving.last_save_model_only:
+        line += "; the last holds the model alone (checkpoint.last_save_model_only)"
+    found = [
+        int(match[1]) for path in folder.glob("step-*") if (match := re.fullmatch(r"step-(\d+)", path.name))
+    ]
+    return line + (f"; the run would go on from step {max(found)}, which is there" if found else "")
+
+
+def _sequences(groups: Sequence[Group], per_group: int) -> int:
+    """Held-out sequences of one evaluation: a group with fewer gives all it has."""
+    return sum(min(per_group, group.num_sequences) for group in groups)

@@ -1,0 +1,170 @@
+"""`titan-aioli replay`: what another method, or other hyperparameters, would have decided.
+
+The observations that a run recorded are fed to a method, one a ledger entry. They were measured under the
+mixtures of the recorded run, so the answer is about the decisions, not about the losses that would have
+followed. Fed to its own method unchanged, a run gives its own proportions back: a check of the record.
+(To train again on a recorded ledger as a fixed schedule, use mixing.method = "replay".)
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from titan_aioli.commands.simulate.command import MAX_DRAWN, parse_settings
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, build_method
+from titan_aioli.runs.run import Run, read_run
+
+Array = np.ndarray
+MAX_LINES = 12
+"""Training stretches shown in the table; of more, the first and the last ones."""
+
+
+class WhatIf(NamedTuple):
+    """Recorded and alternative decisions, one for each of E ledger entries."""
+
+    steps: Array
+    """[E]."""
+    recorded_phases: list[str]
+    recorded: Array
+    """[E, G], proportions of the recorded run."""
+    phases: list[str]
+    proportions: Array
+    """[E, G], what the other method would have trained on."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every phase and every proportion is as recorded."""
+        return self.phases == self.recorded_phases and np.array_equal(self.proportions, self.recorded)
+
+
+def replay(
+    run: Annotated[Path, tyro.conf.Positional],
+    *,
+    method: str = "",
+    set: tuple[str, ...] = (),
+    output: Path = Path("replay.png"),
+) -> None:
+    """Feed a run's recorded observations to another method, or to the same one with other hyperparameters.
+
+        titan-aioli replay outputs/demo/aioli --set aioli.eta=1.0 aioli.ema=0.5
+
+    Nothing is trained. To train again on the recorded mixtures as a fixed schedule:
+
+        ... --mixing.method replay --mixing.replay.ledger outputs/demo/aioli/ledger.jsonl
+
+    Args:
+        run: dump folder of a run (job.dump_folder).
+        method: name of the method. Left out: the one that was run, with the hyperparameters it had.
+        set: hyperparameters to change, as METHOD.NAME=VALUE.
+        output: the figure; the suffix chooses the format (.png, .pdf, .svg).
+    """
+    loaded = read_run(run)
+    recorded = loaded.mixture["method"]
+    name = method or recorded
+    changed = parse_settings(set, [name]).get(name, {})
+    result = what_if(loaded.records, recorded, other_method(loaded, name, changed))
+    console = Console()
+    if result.is_same:
+        console.print(f"all {len(result.steps)} entries of {run / 'ledger.jsonl'} are decided as recorded")
+    else:
+        console.print(difference_table(result, loaded.groups, name))
+    draw(result, loaded.groups, f"{loaded.name} ({recorded})", f"what if: {name}", output)
+    console.print(f"figure: {output}", highlight=False)
+
+
+def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMethod:
+    """The method to ask: with the recorded hyperparameters where it is the recorded one, changed as told.
+
+    The run's guards (`guards` in mixture.json, the fields of Guarded) stay on.
+    """
+    kept = run.mixture["hyperparameters"] if name == run.mixture["method"] else {}
+    method = build_method(name, len(run.groups), **{**kept, **changed})
+    guards = run.mixture.get("guards")
+    return Guarded(method, **guards) if guards else method
+
+
+def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: MixingMethod) -> WhatIf:
+    """What `method` decides from the observations of a ledger.
+
+    Args:
+        records: of ledger.jsonl, oldest first; the first has no observation.
+        recorded_method: name of the method that wrote them.
+        method: built for the same groups.
+    Raises: ValueError: the method needs what was not recorded: another kind of observation, or losses after
+        other perturbed mixtures.
+    """
+    observed = METHODS[recorded_method].observes
+    if method.observes not in (observed, "nothing"):
+        raise ValueError(
+            f"the run of {recorded_method} recorded {observed}, the other method needs {method.observes}"
+        )
+    recorded = np.array([record["proportions"] for record in records], dtype=np.float64)
+    state = method.init(recorded.shape[1])
+    phases, proportions = [], []
+    for number, record in enumerate(records):
+        if number > 0 and method.observes != "nothing":
+            if record["observation"] is None:
+                raise ValueError(
+                    f"ledger.jsonl, line {number + 1} has no observation, so it cannot be replayed"
+                )
+            state = method.update(state, np.array(record["observation"], dtype=np.float64))
+        phase = method.phase(state)
+        measures_as_recorded = record["phase"] == "learn_params" and np.allclose(
+            phase.proportions, recorded[number]
+        )
+        if phase.name == "learn_params" and not measures_as_recorded:
+            raise ValueError(
+                f"ledger.jsonl, line {number + 1}: the other method would measure the mixture "
+                f"{phase.proportions.round(4).tolist()}, the run did {record['phase']} on "
+                f"{recorded[number].round(4).tolist()}: a what-if can change how an estimate is used (eta, "
+                "ema, update, normalize, diagonal), not what was measured"
+            )
+        phases.append(phase.name)
+        proportions.append(phase.proportions)
+    steps = np.array([record["step"] for record in records])
+    return WhatIf(steps, [record["phase"] for record in records], recorded, phases, np.array(proportions))
+
+
+def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
+    """Recorded and alternative share of every group, for each stretch of training."""
+    table = Table(title=f"recorded -> {name}")
+    table.add_column("from step", justify="right")
+    for group in groups:
+        table.add_column(group, justify="right")
+    rows = [n for n, phase in enumerate(result.recorded_phases) if phase in ("train", "prior")]
+    for index, n in enumerate(rows):
+        if MAX_LINES // 2 <= index < len(rows) - MAX_LINES // 2:
+            continue
+        pairs = zip(result.recorded[n], result.proportions[n], strict=True)
+        table.add_row(str(result.steps[n]), *(f"{before:.4f} -> {after:.4f}" for before, after in pairs))
+    return table
+
+
+def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, output: Path) -> None:
+    """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    sides = ((recorded, result.recorded_phases, result.recorded), (other, result.phases, result.proportions))
+    drawn = np.sort(np.argsort(-result.recorded[-1], kind="stable")[:MAX_DRAWN])
+    for axis, (title, phases, shares) in zip(axes, sides, strict=True):
+        kept = [n for n, phase in enumerate(phases) if phase in ("train", "prior")] or [0]
+        steps = np.append(result.steps[kept], max(result.steps))
+        for group in drawn:
+            values = shares[kept, group]
+            axis.step(steps, np.append(values, values[-1]), where="post", label=groups[group])
+        axis.set(title=title, xlabel="step", ylim=(0, None))
+    axes[0].set_ylabel("proportion")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), frameon=False)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=130)
+    plt.close(figure)

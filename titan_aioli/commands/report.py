@@ -1,0 +1,238 @@
+"""`titan-aioli report`: runs side by side, as one figure and as tables in the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from titan_aioli.runs.run import Run, read_run
+
+MAX_ROUNDS = 12
+"""Rounds shown in a table; of more, the first and the last ones."""
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional], output: Path = Path("report.png")
+) -> None:
+    """Compare runs: proportions over time, held-out losses, the mixing matrix.
+
+    Prints tables of the final losses and the epochs of every group and of the proportions of every round, and
+    draws one figure with a column for each run. Runs must have the same groups.
+
+        titan-aioli report outputs/demo/stratified outputs/demo/aioli --output outputs/demo/report.png
+
+    Args:
+        runs: dump folders of runs (job.dump_folder), finished or not.
+        output: where the figure goes; the suffix chooses the format (.png, .pdf, .svg).
+    """
+    loaded = [read_run(folder) for folder in runs]
+    if not loaded:
+        raise ValueError("name at least one run's dump folder")
+    groups = loaded[0].groups
+    for run in loaded[1:]:
+        if run.groups != groups:
+            raise ValueError(f"{run.folder} has groups {run.groups}, {loaded[0].folder} has {groups}")
+    console = Console()
+    console.print(loss_table(loaded))
+    console.print(epoch_table(loaded))
+    for run in loaded:
+        console.print(round_table(run))
+        if any("stderr" in record for record in run.records):
+            console.print(evidence_table(run))
+    draw(loaded, output)
+    print(f"figure: {output}")
+
+
+def loss_table(runs: Sequence[Run]) -> Table:
+    """Final loss of every group and their mean, for each run; the lowest of a row in bold."""
+    table = Table(title="Held-out loss, nats per token (validation | test)")
+    table.add_column("group")
+    for run in runs:
+        table.add_column(_title(run), justify="right")
+    rows = list(enumerate(runs[0].groups))
+    for index, name in [*rows, (None, "mean"), (None, "perplexity")]:
+        cells = [_loss_cells(run, index, name) for run in runs]
+        columns = []
+        for values in cells:
+            shown = [
+                _bold(f"{value:.4f}", value == min(other[place] for other in cells if other))
+                for place, value in enumerate(values)
+            ]
+            columns.append(" | ".join(shown) if shown else "not finished")
+        table.add_row(name, *columns, end_section=index == len(rows) - 1)
+    return table
+
+
+def epoch_table(runs: Sequence[Run]) -> Table:
+    """How often each run read the training sequences of each group."""
+    table = Table(title="Epochs of each group")
+    table.add_column("group")
+    for run in runs:
+        table.add_column(_title(run), justify="right")
+    epochs = [run.results.get("epochs", []) if run.results else [] for run in runs]
+    for index, name in enumerate(runs[0].groups):
+        table.add_row(name, *(f"{values[index]:.2f}" if values else "not finished" for values in epochs))
+    return table
+
+
+def round_table(run: Run) -> Table:
+    """The proportions that each round trained on, and how well its A predicted the drop."""
+    table = Table(title=f"{_title(run)}: proportions of each round", box=SIMPLE_HEAD, padding=(0, 1))
+    rounds = run.trained_rounds()
+    checks = {r["round"] - 1: r for r in run.records if "predicted_drop" in r}
+    for name in ("round", "step", *run.groups, *(("drop", "law says") if checks else ())):
+        table.add_column(name, justify="right", overflow="fold")
+    if checks:
+        table.caption = "drop: of the mean held-out loss over the stretch; law says: what A predicted"
+    for index, record in enumerate(rounds):
+        if MAX_ROUNDS // 2 <= index < len(rounds) - MAX_ROUNDS // 2:
+            continue
+        check = checks.get(record["round"]) if record["phase"] == "train" else None
+        drops = (
+            [f"{np.mean(check[name]):.3f}" for name in ("measured_drop", "predicted_drop")] if check else []
+        )
+        label = "prior" if record["phase"] == "prior" else str(record["round"])
+        shares = [f"{share:.3f}" for share in record["proportions"]]
+        table.add_row(label, str(record["step"]), *shares, *drops)
+    return table
+
+
+def evidence_table(run: Run) -> Table:
+    """What each round's A said for and against each group, and how sure that is."""
+    table = Table(
+        title=f"{_title(run)}: column sums of A less their mean, +- standard error",
+        caption="bold: beyond 2 standard errors; the proportions move by exp(eta x this)",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    for name in ("round", *run.groups):
+        table.add_column(name, justify="right", overflow="fold")
+    records = [record for record in run.records if "stderr" in record]
+    for index, record in enumerate(records):
+        if MAX_ROUNDS // 2 <= index < len(records) - MAX_ROUNDS // 2:
+            continue
+        sums = np.sum(np.array(record["normalized_A"], dtype=np.float64), axis=0)
+        errors = np.array(record["stderr"], dtype=np.float64)
+        cells = [
+            _bold(
+                f"{value:+.3f}" + (f" +- {error:.3f}" if np.isfinite(error) else ""), abs(value) > 2 * error
+            )
+            for value, error in zip(sums - sums.mean(), errors, strict=True)
+        ]
+        table.add_row(str(record["round"]), *cells)
+    return table
+
+
+def draw(runs: Sequence[Run], output: Path) -> None:
+    """One column for each run: proportions, held-out losses, the last mixing matrix."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        3, len(runs), figsize=(1.2 + 4.2 * len(runs), 9.5), squeeze=False, layout="constrained"
+    )
+    colors = plt.get_cmap("tab20" if len(runs[0].groups) > 10 else "tab10").colors  # pyright: ignore
+    shared = {0: max(max(r["proportions"]) for run in runs for r in run.trained_rounds() or run.records)}
+    for column, run in enumerate(runs):
+        _draw_proportions(axes[0, column], run, colors, shared[0])
+        _draw_losses(axes[1, column], run, colors)
+        _draw_matrix(axes[2, column], run, figure)
+    _share_limits(axes[1])
+    axes[0, 0].set_ylabel("proportion")
+    axes[1, 0].set_ylabel("held-out loss (nats per token)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=130)
+    plt.close(figure)
+
+
+def _draw_proportions(axis, run: Run, colors, largest: float) -> None:
+    """What each stretch of training drew from; the stretches of LearnParams are shaded."""
+    ends = [record["step"] for record in run.records[1:]] + [run.last_step]
+    for record, end in zip(run.records, ends, strict=True):
+        if record["phase"] == "learn_params" and end > record["step"]:
+            axis.axvspan(record["step"], end, color="0.92", linewidth=0)
+    rounds = run.trained_rounds()
+    steps = [record["step"] for record in rounds] + [run.last_step]
+    shares = np.array(
+        [record["proportions"] for record in rounds] + [rounds[-1]["proportions"]] if rounds else []
+    )
+    for index, name in enumerate(run.groups):
+        if len(shares):
+            axis.step(
+                steps, shares[:, index], where="post", label=name, color=colors[index % len(colors)], lw=1.8
+            )
+    axis.set_ylim(0, largest * 1.15)
+    axis.set_title(_title(run))
+    axis.set_xlabel("step" + (" (shaded: LearnParams)" if run.last_matrix() is not None else ""))
+
+
+def _draw_losses(axis, run: Run, colors) -> None:
+    measured = {record["step"]: record["validation_loss"] for record in run.losses}
+    steps = sorted(measured)
+    for index in range(len(run.groups)):
+        values = [measured[step][index] for step in steps]
+        axis.plot(steps, values, color=colors[index % len(colors)], marker="o", ms=2.5, lw=1.2)
+    if steps:
+        axis.plot(
+            steps, [np.mean(measured[step]) for step in steps], "k--", lw=1.5, label="mean of the groups"
+        )
+        axis.legend(frameon=False)
+    axis.set_xlim(-0.02 * run.last_step, 1.02 * run.last_step)
+    axis.set_xlabel("step")
+
+
+def _draw_matrix(axis, run: Run, figure) -> None:
+    """The last round's normalised A: row = group whose loss drops, column = group trained on."""
+    matrix = run.last_matrix()
+    if matrix is None:
+        axis.axis("off")
+        axis.text(0.5, 0.5, f"{run.mixture['method']} estimates\nno mixing matrix", ha="center", va="center")
+        return
+    image = axis.imshow(matrix, cmap="viridis")
+    figure.colorbar(image, ax=axis, shrink=0.8)
+    places = range(len(run.groups))
+    axis.set_xticks(places, run.groups, rotation=45, ha="right")
+    axis.set_yticks(places, run.groups)
+    axis.set_title("mixing matrix A, last round", fontsize=10)
+    axis.set_xlabel("trained on")
+    axis.set_ylabel("loss drop of")
+
+
+def _share_limits(axes) -> None:
+    lows, highs = (
+        zip(*(axis.get_ylim() for axis in axes if axis.lines), strict=True) if axes[0].lines else ((), ())
+    )
+    for axis in axes if lows else ():
+        axis.set_ylim(min(lows), max(highs))
+
+
+def _loss_cells(run: Run, index: int | None, name: str) -> list[float]:
+    """Validation and, where measured, test value of one row of the table."""
+    if run.results is None:
+        return []
+    values = []
+    for split in ("validation", "test"):
+        if f"{split}_loss" in run.results:
+            mean = run.results[f"{split}_loss_mean"]
+            total = np.exp(mean) if name == "perplexity" and index is None else mean
+            values.append(float(total) if index is None else run.results[f"{split}_loss"][index])
+    return values
+
+
+def _title(run: Run) -> str:
+    """The run's folder, and its method where the folder does not say it."""
+    method = run.mixture["method"]
+    return run.name if method in run.name else f"{run.name} ({method})"
+
+
+def _bold(text: str, is_best: bool) -> str:
+    return f"[bold]{text}[/bold]" if is_best else text

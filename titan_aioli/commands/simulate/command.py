@@ -1,0 +1,184 @@
+"""`titan-aioli simulate`: methods in a synthetic world whose mixing law is known, in seconds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from titan_aioli.commands.simulate.many_ranks import ranks_table
+from titan_aioli.commands.simulate.world import LawName, Trace, World, evaluation_budget, simulate_run
+from titan_aioli.methods import build_method
+
+MAX_DRAWN = 12
+"""Groups drawn; of more, those with the largest shares at the end."""
+BUDGET_SEQUENCES = [16, 64, 256, 1024, 4096]
+BUDGET_SWEEPS = [1, 2, 4, 8]
+BUDGET_NOISE = 0.05
+BUDGET_GROUPS = 5
+ROWS_PER_RANK = 8
+
+
+def simulate(
+    methods: Annotated[tuple[str, ...], tyro.conf.Positional] = ("stratified", "aioli"),
+    *,
+    groups: int = 5,
+    steps: int = 2000,
+    law: LawName = "decaying",
+    noise: float = 0.0,
+    seed: int = 0,
+    set: tuple[str, ...] = (),
+    budget: bool = False,
+    ranks: int = 0,
+    output: Path = Path("simulate.png"),
+) -> None:
+    """Run methods in a world with a known mixing law: final losses, proportions, error of the mixing matrix.
+
+        titan-aioli simulate aioli odm ado --groups 7 --law drifting --noise 0.01 --set aioli.eta=0.5
+
+    Args:
+        methods: names of mixing methods.
+        groups: number of groups; every method but aioli takes 10,000.
+        steps: optimizer steps of each run.
+        law: linear (LearnParams finds A exactly), decaying (what is left to learn shrinks) or drifting (A
+            changes over the run).
+        noise: standard deviation of each loss that a method is shown, nats per token.
+        seed: of the world and the noise.
+        set: hyperparameters, as METHOD.NAME=VALUE.
+        budget: add a panel: error of Aioli's A against the number of held-out sequences.
+        ranks: also plan the rows of so many data-parallel ranks (4096, say), 8 rows each, and check that none
+            is drawn twice.
+        output: the figure; the suffix chooses the format (.png, .pdf, .svg).
+    """
+    if not methods:
+        raise ValueError("name at least one method")
+    world = World(groups, steps, law, noise, seed)
+    chosen = parse_settings(set, methods)
+    traces = {}
+    for name in methods:
+        traces[name] = simulate_run(build_method(name, groups, **chosen.get(name, {})), world)
+    console = Console()
+    console.print(result_table(traces, world))
+    errors = (
+        evaluation_budget(BUDGET_GROUPS, BUDGET_SEQUENCES, BUDGET_SWEEPS, BUDGET_NOISE) if budget else None
+    )
+    if errors is not None:
+        console.print(budget_table(errors))
+    if ranks > 0:
+        console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
+    draw(traces, errors, output)
+    console.print(f"figure: {output}", highlight=False)
+
+
+def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Hyperparameters by method, from METHOD.NAME=VALUE; a value is JSON, or else a string.
+
+    Raises: ValueError: not of that form, or for a method that is not run.
+    """
+    chosen: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, dot, rest = setting.partition(".")
+        key, equals, text = rest.partition("=")
+        if not (dot and equals and key):
+            raise ValueError(f"{setting!r}: write METHOD.NAME=VALUE, such as aioli.eta=0.5")
+        if name not in methods:
+            raise ValueError(
+                f"{setting!r} is for {name}, which is not run; the methods are {', '.join(methods)}"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        chosen.setdefault(name, {})[key] = value
+    return chosen
+
+
+def result_table(traces: dict[str, Trace], world: World) -> Table:
+    """Losses at the end of each run, and how wrong the last A was."""
+    table = Table(
+        title=f"{world.num_groups} groups, {world.num_steps} steps, {world.law} law, noise {world.noise:g}"
+    )
+    table.add_column("method")
+    for name in ("mean loss", "best group", "worst group", "largest share", "phases", "error of A"):
+        table.add_column(name, justify="right")
+    means = {name: trace.losses[-1].mean() for name, trace in traces.items()}
+    for name, trace in traces.items():
+        losses, mean = trace.losses[-1], f"{means[name]:.4f}"
+        table.add_row(
+            name,
+            f"[bold]{mean}[/bold]" if means[name] == min(means.values()) else mean,
+            f"{losses.min():.4f}",
+            f"{losses.max():.4f}",
+            f"{trace.proportions[-1].max():.4f}",
+            str(len(trace.phases)),
+            f"{trace.matrix_errors[-1][1]:.2g}" if trace.matrix_errors else "-",
+        )
+    return table
+
+
+def budget_table(errors: np.ndarray) -> Table:
+    """Error of Aioli's first A for each number of sweeps and held-out sequences."""
+    table = Table(title=f"error of A, {BUDGET_GROUPS} groups, noise {BUDGET_NOISE:g} nats a sequence")
+    table.add_column("num_sweeps", justify="right")
+    for sequences in BUDGET_SEQUENCES:
+        table.add_column(f"{sequences} sequences", justify="right")
+    for sweeps, row in zip(BUDGET_SWEEPS, errors, strict=True):
+        table.add_row(str(sweeps), *(f"{error:.3f}" for error in row))
+    return table
+
+
+def draw(traces: dict[str, Trace], errors: np.ndarray | None, output: Path) -> None:
+    """Mean loss of all methods, the proportions of each, and error of A against evaluation budget."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    count = 1 + len(traces) + (errors is not None)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False, layout="constrained"
+    )
+    axes = list(grid.flat)
+    for name, trace in traces.items():
+        axes[0].plot(trace.loss_steps, trace.losses.mean(axis=1), label=name, lw=1.5)
+    axes[0].set(xlabel="step", ylabel="mean loss (nats per token)", title="mean over the groups")
+    axes[0].legend(frameon=False)
+    for axis, (name, trace) in zip(axes[1:], traces.items(), strict=False):
+        _draw_proportions(axis, name, trace)
+    if errors is not None:
+        _draw_budget(axes[1 + len(traces)], errors)
+    for axis in axes[count:]:
+        axis.axis("off")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=130)
+    plt.close(figure)
+
+
+def _draw_proportions(axis, name: str, trace: Trace) -> None:
+    """What the run trained on, without the perturbed mixtures of LearnParams."""
+    kept = [n for n, phase in enumerate(trace.phases) if phase in ("train", "prior")] or [0]
+    steps = np.append(trace.steps[kept], trace.steps[-1])
+    shares = np.vstack([trace.proportions[kept], trace.proportions[kept[-1]]])
+    drawn = np.sort(np.argsort(-shares[-1], kind="stable")[:MAX_DRAWN])
+    for group in drawn:
+        axis.step(steps, shares[:, group], where="post", lw=1.2, label=f"group {group}")
+    axis.set(xlabel="step", ylabel="proportion", title=name, ylim=(0, None))
+    if shares.shape[1] <= 8:
+        axis.legend(frameon=False, fontsize=7)
+
+
+def _draw_budget(axis, errors: np.ndarray) -> None:
+    for sweeps, row in zip(BUDGET_SWEEPS, errors, strict=True):
+        axis.loglog(BUDGET_SEQUENCES, row, marker="o", ms=3, label=f"num_sweeps {sweeps}")
+    axis.set(
+        xlabel="held-out sequences of each group",
+        ylabel="error of A (relative)",
+        title="Aioli: evaluation budget",
+    )
+    axis.legend(frameon=False, fontsize=8)

@@ -1,0 +1,160 @@
+"""`titan-aioli sweep`: runs that differ in the mixture only, and the table that `titan-aioli plan` reads.
+
+OUTPUT/sweep.json is the plan: the mixtures and all that they were asked for with. Each run is a folder beside
+it. Killed and started again, the same command goes on: finished runs stay, the one under way goes on from
+its last checkpoint.
+"""
+
+import fcntl
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
+from titan_aioli.errors import UserError
+from titan_aioli.laws.table import write_table
+from titan_aioli.methods.skill_it import skill_graph
+from titan_aioli.runs.log import write_json
+
+
+def sweep(
+    config: Annotated[Path, tyro.conf.Positional],
+    *,
+    output: Path,
+    cover: int = 0,
+    alpha: float = 1.0,
+    seed: int = 0,
+    single_groups: bool = False,
+    grid: Path | None = None,
+    nproc_per_node: int = 1,
+    loss: Literal["validation", "test"] = "validation",
+    dry_run: bool = False,
+    flags: Annotated[tuple[str, ...], tyro.conf.Suppress] = (),
+) -> None:
+    """Train on many mixtures, one run each, and collect the table that `titan-aioli plan` reads.
+
+    Every run is the config with method `static` and its own proportions; all else is the same. Killed and
+    started again, the same command goes on where it stopped (from a run's last checkpoint, if the config
+    writes any). Further flags are those of training:
+
+        titan-aioli sweep train_configs/debug_stratified.toml --output outputs/sweep --cover 12
+            --nproc-per-node 2 --training.steps 120
+        titan-aioli plan outputs/sweep/runs.csv --output plan.json
+
+    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it.
+
+    Args:
+        config: TOML file, as for --job.config_file.
+        output: folder of the plan (sweep.json), the runs and the table.
+        cover: train on this many mixtures that cover the simplex evenly.
+        alpha: of the cover's Dirichlet distribution: above 1 keeps away from the corners.
+        seed: of the cover.
+        single_groups: train on each group alone.
+        grid: train on the mixtures of a CSV file with a column proportion.GROUP for each group.
+        nproc_per_node: ranks of each run; runs are one after the other.
+        loss: the final losses that go into the table.
+        dry_run: write the plan and the configs, and start nothing.
+    """
+    settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
+    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags)
+    output.mkdir(parents=True, exist_ok=True)
+    with _locked(output) as lock:
+        keep_plan(planned, config, settings)
+        for run in planned.runs:
+            run.write_config(tables, planned.groups)
+        if dry_run:
+            print(f"{len(planned.runs)} configs: {output}/*/config.toml; the first run is started with:")
+            print(" ".join(planned.runs[0].command(nproc_per_node, flags)))
+            return
+        failures = train_all(planned, lock)
+    print(collect(planned, loss))
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(planned.runs)} runs failed: {'; '.join(failures[:3])}: the same "
+            "command tries them again"
+        )
+
+
+def train_all(planned: Sweep, lock: int) -> list[str]:
+    """Do the runs that are not finished; a line for each that failed."""
+    failures = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        runs = progress.add_task("runs", total=len(planned.runs))
+        steps = progress.add_task("", total=planned.num_steps, visible=False)
+        for run in planned.runs:
+            if not run.is_finished:
+                progress.reset(steps, description=f"{run.name}: steps", visible=True)
+                failure = run.train(
+                    run.command(planned.nproc_per_node, planned.flags),
+                    lock,
+                    lambda step: progress.update(steps, completed=step),
+                )
+                if failure:
+                    progress.console.print(failure, style="red", markup=False, highlight=False)
+                    failures.append(failure)
+            progress.advance(runs)
+    return failures
+
+
+def collect(planned: Sweep, loss: str) -> str:
+    """Write runs.csv, and graph.json where every group was trained on alone; what was written, for people."""
+    done = [run for run in planned.runs if run.is_finished]
+    losses = {run.name: run.losses(loss) for run in done}
+    sound = [run for run in done if np.isfinite(losses[run.name]).all()]
+    if not sound:
+        return "no run is finished: no table"
+    shares = np.array([run.proportions for run in sound])
+    table = planned.output / "runs.csv"
+    write_table(
+        table,
+        [run.name for run in sound],
+        planned.groups,
+        shares,
+        np.array([losses[run.name] for run in sound]),
+    )
+    best = min(sound, key=lambda run: losses[run.name].mean())
+    lines = [
+        f"{table}: {len(sound)} of {len(planned.runs)} runs; the lowest mean {loss} loss is "
+        f"{losses[best.name].mean():.4f} ({best.name})"
+    ]
+    if diverged := [run.name for run in done if run not in sound]:
+        lines.append(f"left out, since their losses are not finite: {', '.join(diverged)}")
+    singles = [run for run in sound if run.name.startswith("single-")]
+    if len(singles) == len(planned.groups):
+        graph = [skill_graph(run.start_losses(), run.losses("validation")) for run in singles]
+        write_json(planned.output / "graph.json", {"groups": planned.groups, "graph": np.array(graph)})
+        lines.append(f"{planned.output / 'graph.json'}: for mixing.skill_it.graph")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[int]:
+    """Holds the folder alone; a run of a sweep that was killed holds it until it ends. Ends on SIGTERM."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        with open(output / "lock", "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for a sweep, or a run of one, that is under way in {output}", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.fileno()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,110 @@
+"""What a sweep trains on: its mixtures, and the plan on disk that makes it safe to kill."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.commands.check.command import check_config
+from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.errors import UserError
+from titan_aioli.laws.cover import dirichlet_cover
+from titan_aioli.laws.table import read_mixtures
+from titan_aioli.runs.log import write_json
+from titan_aioli.toml import tomllib
+
+OWN_FLAGS = re.compile(
+    r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"
+)
+"""Training flags that a sweep sets itself."""
+
+
+class Sweep(NamedTuple):
+    """A planned sweep."""
+
+    output: Path
+    groups: list[str]
+    runs: list[SweepRun]
+    num_steps: int
+    """Of each run."""
+    nproc_per_node: int
+    flags: Sequence[str]
+
+
+def plan_sweep(
+    config: Path, output: Path, settings: dict[str, Any], nproc_per_node: int, flags: Sequence[str]
+) -> tuple[Sweep, dict[str, Any]]:
+    """The runs to do, and the config's tables, after a check of everything that a run would refuse.
+
+    Args:
+        settings: which mixtures: cover, alpha, seed, single_groups, grid, as in `sweep`.
+    """
+    for flag in flags:
+        if OWN_FLAGS.match(flag):
+            raise UserError(f"{flag}: a sweep sets it for each run: leave it out")
+    if nproc_per_node < 1:
+        raise UserError(f"--nproc-per-node is {nproc_per_node}: at least 1")
+    static = ["--mixing.method", "static", "--mixing.static.by", "weight"]
+    job = check_config(["--job.config_file", str(config), *flags, *static], nproc_per_node).config
+    groups = list(job.mixing.groups)
+    runs = [
+        SweepRun(output / name, proportions.tolist()) for name, proportions in mixtures(groups, **settings)
+    ]
+    if not runs:
+        raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
+    tables = tomllib.loads(config.read_text(encoding="utf-8"))
+    return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags), tables
+
+
+def mixtures(
+    groups: Sequence[str], cover: int, alpha: float, seed: int, single_groups: bool, grid: Path | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and proportions [G] of every run."""
+    num_groups = len(groups)
+    parts: dict[str, np.ndarray] = {}
+    if single_groups:
+        parts["single"] = np.eye(num_groups)
+    if cover:
+        if not (np.isfinite(alpha) and alpha > 0):
+            raise UserError(f"--alpha is {alpha}: it must be a positive number")
+        parts["cover"] = dirichlet_cover(num_groups, cover, alpha, seed=seed)
+    if grid is not None:
+        parts["grid"] = read_mixtures(grid, groups)
+    for part, rows in parts.items():
+        for number, proportions in enumerate(rows):
+            yield f"{part}-{number:03d}", proportions
+
+
+def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
+    """Write sweep.json, or compare with the one that is there.
+
+    Raises: UserError: the folder holds a sweep with other settings.
+    """
+    path = planned.output / "sweep.json"
+    content = {
+        **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
+        "flags": list(planned.flags),
+        "nproc_per_node": planned.nproc_per_node,
+        "groups": planned.groups,
+        "runs": [{"name": run.name, "proportions": run.proportions} for run in planned.runs],
+    }
+    if not path.is_file():
+        write_json(path, content)
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): choose another --output") from None
+    for name, value in content.items():
+        if there.get(name) != value:
+            shown = "" if name in ("config_sha256", "runs") else f" ({there.get(name)} there, {value} now)"
+            what = {"config_sha256": "config file", "runs": "list of mixtures"}.get(name, name)
+            raise UserError(
+                f"{path} is the plan of a sweep with another {what}{shown}: run with the same settings to go "
+                "on, or choose another --output"
+            )

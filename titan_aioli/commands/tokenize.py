@@ -1,0 +1,198 @@
+"""The command `titan-aioli tokenize`: text to token stores.
+
+Reading is one process, encoding any number; the result depends on neither, nor on the file format, nor on
+how often the run was killed and started again. On disk it needs the size of the stores twice, for a while.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from titan_aioli.stores.tokenize.documents import Fields, group_name, read_documents
+from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
+from titan_aioli.stores.tokenize.shards import Counts, Encoding, batches, encoders
+from titan_aioli.stores.tokenize.sources import Source, find_sources
+from titan_aioli.stores.tokenize.splits import SPLITS, check_shares
+from titan_aioli.stores.tokenize.tokenizer import tokenizer_file, tokenizer_info
+from titan_aioli.stores.tokenize.work_folder import WorkFolder
+
+PLAN_VERSION = 1
+"""Goes up when the same settings and inputs would give other bytes."""
+
+
+def tokenize(
+    inputs: tyro.conf.Positional[tuple[str, ...]],
+    *,
+    tokenizer: Path,
+    output: Path,
+    group: str | None = None,
+    group_by: str | None = None,
+    text_field: str = "text",
+    val_share: float = 0.02,
+    test_share: float = 0.02,
+    end_of_document: str | None = None,
+    processes: int | None = None,
+    shard_megabytes: float = 8.0,
+    restart: bool = False,
+) -> None:
+    """Make token stores out of text.
+
+    Writes OUTPUT/GROUP/{train,validation,test}.{bin,idx,json}: Megatron indexed datasets, each with a file
+    that says what is in it. Every document ends with an end-of-document token. Killed and run again, the
+    same command goes on where it stopped. One group out of files, or many out of one dataset:
+      titan-aioli tokenize books/ --group books --tokenizer assets/tokenizer --output stores
+      titan-aioli tokenize slimpajama/*.jsonl.zst --group-by meta.redpajama_set_name
+          --tokenizer assets/tokenizer --output stores --processes 16
+
+    Args:
+        inputs: JSONL (.jsonl, .ndjson, .json; plain, .gz, .zst, .bz2), .parquet, text files (one document a
+            file), folders of these, a Hugging Face dataset saved to disk, or one of the hub, streamed:
+            hf:OWNER/NAME, hf:OWNER/NAME:CONFIG, hf:OWNER/NAME:CONFIG:SPLIT.
+        tokenizer: tokenizer.json, or the folder that holds it.
+        output: folder of the stores; may hold those of other groups.
+        group: name of the one group that the inputs make up.
+        group_by: field with the name of a document's group, dotted where nested.
+        text_field: field with the text of a document, dotted where nested. Empty texts are left out.
+        val_share: share of the documents for validation, in [0, 1). Chosen by a hash of the text alone, so a
+            document is always in the same split.
+        test_share: share of the documents for test, in [0, 1).
+        end_of_document: the token after every document. Default: eos_token of tokenizer_config.json, or the
+            one usual name in the vocabulary (<|endoftext|>, </s>, <|end_of_text|>, ...).
+        processes: processes that encode. Default: one per core.
+        shard_megabytes: millions of characters that are encoded at a time, which is what a kill can lose.
+        restart: start over, and replace what an earlier run of this group or field made.
+    """
+    name = _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes)
+    sources = find_sources(list(inputs))
+    info = tokenizer_info(tokenizer, end_of_document)
+    encoding = Encoding(str(tokenizer_file(tokenizer)), info, val_share, test_share)
+    plan = {
+        "version": PLAN_VERSION,
+        "inputs": [source.identity() for source in sources],
+        "text_field": text_field,
+        "group": group,
+        "group_by": group_by,
+        "val_share": val_share,
+        "test_share": test_share,
+        "tokenizer": info.digest,
+        "end_of_document": info.end_of_document_token,
+        "shard_megabytes": shard_megabytes,
+    }
+    work = WorkFolder(output, name, plan)
+    with work.locked():
+        counts = work.begin(restart)
+        if counts is not None:
+            print(f"{output}: made already, with the same settings from the same inputs ({work.record})")
+        else:
+            if group is not None:
+                work.refuse_taken(group)
+            fields = Fields(text_field, group_by, group)
+            encode(work, sources, fields, encoding, int(shard_megabytes * 1e6), processes or _cores())
+            counts = work.merge(len(sources), encoding.dtype, _describe(encoding))
+            if not any(row.split == "train" for row in counts):
+                work.discard()
+                raise ValueError(
+                    f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
+                )
+            work.publish(counts)
+    show(counts, val_share, test_share)
+
+
+def encode(
+    work: WorkFolder,
+    sources: list[Source],
+    fields: Fields,
+    encoding: Encoding,
+    characters: int,
+    processes: int,
+) -> None:
+    """Write every shard that is not there yet."""
+    from tqdm import tqdm
+
+    start, tokens = time.monotonic(), 0
+    with tqdm(desc="tokenize", unit=" documents", unit_scale=True, disable=None) as bar:
+
+        def report(counts: Counts) -> None:
+            nonlocal tokens
+            tokens += counts.tokens
+            rate = tokens / (time.monotonic() - start)
+            bar.set_postfix_str(f"{tokens / 1e6:.1f} M tokens, {rate / 1e6:.2f} M tokens/s", refresh=False)
+            bar.update(counts.documents)
+
+        with encoders(encoding, processes, report) as submit:
+            for index, source in enumerate(sources):
+                if work.is_encoded(index):
+                    continue
+                number = 0
+                for number, batch in enumerate(batches(read_documents(source, fields), characters), 1):
+                    if not work.shard(index, number).is_file():
+                        submit(work.shard(index, number), batch)
+                work.end_source(index, number)
+
+
+def show(counts: list[StoreCounts], val_share: float, test_share: float) -> None:
+    """Print what was made: a line a store, a total, and what is missing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("group", "split")
+    for heading in "documents", "tokens", "bytes of text":
+        table.add_column(heading, justify="right")
+    for row in counts:
+        table.add_row(row.group, row.split, *(f"{count:,}" for count in row[2:]))
+    table.add_section()
+    totals = [sum(row[column] for row in counts) for column in (2, 3, 4)]  # type: ignore[misc]
+    table.add_row("all", "", *(f"{total:,}" for total in totals))
+    console = Console()
+    console.print(table)
+    made = {(row.group, row.split) for row in counts}
+    shares = {"train": 1.0, "validation": val_share, "test": test_share}
+    for group in dict.fromkeys(row.group for row in counts):
+        for split in SPLITS:
+            if shares[split] > 0 and (group, split) not in made:
+                console.print(f"group {group!r} has no {split} document: add documents or raise the share")
+
+
+def _describe(encoding: Encoding) -> Describe:
+    shares = {
+        "train": 1.0 - encoding.val_share - encoding.test_share,
+        "validation": encoding.val_share,
+        "test": encoding.test_share,
+    }
+
+    def describe(group: str, split: str) -> dict[str, Any]:
+        return {
+            "group": group,
+            "split": split,
+            "shares": shares,
+            "tokenizer": encoding.info.digest,
+            "vocab_size": encoding.info.vocab_size,
+            "end_of_document": encoding.info.end_of_document,
+            "end_of_document_token": encoding.info.end_of_document_token,
+        }
+
+    return describe
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes) -> str:
+    """The name of the run: its group, or by-FIELD. Raises: ValueError: an option that cannot be."""
+    if not inputs:
+        raise ValueError("no inputs: give files, folders or hf:OWNER/NAME")
+    if (group is None) == (group_by is None):
+        raise ValueError(
+            "give either --group NAME (the inputs are one group) or --group-by FIELD (they hold many)"
+        )
+    check_shares(val_share, test_share)
+    if processes is not None and processes < 1:
+        raise ValueError(f"--processes is {processes}: it must be at least 1")
+    if not shard_megabytes > 0:
+        raise ValueError(f"--shard-megabytes is {shard_megabytes}: it must be above 0")
+    return f"by-{group_by}" if group is None else group_name(group, "--group")

@@ -1,0 +1,157 @@
+"""From the `[mixing]` config to the objects that run: groups, method, loader, controller.
+
+Everything is checked here, on every rank and before any of them waits for another, so that a mistake ends
+all ranks within seconds. Below the builders only plain arguments are passed on.
+"""
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.config import Mixing, check_types
+from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
+from titan_aioli.config.repetition import describe_limits
+from titan_aioli.control.controller import MixtureController
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.control.ledger_file import LedgerFile
+from titan_aioli.data.group import Group
+from titan_aioli.errors import UserError
+from titan_aioli.methods import METHODS, MixingMethod, build_method
+from titan_aioli.stores.store import TokenStore, open_store
+
+NUM_PROBED_TOKENS = 1_000_000
+
+
+class Mixture(NamedTuple):
+    """What a config asks for, opened and checked."""
+
+    method: MixingMethod
+    train: list[Group]
+    validation: list[Group]
+    test: list[Group]
+    """Empty where evaluation.test is off."""
+
+    @property
+    def group_names(self) -> list[str]:
+        return [group.name for group in self.train]
+
+    def fingerprint(self) -> str:
+        """Hash of the training stores and of how they are cut into sequences."""
+        digest = blake2b(digest_size=16)
+        for group in self.train:
+            digest.update(f"{group.name} {group.seq_len}".encode())
+            digest.update(f"{list(group.store_weights)}".encode() if group.store_weights else b"")
+            for store in group.stores:
+                digest.update(store.fingerprint().encode())
+        return digest.hexdigest()
+
+
+def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixture:
+    """Open every store and build the method.
+
+    Args:
+        mixing: the config section.
+        seq_len: S, inputs of a sequence.
+        vocab_size: of the model; token ids must be below it. None: not checked.
+    Raises: UserError: what is wrong, where, and what to do.
+    """
+    try:
+        check_types(mixing, "mixing")
+        if mixing.method not in METHODS:
+            raise UserError(f"mixing.method is {mixing.method!r}: choose one of {', '.join(METHODS)}")
+        if not mixing.groups:
+            raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
+        if mixing.evaluation.sequences < 1:
+            raise UserError(f"mixing.evaluation.sequences is {mixing.evaluation.sequences}: at least 1")
+        if not 0 <= mixing.evaluation.budget < np.inf:
+            raise UserError(
+                f"mixing.evaluation.budget is {mixing.evaluation.budget}: percent of the training compute, "
+                "0 for no bound"
+            )
+        if mixing.max_skipped_updates < 1:
+            raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
+        for name, group in mixing.groups.items():
+            if group.max_epochs is not None and not group.max_epochs > 0:
+                raise UserError(f"mixing.groups.{name}.max_epochs is {group.max_epochs}: it must be above 0")
+        train = _open_groups(mixing, "train", seq_len, vocab_size)
+        validation = _open_groups(mixing, "validation", seq_len, vocab_size)
+        test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
+        sizes = [group.num_tokens for group in train]
+        method = guarded(mixing, build_method(mixing.method, len(train), **hyperparameters(mixing, sizes)))
+        if method.observes in ("train", "excess") and not mixing.train_losses:
+            raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    return Mixture(method, train, validation, test)
+
+
+def build_controller(
+    mixing: Mixing, mixture: Mixture, ledger: Ledger, batch_size: int, folder: Path, is_writer: bool
+) -> MixtureController:
+    """The controller of a run, writing `ledger.jsonl` into its dump folder."""
+    return MixtureController(
+        method=mixture.method,
+        method_name=mixing.method,
+        group_names=mixture.group_names,
+        batch_size=batch_size,
+        ledger=ledger,
+        ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),
+        stores_fingerprint=mixture.fingerprint(),
+        limits=describe_limits(mixing),
+        adapt=mixing.on_resume == "adapt",
+    )
+
+
+def describe(mixing: Mixing, loader: Any, num_steps: int) -> dict[str, Any]:
+    """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
+    groups = loader.groups
+    return {
+        "method": mixing.method,
+        "groups": [group.name for group in groups],
+        "hyperparameters": hyperparameters(mixing, [group.num_tokens for group in groups]),
+        "guards": guard_arguments(mixing),
+        "seed": mixing.seed,
+        "batch_size": loader.schedule.batch_size,
+        "seq_len": loader.seq_len,
+        "steps": num_steps,
+        "num_sequences": loader.schedule.num_sequences,
+        "weighted_stores": {group.name: group.weighted._asdict() for group in groups if group.weighted},
+        "stores": {group.name: [store.path for store in group.stores] for group in groups},
+    }
+
+
+def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | None) -> list[Group]:
+    groups = []
+    for name, table in mixing.groups.items():
+        paths = getattr(table, split)
+        if not paths:
+            if not mixing.stores:
+                raise UserError(
+                    f"group {name!r} has no {split} stores: set mixing.groups.{name}.{split}, or set "
+                    "mixing.stores to the folder that `titan-aioli tokenize` made"
+                )
+            paths = [str(Path(mixing.stores) / name / split)]
+        stores = [open_store(path, table.dtype) for path in paths]
+        for store in stores:
+            _check_vocabulary(name, store, vocab_size)
+        groups.append(Group(name, stores, seq_len, table.store_weights if split == "train" else ()))
+    return groups
+
+
+def _check_vocabulary(name: str, store: TokenStore, vocab_size: int | None) -> None:
+    """Refuse a store with token ids that the model has no embedding for."""
+    if vocab_size is None or store.num_tokens == 0:
+        return
+    needed = store.metadata.get("vocab_size")
+    if needed is None:  # a store of another tool: look at its beginning
+        probed = store.tokens[:NUM_PROBED_TOKENS]
+        needed = int(probed.max()) + 1
+        if probed.min() < 0:
+            raise UserError(f"group {name!r}: {store.path} holds token ids below 0, such as {probed.min()}")
+    if needed > vocab_size:
+        raise UserError(
+            f"group {name!r}: {store.path} uses a vocabulary of {needed} tokens, the model has {vocab_size}: "
+            "choose a model flavor with a larger vocab_size, or tokenize with the model's tokenizer"
+        )

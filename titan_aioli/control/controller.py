@@ -1,0 +1,241 @@
+"""The one owner of the proportions: runs a method phase by phase and writes the ledger.
+
+Training asks it what to train on, counts its steps here, and when a phase is over hands in what was seen.
+The controller knows no torch and no torchtitan. Every rank has one and gives it the same numbers, so all
+hold the same state; `digest` is what they compare.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from titan_aioli.control.ledger import Ledger, LedgerEntry
+from titan_aioli.control.ledger_file import LedgerFile
+from titan_aioli.control.resume import differences, read_saved, refuse, what_changed
+from titan_aioli.control.state import from_arrays, pack, to_arrays, unpack
+from titan_aioli.errors import UserError
+from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
+from titan_aioli.methods.faults import describe_absent, describe_faults
+from titan_aioli.proportions import without
+
+
+class MixtureController:
+    """Steps through a method's phases; its state is the method's state, the ledger and a step count."""
+
+    def __init__(
+        self,
+        method: MixingMethod,
+        method_name: str,
+        group_names: Sequence[str],
+        batch_size: int,
+        ledger: Ledger,
+        ledger_file: LedgerFile,
+        stores_fingerprint: str = "",
+        limits: str = "",
+        adapt: bool = False,
+    ):
+        """Args:
+        method: decides the proportions.
+        method_name: its key in METHODS; a checkpoint of another method is refused.
+        group_names: [G], in the order of the proportions.
+        batch_size: B, rows of one step.
+        ledger: empty; shared with the loader, which only reads it.
+        ledger_file: where the decisions are written for people and reports.
+        stores_fingerprint: of all training stores; a checkpoint with another is refused.
+        limits: on how often groups may be repeated, in words; a checkpoint with others is refused.
+        adapt: take a checkpoint of other groups, stores, limits or method all the same.
+        """
+        self.method = method
+        self.method_name = method_name
+        self.group_names = list(group_names)
+        self.batch_size = batch_size
+        self.ledger = ledger
+        self.ledger_file = ledger_file
+        self.stores_fingerprint = stores_fingerprint
+        self.limits = limits
+        self.adapt = adapt
+        self.step = self.first_row = 0
+        self.used_up = np.zeros(len(group_names), dtype=bool)
+        """[G], groups that nothing more is drawn from: they have been repeated as often as they may."""
+        self._adapted = ""
+        self._phase_start = 0
+        self.skipped_updates = 0
+        """Observations in a row, up to now, that could not be used."""
+        self._last_fault = ""
+        self._set_state(method.init(len(self.group_names)))
+
+    @property
+    def proportions(self) -> np.ndarray:
+        """[G], what the current phase draws from: the method's, without the groups that are used up."""
+        return without(self.phase.proportions, self.used_up)
+
+    @property
+    def round(self) -> int:
+        return self.state.round
+
+    @property
+    def phase_end(self) -> int:
+        """The step at which the current phase is over (not included)."""
+        return min(self._phase_start + self.phase.num_steps, UNTIL_END)
+
+    @property
+    def phase_is_over(self) -> bool:
+        """Whether the phase waits for its observation: `finish_phase` must come before the next step."""
+        return self.step >= self.phase_end
+
+    def begin(
+        self, step: int = 0, first_row: int | None = None, drawn: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Write the first entry of the ledger; `step` is above 0 where mixing joins a run under way.
+
+        Args:
+            step: optimizer steps done.
+            first_row: rows trained before. None: as many as in so many steps of this batch size.
+            drawn: [G], those of each group; recorded where the run goes on with other groups or stores.
+        """
+        assert len(self.ledger) == 0, "the ledger has begun already"
+        self.step, self.first_row = step, step * self.batch_size if first_row is None else first_row
+        if self._adapted:
+            return self._append(None, {"reason": self._adapted, "groups": self.group_names, "drawn": drawn})
+        self._phase_start = step
+        return self._append(None, {})
+
+    def count_step(self) -> None:
+        """One optimizer step of the current phase has been done."""
+        assert not self.phase_is_over, f"phase {self.phase.name} was over at step {self.step}"
+        self.step += 1
+        self.first_row += self.batch_size
+
+    def redistribute(self, groups: np.ndarray) -> dict[str, Any]:
+        """From the next step on nothing more is drawn from these groups: the others share their share."""
+        self.used_up = self.used_up.copy()
+        self.used_up[groups] = True
+        names = ", ".join(self.group_names[group] for group in groups)
+        return self._append(None, {"reason": f"used up: {names}"})
+
+    def finish_phase(self, observation: np.ndarray | None) -> dict[str, Any]:
+        """Update the method with what the phase showed and enter the next phase.
+
+        Args:
+            observation: as `method.observes` says; the same on every rank.
+        Returns: the ledger record, for the log and the metrics.
+        """
+        assert self.phase_is_over, f"phase {self.phase.name} ends at step {self.phase_end}"
+        self._set_state(self.method.update(self.state, observation))
+        self._phase_start = self.step
+        report = self.method.report(self.state)
+        notes = [*self._count_skipped(observation), *([report["note"]] if "note" in report else [])]
+        return self._append(observation, report | ({"note": "; ".join(map(str, notes))} if notes else {}))
+
+    def check_skipped(self, max_skipped_updates: int) -> None:
+        """Stop a run that learns nothing any more.
+
+        Raises: UserError: that many updates in a row, or more, had to be skipped.
+        """
+        if self.skipped_updates >= max_skipped_updates:
+            raise UserError(
+                f"step {self.step}: {self.skipped_updates} updates of the mixture in a row were skipped, the "
+                f"last because {self._last_fault} (mixing.max_skipped_updates is {max_skipped_updates}): the "
+                "model has diverged or the evaluation fails: go back to an earlier checkpoint with a lower "
+                "optimizer.lr, look at the group's data, or allow more"
+            )
+
+    def digest(self) -> str:
+        """Hash of the proportions, the method's state and the ledger: equal on all healthy ranks."""
+        hasher = hashlib.sha256(self.ledger.digest().encode())
+        counts = (self.step, self.first_row, self._phase_start, self.skipped_updates)
+        for value in (*counts, self.used_up, *self.state, self.proportions):
+            hasher.update(np.asarray(value).tobytes())
+        return hasher.hexdigest()
+
+    def held(self) -> dict[str, str]:
+        """What the digest is made of, by name and in words, to tell where two ranks differ."""
+        values: dict[str, Any] = {"proportions": self.proportions, "step": self.step}
+        values.update(phase_start=self._phase_start, first_row=self.first_row, used_up=self.used_up)
+        values.update(skipped_updates=self.skipped_updates)
+        values.update(to_arrays(self.state, "method state"))
+        for index, entry in enumerate(self.ledger):
+            values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
+        return {name: repr(_to_plain(value)) for name, value in values.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, equal on all ranks, as one leaf of bytes."""
+        self.ledger_file.sync()
+        return {
+            "controller": pack(
+                {
+                    **self._identity(),
+                    "step": self.step,
+                    "first_row": self.first_row,
+                    "used_up": self.used_up,
+                    "phase_start": self._phase_start,
+                    "skipped_updates": self.skipped_updates,
+                    "ledger_bytes": self.ledger_file.num_bytes,
+                    **to_arrays(self.state, "method_state"),
+                    **{f"ledger.{name}": array for name, array in self.ledger.to_arrays().items()},
+                }
+            )
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> bool:
+        """Go on where `state_dict` was taken; see resume.py for what may have changed.
+
+        Returns: whether the method goes on; False where it starts anew.
+        Raises: ResumeRefused: other groups, another method, limits or stores than the saved ones.
+        """
+        saved = unpack(state_dict["controller"])
+        found = differences(self._identity(), saved)
+        if found and not self.adapt:
+            refuse(found)
+        self._adapted = what_changed(self._identity(), saved, found) if found else ""
+        if "groups" in found or "method" in found:
+            self._phase_start = int(saved["step"])
+            self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
+            return False
+        state = from_arrays(self.state, saved, "method_state")
+        ledger, numbers, used_up = read_saved(saved, self.method.phase(state).proportions)
+        self.step, self.first_row, self._phase_start, self.skipped_updates, batch_size, num_bytes = numbers
+        self._set_state(state)
+        self.ledger_file.rewind(num_bytes, ledger)
+        if not found:  # otherwise `begin` starts a new ledger
+            self.ledger.replace(ledger)
+            self.used_up = used_up
+            if batch_size != self.batch_size:
+                self._append(None, {"reason": f"global batch size {batch_size} -> {self.batch_size}"})
+        return True
+
+    def _set_state(self, state: Any) -> None:
+        self.state = state
+        self.phase: Phase = self.method.phase(state)
+
+    def _count_skipped(self, observation: np.ndarray | None) -> list[str]:
+        """Sentences for the log about groups whose part of the observation is missing or not finite."""
+        faults = describe_faults(self.method.observes, observation, self.group_names)
+        self.skipped_updates = self.skipped_updates + 1 if faults else 0
+        self._last_fault = faults
+        notes = describe_absent(self.method.observes, observation, self.group_names)
+        return notes + ([f"update skipped ({self.skipped_updates} in a row): {faults}"] if faults else [])
+
+    def _append(self, observation: np.ndarray | None, report: dict[str, Any]) -> dict[str, Any]:
+        entry = LedgerEntry(self.step, self.first_row, self.proportions, self.phase.name, self.round)
+        self.ledger.append(entry)
+        record = {**entry._asdict(), "observation": observation, **report}
+        self.ledger_file.append(record)
+        return record
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": self.method_name,
+            "groups": np.array(self.group_names, dtype=np.str_),
+            "batch_size": self.batch_size,
+            "stores": self.stores_fingerprint,
+            "limits": self.limits,
+        }
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_to_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

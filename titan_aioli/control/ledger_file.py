@@ -1,0 +1,100 @@
+"""`ledger.jsonl` in the folder of a run: the decisions of the ledger with what was observed, one object a line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titan_aioli.control.ledger import Ledger, LedgerEntry
+
+LARGEST_LINE_BYTES = 1 << 28
+"""The longest line that is read. A line holds a few matrices [G, G] as text: this is enough for 2,000 groups."""
+
+
+class LedgerFile:
+    """`ledger.jsonl` in a run's dump folder: what was decided at each step, and from what.
+
+    Every rank counts the same bytes; one rank writes them. A resumed run cuts the file back to the bytes
+    that its checkpoint knows, so the file equals that of a run never stopped.
+    """
+
+    def __init__(self, path: Path, is_writer: bool):
+        self.path = path
+        self.is_writer = is_writer
+        self.num_bytes = 0
+
+    def append(self, record: dict[str, Any]) -> None:
+        line = (json.dumps(record, default=_to_plain) + "\n").encode()
+        if self.is_writer:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab" if self.num_bytes else "wb") as file:
+                file.write(line)
+        self.num_bytes += len(line)
+
+    def sync(self) -> None:
+        """Wait until the file is on disk: called where a checkpoint is about to rely on it."""
+        if self.is_writer and self.num_bytes:
+            with open(self.path, "ab") as file:
+                os.fsync(file.fileno())
+
+    def rewind(self, num_bytes: int, ledger: Ledger) -> bool:
+        """Cut the file back to what a checkpoint knows.
+
+        Returns: False where the file is missing or too short; it is then written anew from the ledger,
+            without observations.
+        """
+        intact = True
+        if self.is_writer:
+            intact = self.path.is_file() and self.path.stat().st_size >= num_bytes
+            if intact:
+                os.truncate(self.path, num_bytes)
+            else:
+                self.num_bytes = 0
+                for entry in ledger:
+                    self.append({**entry._asdict(), "observation": None})
+        self.num_bytes = num_bytes
+        return intact
+
+
+def read_ledger_file(path: Path) -> list[dict[str, Any]]:
+    """The records of a `ledger.jsonl`, oldest first.
+
+    Raises: FileNotFoundError, or ValueError naming the line that does not parse.
+    """
+    records = []
+    with open(path, "rb") as file:
+        while line := file.readline(LARGEST_LINE_BYTES):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError(f"{len(line)} bytes without an end of line")
+                records.append(_checked(json.loads(line)))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f"{path}, line {len(records) + 1}: not a ledger record ({error!r})"
+                ) from None
+            last, before = records[-1], records[-2:][0]
+            if len(last["proportions"]) != len(before["proportions"]) and "drawn" not in last:
+                raise ValueError(
+                    f"{path}, line {len(records)}: another number of groups than in the line before"
+                )
+    return records
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """A record of a ledger file, if its entry can be one."""
+    entry = LedgerEntry(*(record[name] for name in LedgerEntry._fields))
+    for name in ("step", "first_row", "round"):
+        if not isinstance(record[name], int) or record[name] < 0:
+            raise ValueError(f"{name} is {record[name]!r}")
+    shares = np.array(entry.proportions, dtype=np.float64)
+    if shares.ndim != 1 or not (shares >= 0).all() or not abs(shares.sum() - 1) < 1e-6:
+        raise ValueError(f"the proportions {str(entry.proportions)[:100]} are not shares that sum to 1")
+    return record
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a ledger record cannot hold {type(value).__name__}")

@@ -1,0 +1,1 @@
+"""The programs that own a training loop, one folder each; no other folder imports them."""

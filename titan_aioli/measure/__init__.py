@@ -1,0 +1,1 @@
+"""What a method sees: losses of groups, evaluations and gradients, measured through any host."""

@@ -1,0 +1,5 @@
+"""Aioli (Chen et al. 2024, arXiv:2411.05735) and what this project adds to it."""
+
+from titan_aioli.methods.aioli.aioli import Aioli
+
+__all__ = ["Aioli"]

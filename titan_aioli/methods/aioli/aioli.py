@@ -1,0 +1,246 @@
+"""Aioli: estimate the mixing law during the run, then move the proportions down its gradient.
+
+One round is LearnParams (Algorithm 2: short stretches on mixtures centred on one group each, with the
+held-out loss of every group before and after) and a stretch of training on the updated proportions
+(Algorithm 1). The stretches of LearnParams are real training steps; what a round costs beyond them is
+1 evaluation a stretch. The evaluation that ends one stretch is the start of the next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from titan_aioli.methods.aioli.checks import check_aioli
+from titan_aioli.methods.aioli.mixing_matrix import normalized, shifted_sum, solve_mixing_matrix
+from titan_aioli.methods.aioli.regression import (
+    add_level,
+    add_stretch,
+    certainty,
+    level,
+    scaled,
+    slopes,
+    spread,
+    training_stretch,
+    without_trend,
+)
+from titan_aioli.methods.aioli.state import (
+    CONSTANT,
+    LEARN_PARAMS,
+    MOVED,
+    NOT_FINITE,
+    START,
+    TOO_FEW,
+    TRAIN,
+    AioliState,
+    initial_state,
+)
+from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.protocol import Phase
+from titan_aioli.proportions import centred_on, normalize, pulled, softmax
+
+
+@dataclass(frozen=True)
+class Aioli:
+    """Online estimate of a linear dynamic mixing law, and exponentiated gradient on it.
+
+    Source: Chen et al. 2024, arXiv:2411.05735, Algorithms 1 and 2. Where the released code differs
+    (restart from uniform weights with `ema`, permutations per sweep), both behaviours are offered by name.
+    """
+
+    observes: ClassVar[str] = "validation"
+    aliases: ClassVar[dict[str, str]] = {"update": "update_rule"}
+
+    num_sweeps: int = 4
+    """Passes over the G perturbed mixtures in one LearnParams."""
+    steps_per_mixture: int = 4
+    """Consecutive optimizer steps on one perturbed mixture."""
+    steps_per_round: int | None = None
+    """Optimizer steps of one LearnParams and the training after it. None: 8 times LearnParams."""
+    one_hot_factor: float = 0.75
+    """Share of the swept group in its mixture, in (1/G, 1]."""
+    eta: float = 0.2
+    """Step size of exponentiated gradient."""
+    ema: float | None = None
+    """Weight on the past in the moving average of A, in [0, 1). None: no average."""
+    diagonal: bool = False
+    """Keep only the diagonal of A before normalising. Needs one_hot_factor < 1, as in the released code."""
+    normalize: bool = True
+    """Shift A so that no entry is negative and divide by its sum. False: A in nats per segment."""
+    update_rule: str = "cumulative"
+    """Also called `update`. `cumulative`: weights multiply over the rounds (the paper). `restart`: from ones
+    in every round (the released code where `ema` is set), which keeps p in a box around uniform."""
+    order: str = "per_sweep"
+    """Order of the swept groups: a permutation per sweep, or `shuffled`: one over all sweeps (the paper)."""
+    orders: Sequence[Sequence[int]] | None = None
+    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
+    prior: Sequence[float] | None = None
+    """[G] weights trained on first, for `prior_steps` (Aioli restricted). The first round still starts its
+    weights from uniform, as in the paper and the released code."""
+    prior_steps: int = 0
+    """Optimizer steps on `prior`. 0: no prior."""
+    mixtures: str = "one_hot"
+    """Perturbed mixtures: `one_hot` around uniform (the paper), `centred` on the current proportions, or
+    `opposite`: towards and away from each group, so that 2 G of them make a sweep."""
+    pooling: float | None = None
+    """Weight on the evidence of past rounds in a running regression, in [0, 1); the drops of a round count in
+    units of their own spread. None: each round alone."""
+    pool_training: bool = False
+    """With `pooling`: count the training stretches too, by what they differ from LearnParams around."""
+    shrink: bool = False
+    """Shorten the step where the column sums of A differ little beyond their standard errors."""
+    seed: int = 0
+    """Seed of the sweep orders."""
+
+    def check(self, num_groups: int) -> None:
+        check_aioli(self, num_groups)
+
+    def init(self, num_groups: int) -> AioliState:
+        return initial_state(num_groups)
+
+    def phase(self, state: AioliState) -> Phase:
+        num_groups = len(state.losses)
+        if state.stage == START and self.prior is not None and self.prior_steps > 0:
+            return Phase(normalize(self.prior, "aioli.prior"), self.prior_steps, "prior")
+        if state.stage == START:
+            return Phase(state.proportions.copy(), 0, "measure")
+        if state.stage == LEARN_PARAMS:
+            return Phase(self.perturbed(state), self.steps_per_mixture, "learn_params")
+        return Phase(state.proportions.copy(), self.train_steps(num_groups), "train")
+
+    def update(self, state: AioliState, observation: np.ndarray | None) -> AioliState:
+        assert observation is not None, "aioli observes held-out losses"
+        losses = np.array(observation, dtype=np.float64)
+        if state.stage == START:
+            return state._replace(stage=LEARN_PARAMS, losses=losses)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sorted out below
+            end = self._end_segment if state.stage == LEARN_PARAMS else self._end_round
+            return end(state, losses)
+
+    def report(self, state: AioliState) -> dict[str, np.ndarray | str]:
+        if state.stage == TRAIN:
+            names = ["raw_A", "solved_A", "normalized_A"] + (["ema_A"] if self.ema is not None else [])
+            learned: dict[str, np.ndarray | str] = {name: getattr(state, name) for name in [*names, "stderr"]}
+            if self.shrink:
+                learned["step_scale"] = np.array(state.step_scale)
+            if state.note == CONSTANT:
+                learned["note"] = "the proportions stay as they are: A is constant over the groups"
+            if state.note == TOO_FEW:
+                learned["note"] = "the proportions stay as they are: too few stretches for the regression yet"
+            if state.note == NOT_FINITE:
+                all_drops = state.evidence[0, 2 + len(state.losses) :]
+                learned["note"] = skipped_note(unusable(all_drops))
+            return learned
+        if state.round == 0 or state.segment > 0:
+            return {}
+        return {"predicted_drop": state.predicted_drop, "measured_drop": state.measured_drop}
+
+    def learn_params_steps(self, num_groups: int) -> int:
+        """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * mixtures of a sweep."""
+        return self.num_sweeps * self.steps_per_mixture * self.num_mixtures(num_groups)
+
+    def num_mixtures(self, num_groups: int) -> int:
+        """Perturbed mixtures of one sweep."""
+        return 2 * num_groups if self.mixtures == "opposite" else num_groups
+
+    def train_steps(self, num_groups: int) -> int:
+        """Optimizer steps of the training stretch of one round."""
+        learn_params_steps = self.learn_params_steps(num_groups)
+        steps_per_round = 8 * learn_params_steps if self.steps_per_round is None else self.steps_per_round
+        return steps_per_round - learn_params_steps
+
+    def _train_segments(self, num_groups: int) -> float:
+        """The training stretch in lengths of a stretch of LearnParams."""
+        return self.train_steps(num_groups) / self.steps_per_mixture
+
+    def sweep_order(self, round_: int, num_groups: int) -> list[int]:
+        """The swept mixture of every segment of a round: a function of (seed, round), or as given.
+
+        Mixture j < G is centred on group j, or leads towards it; G + j leads away from it (`opposite`).
+        """
+        if self.orders is not None and round_ < len(self.orders):
+            return [int(group) for group in self.orders[round_]]
+        rng, count = np.random.default_rng((self.seed, round_)), self.num_mixtures(num_groups)
+        if self.order == "shuffled":
+            return rng.permutation(np.tile(np.arange(count), self.num_sweeps)).tolist()
+        return [swept for _ in range(self.num_sweeps) for swept in rng.permutation(count).tolist()]
+
+    def perturbed(self, state: AioliState) -> np.ndarray:
+        """The mixture of the current segment, [G]."""
+        num_groups = len(state.losses)
+        swept = self.sweep_order(state.round, num_groups)[state.segment]
+        if self.mixtures == "one_hot" or num_groups == 1:
+            return centred_on(swept % num_groups, num_groups, self.one_hot_factor)
+        strength = (self.one_hot_factor - 1 / num_groups) / (1 - 1 / num_groups)
+        return pulled(state.proportions, swept, strength, in_pairs=self.mixtures == "opposite")
+
+    def _end_segment(self, state: AioliState, losses: np.ndarray) -> AioliState:
+        """Algorithm 2: beta_ij += L_i - L'_i, and after the last segment solve for A and update."""
+        order = self.sweep_order(state.round, len(losses))
+        swept, drop, drops = order[state.segment], state.losses - losses, state.drops.copy()
+        if swept < len(losses):
+            drops[:, swept] += drop
+        evidence = add_stretch(state.evidence, state.segment, self.perturbed(state), drop)
+        state = state._replace(segment=state.segment + 1, losses=losses, drops=drops, evidence=evidence)
+        if state.segment < len(order):
+            return state
+        return self._update_proportions(self._end_learn_params(state))
+
+    def _end_learn_params(self, state: AioliState) -> AioliState:
+        """A from the round's drops (the paper), or from a regression over the rounds."""
+        raw_A, past = state.drops / self.num_sweeps, self.pooling or 0.0
+        products, freedom = without_trend(state.evidence)
+        unit = 1.0 if self.pooling is None else spread(products, freedom)
+        if self.pool_training and np.isfinite(trained := self._training_stretch(state, unit)).all():
+            products, freedom = products + np.outer(trained, trained), freedom + 1
+        products = scaled(products, 1 / unit)
+        if np.isfinite(products).all():
+            products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
+            state = state._replace(pooled=products, pooled_freedom=freedom)
+        found, stderr = slopes(scaled(products, unit), freedom)
+        if self.mixtures == "one_hot" and self.pooling is None:
+            solved_A = solve_mixing_matrix(raw_A, self.one_hot_factor, self.diagonal)
+        else:
+            solved_A = add_level(found, state.evidence)
+        stderr = np.full_like(stderr, np.nan) if self.diagonal else stderr
+        return state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, stderr=stderr)
+
+    def _training_stretch(self, state: AioliState, unit: float) -> np.ndarray:
+        """[2 G], what the training before this LearnParams shows; nan in the first round."""
+        num_segments = self._train_segments(len(state.losses))
+        trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
+        levels = (state.level, level(state.evidence))
+        return training_stretch(trained, levels, unit, num_segments, num_stretches=state.evidence[0, 0])
+
+    def _update_proportions(self, state: AioliState) -> AioliState:
+        """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""
+        A = normalized(state.solved_A) if self.normalize else state.solved_A
+        if A is None or not np.isfinite(A).all():
+            unknown_A = np.full_like(state.solved_A, np.nan)
+            note = CONSTANT if A is None else TOO_FEW if np.isfinite(state.evidence).all() else NOT_FINITE
+            return state._replace(normalized_A=unknown_A, note=note)
+        stderr = state.stderr / (shifted_sum(state.solved_A) if self.normalize else 1.0)
+        scale = certainty(A.sum(axis=0), stderr) if self.shrink else 1.0
+        past = 0.0 if self.ema is None or np.isnan(state.ema_A).any() else self.ema
+        ema_A = (1.0 - past) * A + past * state.ema_A if past else A
+        start = state.log_weights if self.update_rule == "cumulative" else 0.0
+        log_weights = start + self.eta * scale * ema_A.sum(axis=0)
+        log_weights = log_weights - log_weights.max()
+        if not np.isfinite(log_weights).all():
+            return state._replace(normalized_A=A, note=NOT_FINITE)
+        state = state._replace(normalized_A=A, ema_A=ema_A, stderr=stderr, step_scale=scale, note=MOVED)
+        return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
+
+    def _end_round(self, state: AioliState, losses: np.ndarray) -> AioliState:
+        return state._replace(
+            round=state.round + 1,
+            stage=LEARN_PARAMS,
+            segment=0,
+            losses=losses,
+            level=level(state.evidence),
+            drops=np.zeros_like(state.drops),
+            evidence=np.zeros_like(state.evidence),
+            predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(losses)),
+            measured_drop=state.losses - losses,
+        )

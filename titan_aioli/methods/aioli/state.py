@@ -1,0 +1,83 @@
+"""What Aioli knows between two phases: plain arrays, saved with every checkpoint."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from titan_aioli.methods.aioli.regression import empty_evidence
+from titan_aioli.proportions import uniform
+
+START, LEARN_PARAMS, TRAIN = 0, 1, 2
+MOVED, CONSTANT, NOT_FINITE, TOO_FEW = 0, 1, 2, 3
+
+
+class AioliState(NamedTuple):
+    """All that Aioli knows between two phases; G groups, A[i, j]: drop of group i by training on j."""
+
+    round: int
+    stage: int
+    """START (before the first evaluation), LEARN_PARAMS or TRAIN."""
+    segment: int
+    """Position in the round's list of swept groups."""
+    losses: np.ndarray
+    """[G], held-out losses at the last evaluation, nats per token."""
+    drops: np.ndarray
+    """[G, G], loss drops of this round, summed over the sweeps (beta * num_sweeps)."""
+    raw_A: np.ndarray
+    """[G, G], mean loss drop per segment of the last finished LearnParams (beta)."""
+    solved_A: np.ndarray
+    """[G, G], loss drop per segment and unit of proportion."""
+    normalized_A: np.ndarray
+    """[G, G], non-negative with sum 1 (with `normalize`)."""
+    ema_A: np.ndarray
+    """[G, G], what the update used: moving average of normalized_A with `ema`; nan before the first round."""
+    log_weights: np.ndarray
+    """[G], logarithm of the weights before normalisation."""
+    proportions: np.ndarray
+    """[G], what the training stretch uses."""
+    predicted_drop: np.ndarray
+    """[G], loss drop that solved_A predicted for the last training stretch."""
+    measured_drop: np.ndarray
+    """[G], loss drop measured over that stretch."""
+    evidence: np.ndarray
+    """[2 G + 2, 2 G + 2], sums of products over the stretches of this LearnParams (evidence.py)."""
+    level: np.ndarray
+    """[2 G], mean mixture and mean drops per segment of the LearnParams of the round before."""
+    pooled: np.ndarray
+    """[2 G, 2 G], those of all rounds, without level and trend; the past forgotten by `pooling`."""
+    pooled_freedom: float
+    """Degrees of freedom in `pooled`."""
+    stderr: np.ndarray
+    """[G], standard error of the column sums of the A that the update used."""
+    step_scale: float
+    """What `eta` was multiplied by in the last update (`shrink`)."""
+    note: int
+    """Whether the last update MOVED the proportions, or could not: A was CONSTANT or NOT_FINITE, or the
+    regression has TOO_FEW stretches yet."""
+
+
+def initial_state(num_groups: int) -> AioliState:
+    """Before the first evaluation: uniform proportions, nothing known."""
+    unknown, unknown_A = np.full(num_groups, np.nan), np.full((num_groups, num_groups), np.nan)
+    return AioliState(
+        round=0,
+        stage=START,
+        segment=0,
+        losses=unknown,
+        drops=np.zeros((num_groups, num_groups)),
+        raw_A=unknown_A,
+        solved_A=unknown_A,
+        normalized_A=unknown_A,
+        ema_A=unknown_A,
+        log_weights=np.zeros(num_groups),
+        proportions=uniform(num_groups),
+        predicted_drop=unknown,
+        measured_drop=unknown,
+        evidence=empty_evidence(num_groups),
+        level=np.full(2 * num_groups, np.nan),
+        pooled=np.zeros((2 * num_groups, 2 * num_groups)),
+        pooled_freedom=0.0,
+        stderr=unknown,
+        step_scale=1.0,
+        note=MOVED,
+    )

@@ -1,0 +1,98 @@
+"""A finished or running run, read back from its dump folder."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.control.ledger import Ledger, LedgerEntry
+from titan_aioli.control.ledger_file import read_ledger_file
+from titan_aioli.data.schedule import Position, Schedule
+from titan_aioli.data.streams import WeightedStores
+from titan_aioli.errors import UserError
+from titan_aioli.files import read_json
+
+
+class Run(NamedTuple):
+    """What a run left behind; see run_log.py and data/ledger.py for the files."""
+
+    name: str
+    folder: Path
+    mixture: dict[str, Any]
+    """mixture.json: method, groups, hyperparameters, sizes."""
+    records: list[dict[str, Any]]
+    """ledger.jsonl; where groups or stores were changed at a resume, from the last such resume on."""
+    losses: list[dict[str, Any]]
+    """losses.jsonl: every evaluation on the held-out sequences."""
+    results: dict[str, Any] | None
+    """results.json; None while the run is not finished."""
+
+    @property
+    def groups(self) -> list[str]:
+        return self.mixture["groups"]
+
+    @property
+    def last_step(self) -> int:
+        """Steps trained, as far as the files know."""
+        steps = [record["step"] for record in (*self.records, *self.losses)]
+        return max([*steps, self.results["step"] if self.results else 0])
+
+    def ledger(self) -> Ledger:
+        fields = LedgerEntry._fields
+        return Ledger([LedgerEntry(*(record[name] for name in fields)) for record in self.records])
+
+    def start(self) -> Position:
+        """Where the first record begins: the start of the run, or where its groups last changed."""
+        first, num_groups = self.records[0], len(self.groups)
+        drawn = np.array(first.get("drawn", [0] * num_groups), dtype=np.int64)
+        return Position(first["step"], first["first_row"], np.zeros(num_groups), drawn)
+
+    def schedule(self, batch_size: int) -> Schedule:
+        """What the rows of steps of `batch_size` rows are planned with."""
+        mixture = self.mixture
+        weighted = {
+            self.groups.index(name): WeightedStores(**stores)
+            for name, stores in mixture.get("weighted_stores", {}).items()
+        }
+        return Schedule(self.groups, mixture["num_sequences"], batch_size, mixture["seed"], weighted)
+
+    def trained_rounds(self) -> list[dict[str, Any]]:
+        """The records of the training stretches, one a round (also of a prior)."""
+        return [r for r in self.records if r["phase"] in ("train", "prior") and r["step"] < self.last_step]
+
+    def last_matrix(self) -> np.ndarray | None:
+        """The normalised mixing matrix A of the last round, [G, G]; None for a method without one."""
+        for record in reversed(self.records):
+            if "normalized_A" in record:
+                return np.array(record["normalized_A"], dtype=np.float64)
+        return None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's dump folder.
+
+    Raises: UserError: a file is missing or is not what the run writes.
+    """
+    for name in ("mixture.json", "ledger.jsonl"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not the dump folder of a mixing run: it has no {name}")
+    results = folder / "results.json"
+    losses = folder / "losses.jsonl"
+    try:
+        return Run(
+            name=folder.name,
+            folder=folder,
+            mixture=read_json(folder / "mixture.json", "what a run writes"),
+            records=_last_section(read_ledger_file(folder / "ledger.jsonl")),
+            losses=[json.loads(line) for line in losses.read_text().splitlines()] if losses.is_file() else [],
+            results=read_json(results, "what a run writes") if results.is_file() else None,
+        )
+    except json.JSONDecodeError as error:
+        raise UserError(f"{losses} holds a line that is not JSON: {error}") from None
+
+
+def _last_section(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records from the last one on that says anew how many rows of each group were drawn."""
+    starts = [index for index, record in enumerate(records) if "drawn" in record]
+    return records[starts[-1] :] if starts else records

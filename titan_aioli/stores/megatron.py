@@ -1,0 +1,227 @@
+"""Megatron indexed datasets, from the definition of the format: PREFIX.bin and PREFIX.idx.
+
+The data file is nothing but token ids, one sequence after the other. The index, little-endian, is
+
+    magic "MMIDIDX" 00 00 | uint64 version = 1 | uint8 dtype code | uint64 sequences S | uint64 D + 1 |
+    int32 sizes [S] in tokens | int64 pointers [S] in bytes | int64 first sequence of every document [D + 1]
+
+(the last entry of the document index is S). Opening costs one read of the index, 20 bytes a document, and
+maps the data without reading it: a file of any size opens in milliseconds.
+"""
+
+import os
+import struct
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.stores.metadata import write_sidecar
+
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+HEADER = struct.Struct("<9sQBQQ")
+
+DTYPES: dict[int, np.dtype] = {
+    1: np.dtype("uint8"),
+    2: np.dtype("int8"),
+    3: np.dtype("<i2"),
+    4: np.dtype("<i4"),
+    5: np.dtype("<i8"),
+    6: np.dtype("<f8"),
+    7: np.dtype("<f4"),
+    8: np.dtype("<u2"),
+}
+"""Dtype codes of the index. The two float codes can be named but hold no token ids."""
+
+REMEDY = (
+    "the file is damaged or was not copied whole: copy it again, or make it again with `titan-aioli tokenize`"
+)
+
+
+class MegatronIndex(NamedTuple):
+    """What an .idx file says."""
+
+    dtype: np.dtype
+    sizes: np.ndarray
+    """int32 [S], tokens of every sequence."""
+    document_offsets: np.ndarray
+    """int64 [D + 1], token offset of every document, and the number of tokens."""
+
+
+def read_index(path: Path) -> MegatronIndex:
+    """The index, every number in it checked against the others.
+
+    Args:
+        path: an .idx file.
+    Raises: ValueError: not an index, or an index that cannot be right; says what was found and expected.
+    """
+    with open(path, "rb") as file:
+        dtype, num_sequences, num_entries = _read_header(path, file.read(HEADER.size))
+        sizes = np.fromfile(file, "<i4", num_sequences)
+        pointers = np.fromfile(file, "<i8", num_sequences)
+        documents = np.fromfile(file, "<i8", num_entries)
+    negative = np.flatnonzero(sizes < 0)
+    if negative.size:
+        raise ValueError(f"{path}: sequence {negative[0]} has the size {sizes[negative[0]]} tokens; {REMEDY}")
+    offsets = np.zeros(num_sequences + 1, dtype=np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    moved = np.flatnonzero(pointers != offsets[:-1] * dtype.itemsize)
+    if moved.size:
+        at = moved[0]
+        raise ValueError(
+            f"{path}: sequence {at} starts at byte {pointers[at]}, but the sequences before it end at byte "
+            f"{offsets[at] * dtype.itemsize}; only data without gaps is read. {REMEDY}"
+        )
+    if (
+        num_entries == 0
+        or documents[0] != 0
+        or documents[-1] != num_sequences
+        or (np.diff(documents) < 0).any()
+    ):
+        raise ValueError(
+            f"{path}: the document index must rise from 0 to the number of sequences, {num_sequences}, but "
+            f"it is {_ends(documents)}; {REMEDY}"
+        )
+    return MegatronIndex(dtype, sizes, offsets[documents])
+
+
+def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:
+    """(dtype, sequences, document index entries), after checking that the file holds as many."""
+    found = os.path.getsize(path)
+    if not header.startswith(MAGIC):
+        raise ValueError(
+            f"{path}: not a Megatron index: it starts with {header[: len(MAGIC)]!r}, expected {MAGIC!r}. "
+            "For a raw array of tokens without an index, remove this file and give the dtype"
+        )
+    if len(header) < HEADER.size:
+        raise ValueError(f"{path}: holds {found} bytes, the header alone has {HEADER.size}; {REMEDY}")
+    _, version, code, num_sequences, num_entries = HEADER.unpack(header)
+    if version != VERSION:
+        raise ValueError(f"{path}: version {version} of the index format; only version {VERSION} is read")
+    if code not in DTYPES:
+        known = ", ".join(f"{key} ({dtype})" for key, dtype in DTYPES.items())
+        raise ValueError(f"{path}: dtype code {code} is not known; known: {known}")
+    if DTYPES[code].kind == "f":
+        raise ValueError(
+            f"{path}: dtype code {code} is {DTYPES[code]}; floats are no token ids: store them as integers"
+        )
+    expected = HEADER.size + 12 * num_sequences + 8 * num_entries
+    if found == expected + num_sequences and num_sequences:
+        raise ValueError(f"{path}: a multimodal index (one mode byte a sequence); only text stores are read")
+    if found != expected:
+        raise ValueError(
+            f"{path}: holds {found} bytes, expected {expected} for {num_sequences} sequences and a document "
+            f"index of {num_entries} entries; {REMEDY}"
+        )
+    return DTYPES[code], num_sequences, num_entries
+
+
+def _ends(values: np.ndarray) -> str:
+    if len(values) <= 6:
+        return str(values.tolist())
+    return f"[{values[0]}, {values[1]}, {values[2]}, ..., {values[-2]}, {values[-1]}]"
+
+
+class MegatronWriter:
+    """Writes PREFIX.bin, PREFIX.json and PREFIX.idx, one document after the other.
+
+    Memory: 4 bytes a document. The bytes go to PREFIX.bin.tmp; the files take their names when the block
+    ends, the data first and the index last, so that a store never looks whole when it is not. If the block
+    fails, nothing is left.
+
+        with MegatronWriter("stores/web/train", "uint16") as writer:
+            writer.add([17, 4, 0])
+    """
+
+    def __init__(self, prefix: str | Path, dtype: str | np.dtype):
+        """
+        Args:
+            prefix: path of the store without .bin or .idx. Its folder is made. A store there is replaced.
+            dtype: an integer dtype of DTYPES, such as uint16.
+        Raises: ValueError: a dtype that the format does not know.
+        """
+        self.prefix = str(prefix)
+        self.dtype = np.dtype(dtype)
+        self.metadata: dict[str, Any] = {}
+        """Goes into PREFIX.json, if any, with the counts of documents and tokens."""
+        codes = [code for code, known in DTYPES.items() if known == self.dtype and known.kind != "f"]
+        if not codes:
+            allowed = ", ".join(known.name for known in DTYPES.values() if known.kind != "f")
+            raise ValueError(
+                f"{self.prefix}: tokens cannot be stored as {self.dtype}: choose one of {allowed}"
+            )
+        self._code = codes[0]
+        self._sizes = array("i")
+        self.num_tokens = 0
+        Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
+        self._data = open(f"{self.prefix}.bin.tmp", "wb")  # noqa: SIM115, closed in __exit__
+
+    def add(self, token_ids: Sequence[int] | np.ndarray) -> None:
+        """Append one document.
+
+        Args:
+            token_ids: its tokens, the end-of-document token included.
+        Raises: ValueError: an id that the dtype cannot hold.
+        """
+        self.add_many(np.asarray(token_ids), np.array([len(token_ids)]))
+
+    def add_many(self, tokens: np.ndarray, sizes: np.ndarray) -> None:
+        """Append documents that lie one after the other.
+
+        Args:
+            tokens: integers [sum of sizes].
+            sizes: [documents], tokens of each, at most 2**31 - 1.
+        Raises: ValueError: an id that the dtype cannot hold.
+        """
+        assert tokens.ndim == 1 and tokens.size == sizes.sum(), (tokens.shape, sizes.sum())
+        if tokens.dtype != self.dtype and tokens.size:
+            limits = np.iinfo(self.dtype)
+            for token in (tokens.min(), tokens.max()):
+                if tokens.dtype.kind not in "iu" or not limits.min <= token <= limits.max:
+                    raise ValueError(
+                        f"{self.prefix}: token id {token} does not fit {self.dtype} (0 to {limits.max})"
+                    )
+        self._data.write(tokens.astype(self.dtype).tobytes())
+        self._sizes.extend(sizes.tolist())
+        self.num_tokens += tokens.size
+
+    @property
+    def num_documents(self) -> int:
+        return len(self._sizes)
+
+    def __enter__(self) -> "MegatronWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ):
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._data.close()
+            for suffix in (".bin.tmp", ".idx.tmp"):
+                Path(self.prefix + suffix).unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        self._data.flush()
+        os.fsync(self._data.fileno())
+        sizes = np.array(self._sizes, dtype="<i4")
+        ends = np.cumsum(sizes, dtype="<i8")
+        with open(f"{self.prefix}.idx.tmp", "wb") as index:
+            index.write(HEADER.pack(MAGIC, VERSION, self._code, len(sizes), len(sizes) + 1))
+            index.write(sizes.tobytes())
+            index.write(((ends - sizes) * self.dtype.itemsize).tobytes())
+            index.write(np.arange(len(sizes) + 1, dtype="<i8").tobytes())
+            index.flush()
+            os.fsync(index.fileno())
+        Path(f"{self.prefix}.idx").unlink(missing_ok=True)  # an old index must not stand beside new data
+        os.replace(f"{self.prefix}.bin.tmp", f"{self.prefix}.bin")
+        if self.metadata:
+            counts = {"documents": self.num_documents, "tokens": self.num_tokens}
+            write_sidecar(self.prefix, {**self.metadata, **counts})
+        os.replace(f"{self.prefix}.idx.tmp", f"{self.prefix}.idx")

@@ -1,0 +1,41 @@
+"""PREFIX.json, beside a token store: where its tokens come from and what they mean."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from titan_aioli.files import replacing
+
+FORMAT = "titan_aioli token store 1"
+"""Marks our own files: a JSON file of somebody else's beside a store is left alone."""
+
+LARGEST_BYTES = 1 << 20
+
+
+def write_sidecar(prefix: str, metadata: dict[str, Any]) -> None:
+    """Write PREFIX.json, keys sorted, so that equal stores have equal files."""
+    with replacing(f"{prefix}.json") as file:
+        file.write(json.dumps({**metadata, "format": FORMAT}, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def read_sidecar(prefix: str) -> dict[str, Any]:
+    """The metadata of a store; {} where it has none.
+
+    Raises: ValueError: the file claims to be ours but cannot be read.
+    """
+    path = Path(f"{prefix}.json")
+    if not path.is_file() or os.path.getsize(path) > LARGEST_BYTES:
+        return {}
+    content = path.read_bytes()
+    if FORMAT.encode() not in content:
+        return {}
+    try:
+        metadata = dict(json.loads(content))
+        if not isinstance(metadata.get("vocab_size", 1), int):
+            raise ValueError(f"vocab_size is {metadata['vocab_size']!r}")
+        return metadata
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: the metadata of the store cannot be read ({error}): make the store again"
+        ) from None

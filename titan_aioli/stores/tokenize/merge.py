@@ -1,0 +1,85 @@
+"""Shards to stores: the last step of `titan-aioli tokenize`.
+
+Every shard is read once for each hundred groups, and appended to the stores of its groups and splits;
+memory is one shard and 4 bytes a document.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.stores.tokenize.splits import SPLITS
+
+GROUPS_AT_ONCE = 100
+"""Three open files each; many systems allow a process 1,024."""
+
+Describe = Callable[[str, str], dict[str, Any]]
+"""(group, split) -> what PREFIX.json says of a store beside its counts."""
+
+
+class StoreCounts(NamedTuple):
+    """What one store holds."""
+
+    group: str
+    split: str
+    documents: int
+    tokens: int
+    text_bytes: int
+
+
+def merge_shards(shards: list[Path], stores: Path, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
+    """Write STORES/GROUP/SPLIT for every group and split in the shards, documents in their order."""
+    names = {name for shard in shards for name in _names(shard)}
+    groups = sorted({name.split("/")[0] for name in names})
+    counts: list[StoreCounts] = []
+    for first in range(0, len(groups), GROUPS_AT_ONCE):
+        some = set(groups[first : first + GROUPS_AT_ONCE])
+        parts = (part for shard in shards for part in _parts(shard, some))
+        counts += _write_stores(parts, stores, dtype, describe)
+    return sorted(counts, key=lambda row: (row.group, SPLITS.index(row.split)))
+
+
+class _Part(NamedTuple):
+    store: str
+    """GROUP/SPLIT."""
+    tokens: np.ndarray
+    sizes: np.ndarray
+    text_bytes: int
+
+
+def _write_stores(
+    parts: Iterator[_Part], stores: Path, dtype: np.dtype, describe: Describe
+) -> list[StoreCounts]:
+    writers: dict[str, MegatronWriter] = {}
+    text_bytes: dict[str, int] = {}
+    counts = []
+    with ExitStack() as stack:
+        for part in parts:
+            if part.store not in writers:
+                writers[part.store] = stack.enter_context(MegatronWriter(stores / part.store, dtype))
+            writers[part.store].add_many(part.tokens, part.sizes)
+            text_bytes[part.store] = text_bytes.get(part.store, 0) + part.text_bytes
+        for store, writer in writers.items():
+            group, split = store.split("/")
+            writer.metadata = {**describe(group, split), "text_bytes": text_bytes[store]}
+            row = StoreCounts(group, split, writer.num_documents, writer.num_tokens, text_bytes[store])
+            counts.append(row)
+    return counts
+
+
+def _names(shard: Path) -> list[str]:
+    with np.load(shard) as arrays:
+        return list(arrays.files)
+
+
+def _parts(shard: Path, groups: set[str]) -> Iterator[_Part]:
+    with np.load(shard) as arrays:
+        for name in arrays.files:
+            store, _, kind = name.rpartition("/")
+            if kind == "tokens" and store.split("/")[0] in groups:
+                text_bytes = int(arrays[f"{store}/bytes"])
+                yield _Part(store, arrays[name], arrays[f"{store}/sizes"], text_bytes)

@@ -1,0 +1,241 @@
+"""Where documents come from: each kind of input as a stream of records with their places.
+
+A source yields (place, record): the place is for error messages (file and line), the record is a dict of
+fields, or the text itself for a text file. A source also has an identity, a few cheap facts (names, sizes,
+digests of the edges) by which a resumed run knows that its inputs are still the same.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+from titan_aioli.files import edges_digest, open_compressed
+from titan_aioli.stores.arrow import is_dataset_folder, load_dataset_folder
+
+HUB = "hf:"
+COMPRESSIONS = ("", ".gz", ".zst", ".bz2")
+JSONL = tuple(f".{kind}{end}" for kind in ("jsonl", "ndjson", "json") for end in COMPRESSIONS)
+PARQUET = (".parquet",)
+ROWS_AT_ONCE = 1000
+
+
+class Source(Protocol):
+    """One thing that is read from its start to its end."""
+
+    def identity(self) -> list[Any]:
+        """JSON values that change when the content does."""
+        ...
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        """(place, record) in order; only the given fields need to be read.
+
+        Raises: ValueError: a file that cannot be read; names it and the line.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """One JSON object a line; plain, .gz, .zst or .bz2."""
+
+    path: Path
+
+    def identity(self) -> list[Any]:
+        return ["jsonl", self.path.name, edges_digest(self.path)]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        number = 0
+        try:
+            with open_compressed(self.path) as file:
+                for number, line in enumerate(file, 1):
+                    if not line.isspace():
+                        place = f"{self.path}, line {number}"
+                        yield place, _parse(line, place)
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read beyond line {number}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """One row a document."""
+
+    path: Path
+
+    def identity(self) -> list[Any]:
+        return ["parquet", self.path.name, edges_digest(self.path)]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        from pyarrow import ArrowException, parquet
+
+        number = 0
+        try:
+            with parquet.ParquetFile(self.path, memory_map=True) as file:
+                names = file.schema_arrow.names
+                for field in fields:
+                    if field not in names and field.partition(".")[0] not in names:
+                        raise ValueError(f"{self.path}: no column {field!r}; it has {', '.join(names)}")
+                rows = (
+                    row
+                    for some in file.iter_batches(ROWS_AT_ONCE, columns=fields)
+                    for row in some.to_pylist()
+                )
+                for number, row in enumerate(rows, 1):
+                    yield f"{self.path}, row {number}", row
+        except (ArrowException, OSError) as error:
+            raise ValueError(f"{self.path}: not a whole Parquet file (after row {number}): {error}") from None
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """One document a file, in UTF-8."""
+
+    files: tuple[tuple[str, Path], ...]
+    """(name below the input folder, path)."""
+
+    def identity(self) -> list[Any]:
+        digest = blake2b(digest_size=16)
+        for name, path in self.files:
+            digest.update(f"{name}\0{edges_digest(path)}\0".encode())
+        return ["text", len(self.files), digest.hexdigest()]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        for _, path in self.files:
+            try:
+                with open_compressed(path) as file:
+                    yield str(path), file.read().decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}: not a text in UTF-8 ({error}): remove it from the inputs"
+                ) from None
+            except OSError as error:
+                raise ValueError(f"{path}: cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class SavedDataset:
+    """A Hugging Face dataset on disk, made by `save_to_disk`."""
+
+    folder: Path
+
+    def identity(self) -> list[Any]:
+        files = sorted(self.folder.glob("*.arrow"))
+        return ["dataset", self.folder.name, [edges_digest(path) for path in files]]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        dataset = load_dataset_folder(str(self.folder))
+        tables = dataset.with_format("arrow").iter(ROWS_AT_ONCE)
+        for number, row in enumerate((row for table in tables for row in table.to_pylist()), 1):
+            yield f"{self.folder}, row {number}", row
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset of the Hugging Face hub, or a local folder as the hub would hold it, streamed."""
+
+    name: str
+    config: str | None
+    split: str
+
+    def identity(self) -> list[Any]:
+        return ["hub", self.name, self.config, self.split, self.revision]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        import datasets
+
+        place = f"{HUB}{self.name}"
+        try:
+            stream = datasets.load_dataset(
+                self.name, self.config, split=self.split, streaming=True, revision=self.revision
+            )
+            for number, row in enumerate(stream, 1):
+                yield f"{place}, row {number}", row
+        except Exception as error:  # the network, the hub and every file format have their own kinds
+            raise ValueError(
+                f"{place}: cannot be read: {error}. Run the same command again to go on"
+            ) from error
+
+    @cached_property
+    def revision(self) -> str | None:
+        """The commit that is read, the same from start to end; None for a local folder."""
+        if os.path.isdir(self.name):
+            return None
+        from huggingface_hub import HfApi
+
+        try:
+            return HfApi().dataset_info(self.name).sha
+        except Exception as error:  # offline, no such name, no right to read
+            raise ValueError(f"{HUB}{self.name}: the Hugging Face hub does not give it: {error}") from None
+
+
+def find_sources(inputs: list[str]) -> list[Source]:
+    """The sources that the inputs of a command stand for, in the order given; folders sorted by name.
+
+    Args:
+        inputs: files, folders, or hf:OWNER/NAME[:CONFIG[:SPLIT]].
+    Raises: FileNotFoundError: an input that does not exist. ValueError: an empty folder.
+    """
+    sources: list[Source] = []
+    for given in inputs:
+        found = [_hub(given)] if given.startswith(HUB) else _local(Path(given))
+        for source in found:
+            if not isinstance(source, TextFiles):
+                sources.append(source)
+            elif sources and isinstance(sources[-1], TextFiles):
+                sources[-1] = TextFiles(sources[-1].files + source.files)
+            else:
+                sources.append(source)
+    return sources
+
+
+def _hub(given: str) -> HubDataset:
+    name, config, split, *rest = (*given.removeprefix(HUB).split(":"), "", "")
+    if not name or any(rest):
+        raise ValueError(
+            f"input {given!r}: expected {HUB}OWNER/NAME, {HUB}OWNER/NAME:CONFIG or ...:CONFIG:SPLIT"
+        )
+    return HubDataset(name, config or None, split or "train")
+
+
+def _local(path: Path) -> list[Source]:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no input at {path}: give files or folders, or {HUB}OWNER/NAME for a dataset of the hub"
+        )
+    if not path.is_dir():
+        return [_file(path, path.name)]
+    if is_dataset_folder(str(path)):
+        return [SavedDataset(path)]
+    below = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file())
+    hidden = (".", "__pycache__")
+    inside = sorted(
+        (name.as_posix(), file)
+        for name, file in below
+        if not any(part.startswith(hidden) for part in name.parts)
+    )
+    if not inside:
+        raise ValueError(f"input {path}: the folder holds no files")
+    data = [
+        (name, file) for name, file in inside if name.endswith((*JSONL, *PARQUET)) and file.suffix != ".json"
+    ]
+    return [_file(file, name) for name, file in data] or [TextFiles(tuple(inside))]
+
+
+def _file(path: Path, name: str) -> Source:
+    if path.name.endswith(JSONL):
+        return JsonLines(path)
+    return Parquet(path) if path.name.endswith(PARQUET) else TextFiles(((name, path),))
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:  # bad JSON, and bytes that are not UTF-8
+        raise ValueError(f"{place}: not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: a JSON {type(record).__name__}, expected one object a line, {{...}}")
+    return record

@@ -1,0 +1,102 @@
+"""The tokenizer on disk: a tokenizer.json of the `tokenizers` library, or a folder that holds one."""
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from titan_aioli.files import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+KNOWN_ENDS = (
+    "<|endoftext|>",
+    "</s>",
+    "<|end_of_text|>",
+    "<eos>",
+    "<|endofdocument|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek's, in its own bars and underscores
+    "[EOS]",
+)
+"""What the tokenizers in use call the end of a document."""
+
+
+class TokenizerInfo(NamedTuple):
+    """What a store must remember of its tokenizer."""
+
+    digest: str
+    """Of tokenizer.json."""
+    vocab_size: int
+    """Largest token id + 1."""
+    end_of_document: int
+    """Token id."""
+    end_of_document_token: str
+
+
+def tokenizer_file(path: str | Path) -> Path:
+    """The tokenizer.json at a path.
+
+    Raises: FileNotFoundError: neither a file nor a folder with a tokenizer.json.
+    """
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no tokenizer at {file}: give --tokenizer a tokenizer.json, or a folder that holds one (such as "
+            "torchtitan's scripts/download_hf_assets.py makes)"
+        )
+    return file
+
+
+def load_tokenizer(path: str | Path) -> "Tokenizer":
+    """The tokenizer, set to read special tokens in a text as the characters they are.
+
+    A page that spells out <|endoftext|> must not end a document.
+
+    Raises: ValueError: not a tokenizer.json.
+    """
+    from tokenizers import Tokenizer
+
+    file = tokenizer_file(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{file}: not a tokenizer.json of the `tokenizers` library: {error}") from None
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def tokenizer_info(path: str | Path, end_of_document: str | None) -> TokenizerInfo:
+    """Digest, vocabulary and end-of-document token of a tokenizer.
+
+    Args:
+        path: tokenizer.json or its folder.
+        end_of_document: the token, or None to infer it.
+    Raises: ValueError: the token is not in the vocabulary, or cannot be inferred.
+    """
+    file = tokenizer_file(path)
+    vocabulary = load_tokenizer(file).get_vocab(with_added_tokens=True)
+    token = end_of_document if end_of_document is not None else _infer_end(file, vocabulary)
+    if token not in vocabulary:
+        raise ValueError(f"{file}: the vocabulary has no token {token!r}: choose another --end-of-document")
+    digest = blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    return TokenizerInfo(digest, max(vocabulary.values()) + 1, vocabulary[token], token)
+
+
+def _infer_end(file: Path, vocabulary: dict[str, int]) -> str:
+    """`eos_token` of the tokenizer_config.json beside the file; else the one known name in the vocabulary."""
+    config = file.with_name("tokenizer_config.json")
+    if config.is_file():
+        settings = read_json(config, "the settings of a tokenizer")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{config} is not the settings of a tokenizer: it must hold an object {{...}}")
+        token: Any = settings.get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token in vocabulary:
+            return token
+    found = [token for token in KNOWN_ENDS if token in vocabulary]
+    if len(found) == 1:
+        return found[0]
+    reason = f"it has {' and '.join(found)}" if found else f"it has none of {', '.join(KNOWN_ENDS)}"
+    raise ValueError(
+        f"{file}: cannot tell which token ends a document: {reason}. Set --end-of-document TOKEN"
+    )

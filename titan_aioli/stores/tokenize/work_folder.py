@@ -1,0 +1,205 @@
+"""The work folder of a run of `titan-aioli tokenize`: what makes it safe to kill and to run again.
+
+OUTPUT/NAME.partial holds the plan (settings and identity of the inputs), the finished shards, and at the
+end the merged stores, whose folders are then renamed to OUTPUT/GROUP. OUTPUT/NAME.done.json says that all
+of it is finished, and from what. Each step leaves something whole or nothing at all, so a run that finds
+a work folder with its own plan goes on behind the last step that was finished.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titan_aioli.files import replacing
+from titan_aioli.stores.tokenize.merge import Describe, StoreCounts, merge_shards
+
+LOCK = "lock"
+
+
+class WorkFolder:
+    """The state on disk of one run, known by the run's name: its group, or the field it groups by."""
+
+    def __init__(self, output: Path, name: str, plan: dict[str, Any]):
+        """
+        Args:
+            output: folder of the stores.
+            name: what tells the runs into one output folder apart.
+            plan: settings and inputs, JSON values. A run goes on only under the plan it was begun with.
+        """
+        self.output, self.plan = output, plan
+        self.partial = output / f"{name}.partial"
+        self.planned = self.partial / "plan.json"
+        self.merged = self.partial / "merged.json"
+        self.stores = self.partial / "stores"
+        self.record = output / f"{name}.done.json"
+
+    def begin(self, restart: bool) -> list[StoreCounts] | None:
+        """Find or make the plan; the counts of the stores if there is nothing left to do.
+
+        Raises: ValueError: the folder holds the work of other settings or inputs, and not `restart`.
+        """
+        if restart:
+            self._remove_stores()
+        if restart or not self._has_shards() or not self.planned.is_file():
+            self._clear()
+        for place in self.record, self.planned:
+            if place.is_file():
+                self._refuse_other_plan(place)
+        if self.record.is_file():
+            counts = [StoreCounts(*row) for row in _read(self.record)["stores"]]
+            if all((self.output / row.group / f"{row.split}.idx").is_file() for row in counts):
+                self._clear()  # a run killed after its last step has left its shards
+                return counts
+            self._remove_stores()
+            self._clear()
+        _write(self.planned, {"plan": self.plan})
+        return None
+
+    def _refuse_other_plan(self, place: Path) -> None:
+        there = _read(place)["plan"]
+        changed = [key for key in self.plan if there.get(key) != self.plan[key]]
+        if changed:
+            key = changed[0]
+            named = key if key in ("inputs", "version") else f"--{key.replace('_', '-')}"
+            shown = "" if key == "inputs" else f" ({there.get(key)} there, {self.plan[key]} now)"
+            raise ValueError(
+                f"{place}: made with other {named}{shown}: run with the same settings and "
+                "inputs to go on, choose another --output, or start over with --restart"
+            )
+
+    def _has_shards(self) -> bool:
+        return any(self.partial.glob("shard-*.npz"))
+
+    def discard(self) -> None:
+        """Forget what was made, so that a run with other settings may follow."""
+        self._clear()
+
+    def _clear(self) -> None:
+        """Empty the work folder: what others rest on goes last, should this be killed."""
+        order = [
+            self.merged.name,
+            "stores",
+            *(path.name for path in self.partial.glob("s*-*")),
+            self.planned.name,
+        ]
+        for path in (self.partial / name for name in order):
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+
+    def _remove_stores(self) -> None:
+        """Every store that an earlier run of this name moved to its place, and nothing else."""
+        rows: list[StoreCounts] = []
+        if self.record.is_file():
+            rows = [StoreCounts(*row) for row in _read(self.record)["stores"]]
+        elif self.merged.is_file():
+            rows = [row for row in self._merged_counts() if not (self.stores / row.group).is_dir()]
+        for row in rows:
+            folder = self.output / row.group
+            for suffix in ("idx", "bin", "json"):
+                (folder / f"{row.split}.{suffix}").unlink(missing_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        self.record.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the work folder and keep a second run out of it; the lock ends with the process.
+
+        Raises: ValueError: another run is at work, or the folder cannot be made.
+        """
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            file = open(self.partial / LOCK, "w")  # noqa: SIM115, closed below
+        except OSError as error:
+            raise ValueError(f"--output {self.output} cannot be written: {error}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.partial}: another run is at work in it: wait for it, or end it"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            try:
+                yield
+            finally:
+                if not self._has_shards():
+                    shutil.rmtree(self.partial)
+
+    def shard(self, source: int, number: int) -> Path:
+        """Path of the number-th shard (from 1) of a source."""
+        return self.partial / f"shard-{source:05d}-{number:07d}.npz"
+
+    def num_shards(self, source: int) -> int | None:
+        """Shards of a source that was read to its end; None if it was not."""
+        path = self.partial / f"source-{source:05d}.json"
+        return _read(path) if path.is_file() else None
+
+    def end_source(self, source: int, num_shards: int) -> None:
+        _write(self.partial / f"source-{source:05d}.json", num_shards)
+
+    def is_encoded(self, source: int) -> bool:
+        """Whether every shard of a source is there."""
+        count = self.num_shards(source)
+        return count is not None and all(self.shard(source, at).is_file() for at in range(1, count + 1))
+
+    def shards(self, num_sources: int) -> list[Path]:
+        """All shards in the order of the documents."""
+        counts = [self.num_shards(source) or 0 for source in range(num_sources)]
+        return [
+            self.shard(source, at) for source in range(num_sources) for at in range(1, counts[source] + 1)
+        ]
+
+    def merge(self, num_sources: int, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
+        """Join the shards into stores inside the work folder, unless an earlier run has done so."""
+        if self.merged.is_file():
+            return self._merged_counts()
+        shutil.rmtree(self.stores, ignore_errors=True)
+        counts = merge_shards(self.shards(num_sources), self.stores, dtype, describe)
+        _write(self.merged, counts)
+        return counts
+
+    def _merged_counts(self) -> list[StoreCounts]:
+        return [StoreCounts(*row) for row in _read(self.merged)]
+
+    def publish(self, counts: list[StoreCounts]) -> None:
+        """Move the merged stores to their places and declare the run done.
+
+        Raises: ValueError: there is something of another's in one of the places.
+        """
+        for group in dict.fromkeys(row.group for row in counts):
+            merged = self.stores / group
+            if merged.is_dir():  # otherwise an earlier run has moved it
+                self.refuse_taken(group)
+                os.rename(merged, self.output / group)
+        _write(self.partial / "record.json", {"plan": self.plan, "stores": counts})
+        os.replace(self.partial / "record.json", self.record)
+        self._clear()
+
+    def refuse_taken(self, group: str) -> None:
+        """Raises: ValueError: OUTPUT/GROUP holds files that this run did not make."""
+        if self.merged.is_file() and not (self.stores / group).is_dir():
+            return  # a run killed while it published has moved it there
+        folder = self.output / group
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise ValueError(
+                f"{folder} holds files of another origin: move them away or choose another --output"
+            )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def _write(path: Path, value: Any) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")

@@ -1,0 +1,1 @@
+"""What tests, scripts and authors of methods or hosts share."""

@@ -1,0 +1,30 @@
+"""Toy token stores whose tokens tell where they come from."""
+
+from pathlib import Path
+
+import numpy as np
+
+from titan_aioli.data.group import Group
+from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.stores.store import TokenStore
+
+VOCAB_SIZE = 256
+
+
+def numbered_group(name: str, first_token: int, num_sequences: int, seq_len: int = 4) -> Group:
+    """A group in memory whose sequence k starts with token first_token + k * seq_len."""
+    tokens = np.arange(first_token, first_token + num_sequences * seq_len + 1)
+    return Group(name, [TokenStore(name, tokens)], seq_len)
+
+
+def write_stores(folder: Path, num_documents: int = 40) -> Path:
+    """Three groups of counting documents, each with its own range of tokens and steps; a few kB."""
+    rng = np.random.default_rng(0)
+    for name, low, high in (("a", 0, 60), ("b", 40, 160), ("c", 150, VOCAB_SIZE)):
+        for split, count in (("train", num_documents), ("validation", 8), ("test", 6)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            with MegatronWriter(folder / name / split, np.uint16) as writer:
+                for _ in range(count):
+                    start, stride = rng.integers(0, high - low), rng.integers(1, 4)
+                    writer.add(((start + np.arange(300) * stride) % (high - low) + low).astype(np.uint16))
+    return folder
