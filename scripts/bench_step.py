@@ -28,7 +28,7 @@ from support.one_rank import rank_environment
 from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
 from tqdm import tqdm
 
-from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.train import MixingTrainer
 

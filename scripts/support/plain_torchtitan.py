@@ -15,7 +15,7 @@ from torchtitan.train import Trainer
 
 from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.hosts.titan02.cpu import for_cpu
-from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.hosts.titan02.spec import FLAVORS
 from titan_aioli.stores.store import open_store
 

@@ -10,10 +10,10 @@ from rich.console import Console
 from tests.bad_input.cases import copy_stores
 from tests.bad_input.test_bad_input import CONFIG as BAD_INPUT
 from titan_aioli.cli import main
-from titan_aioli.commands.check.command import Checked, check_config, group_table, run_table, short
+from titan_aioli.commands.check.command import group_table, run_table, short
 from titan_aioli.commands.check.forecast import forecast, walk
 from titan_aioli.config.build import Mixture
-from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.hosts.titan02.job import Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
 from titan_aioli.testing.stores import numbered_group
 from titan_aioli.testing.torchrun import TINY

@@ -1,4 +1,4 @@
-"""`ledger.jsonl` in the folder of a run: the decisions of the ledger with what was observed, one object a line."""
+"""`ledger.jsonl` in the folder of a run: what was decided and from which observation, one object per line."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import numpy as np
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 
 LARGEST_LINE_BYTES = 1 << 28
-"""The longest line that is read. A line holds a few matrices [G, G] as text: this is enough for 2,000 groups."""
+"""The longest line that is read. A line holds a few matrices [G, G] as text: enough for 2,000 groups."""
 
 
 class LedgerFile:

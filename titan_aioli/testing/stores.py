@@ -23,7 +23,7 @@ def write_stores(folder: Path, num_documents: int = 40) -> Path:
     for name, low, high in (("a", 0, 60), ("b", 40, 160), ("c", 150, VOCAB_SIZE)):
         for split, count in (("train", num_documents), ("validation", 8), ("test", 6)):
             (folder / name).mkdir(parents=True, exist_ok=True)
-            with MegatronWriter(folder / name / split, np.uint16) as writer:
+            with MegatronWriter(folder / name / split, "uint16") as writer:
                 for _ in range(count):
                     start, stride = rng.integers(0, high - low), rng.integers(1, 4)
                     writer.add(((start + np.arange(300) * stride) % (high - low) + low).astype(np.uint16))

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchtitan.distributed import utils
 
 from scripts.support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
-from titan_aioli.hosts.titan02.launch import load_config
+from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.train import MixingTrainer
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.commands.check.command import check_config
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
 from titan_aioli.laws.cover import dirichlet_cover
@@ -49,6 +48,8 @@ def plan_sweep(
     if nproc_per_node < 1:
         raise UserError(f"--nproc-per-node is {nproc_per_node}: at least 1")
     static = ["--mixing.method", "static", "--mixing.static.by", "weight"]
+    from titan_aioli.hosts.titan02.job import check_config  # torch
+
     job = check_config(["--job.config_file", str(config), *flags, *static], nproc_per_node).config
     groups = list(job.mixing.groups)
     runs = [

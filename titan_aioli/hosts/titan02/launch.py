@@ -1,27 +1,19 @@
 """From the command line to a trainer: read the config, check it, train, end with one line if it is wrong."""
 
-import contextlib
-import io
 import os
-import re
 import sys
 import traceback
 from datetime import timedelta
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
-from torchtitan.config import ConfigManager
 from torchtitan.tools.logging import init_logger, logger
 
-from titan_aioli.commands.check.command import check_config
-from titan_aioli.config import check_mixing_keys
 from titan_aioli.errors import RanksDisagree, UserError
 from titan_aioli.hosts.titan02.explain import explain
-from titan_aioli.hosts.titan02.spec import register_mixing_spec, vocab_size
+from titan_aioli.hosts.titan02.job import check_config
 
-CONFIG_MODULE = "titan_aioli.config"
 LAST_WORDS = timedelta(seconds=15)
 
 
@@ -65,65 +57,6 @@ def _wait_until_all_ranks_have_spoken() -> None:
         store.wait(["titan_aioli/all_have_spoken"], LAST_WORDS)
     except (RuntimeError, ValueError):  # the time is over, or whoever keeps the store has gone
         pass
-
-
-def load_config(args: list[str]) -> Any:
-    """torchtitan's JobConfig with our `[mixing]`, from a TOML file and flags.
-
-    Raises: UserError: the file is missing or not TOML, or a key is unknown.
-    """
-    if not any("custom_config_module" in arg.replace("-", "_") for arg in args):
-        args = [*args, f"--job.custom_config_module={CONFIG_MODULE}"]
-    check_mixing_keys(args)
-    config = _parse(args)
-    try:
-        register_mixing_spec(config.model.name)
-        vocab_size(config)
-    except ValueError as error:
-        raise UserError(f"model.name is {config.model.name!r}: {error}") from None
-    except KeyError:
-        raise UserError(
-            f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor"
-        ) from None
-    _check_layout(config)
-    return config
-
-
-def _parse(args: list[str]) -> Any:
-    """torchtitan's JobConfig; what the parser of the flags writes about a bad one becomes one line."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return ConfigManager().parse_args(args)
-    except (ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        raise UserError(_short_complaint(complaint.getvalue())) from None
-
-
-def _short_complaint(text: str) -> str:
-    """The first sentence in the box that tyro draws about a bad flag, and the flag that may be meant."""
-    _, _, text = text.partition("\n")  # the box's title
-    text = " ".join(re.sub(r"\x1b\[[\d;]*m|[^\x00-\x7f]+", " ", text).split())
-    meant = re.search(r"Perhaps you meant: (--\S+)", text)
-    sentence = re.split(r"Perhaps you meant|Argument helptext|For full helptext", text)[0].strip()
-    return f"{sentence} (perhaps {meant[1]} is meant)" if meant else sentence
-
-
-def _check_layout(config: Any) -> None:
-    """Refuse what torchtitan 0.2.2 silently gets wrong.
-
-    Raises: UserError: names the settings and what to change.
-    """
-    tensor_parallel = config.parallelism.tensor_parallel_degree > 1
-    if config.compile.enable and tensor_parallel and torch.__version__.startswith("2.13."):
-        raise UserError(
-            "compile.enable with parallelism.tensor_parallel_degree above 1 gives wrong losses and gradients "
-            "on torch 2.13 (a compiled graph of one rank is reused by another): set compile.enable = false, "
-            "or use torch 2.11"
-        )
 
 
 def _run(trainer_class: Any, config: Any) -> None:
