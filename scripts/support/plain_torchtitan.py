@@ -8,6 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import titan_aioli.hosts.titan02  # noqa: F401, before the first import of torchtitan
+
+# isort: split
 import torch
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 from torchtitan.tools.logging import init_logger

@@ -8,6 +8,9 @@ import sys
 from collections import Counter
 from unittest import mock
 
+import titan_aioli.hosts.titan02  # noqa: F401, before the first import of torchtitan
+
+# isort: split
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchtitan.distributed import utils

@@ -1,0 +1,140 @@
+"""The plain loop: the session, loader, methods and files of torchtitan's host, resumed bit for bit."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from titan_aioli.cli import main
+from titan_aioli.config import Mixing
+from titan_aioli.config.read import read_mixing
+from titan_aioli.errors import UserError
+from titan_aioli.hosts.plain import PlainHost, train
+from titan_aioli.hosts.plain.loop import Schedule
+from titan_aioli.hosts.plain.model import Transformer
+from titan_aioli.methods import METHODS
+from titan_aioli.runs.run import read_run
+from titan_aioli.testing.stores import VOCAB_SIZE, write_stores
+from titan_aioli.testing.torchrun import TINY, environment, files
+
+SCHEDULE = Schedule(num_steps=6, seq_len=16, batch_size=8, local_batch_size=4, log_freq=2, save_freq=6)
+
+
+def launch(num_ranks, *words, **env):
+    """Run killing_plain.py; the exit status."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)]
+    torchrun += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+    target = ["-m", "tests.ranks.trainers.killing_plain", *map(str, words)]
+    command = [sys.executable, *(torchrun if num_ranks > 1 else []), *target]
+    return subprocess.run(command, env=environment(**env), capture_output=True, timeout=120).returncode
+
+
+def tiny_model():
+    torch.manual_seed(0)
+    model = Transformer(VOCAB_SIZE, SCHEDULE.seq_len, dim=16, num_layers=1, heads=2)
+    return model, torch.optim.AdamW(model.parameters(), lr=3e-3)
+
+
+def mixing_of(stores, method):
+    mixing = read_mixing(TINY)
+    mixing.stores, mixing.method = str(stores), method
+    mixing.aioli.steps_per_mixture, mixing.aioli.steps_per_round = 1, 5
+    mixing.skill_it.steps_per_round = mixing.odm.steps_per_update = 2
+    mixing.ado.steps_per_update, mixing.ado.warmup_updates, mixing.ado.ignored_updates = 1, 4, 1
+    return mixing
+
+
+@pytest.mark.parametrize(("num_ranks", "method"), [(1, "aioli"), (2, "odm")])
+def test_killed_and_resumed_equals_never_stopped(num_ranks, method, tmp_path, stores):
+    assert launch(num_ranks, tmp_path / "whole", stores, method) == 0
+    for step in ("3", "7", "10"):
+        assert launch(num_ranks, tmp_path / "killed", stores, method, KILL_AT=step) != 0
+    assert launch(num_ranks, tmp_path / "killed", stores, method) == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    whole, killed = (torch.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
+    assert all(torch.equal(value, killed["model"][name]) for name, value in whole["model"].items())
+
+
+@pytest.fixture(scope="module")
+def reference(stores, tmp_path_factory):
+    """The checkpoint of a stratified run."""
+    folder = tmp_path_factory.mktemp("stratified")
+    train(*tiny_model(), mixing_of(stores, "stratified"), folder, SCHEDULE)
+    return folder / "checkpoint.pt"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_leaves_a_run(method, tmp_path, stores, reference, capsys):
+    mixing = mixing_of(stores, method)
+    mixing.doremi.reference = str(reference)
+    train(*tiny_model(), mixing, tmp_path / method, SCHEDULE)
+    run = read_run(tmp_path / method)
+    assert run.results and run.results["step"] == 6
+    losses = [record["validation_loss"] for record in run.losses]
+    assert sum(losses[-1]) < sum(losses[0])
+    main(["rows", str(run.folder), "--check"])
+    main(["report", str(run.folder), "--output", str(tmp_path / "report.png")])
+    assert "48 rows" in capsys.readouterr().out
+
+
+def test_training_is_the_same_with_and_without_evaluations(tmp_path, stores):
+    weights = []
+    for freq in (0, 1):
+        mixing = mixing_of(stores, "stratified")
+        mixing.evaluation.freq = freq
+        model, optimizer = tiny_model()
+        train(model, optimizer, mixing, tmp_path / str(freq), SCHEDULE)
+        weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_the_metrics_of_logged_steps_go_to_the_caller(tmp_path, stores):
+    seen = {}
+    train(
+        *tiny_model(),
+        mixing_of(stores, "stratified"),
+        tmp_path,
+        SCHEDULE,
+        log_metrics=lambda metrics, step: seen.setdefault(step, set()).update(metrics),
+    )
+    assert set(seen) >= {1, 2, 4, 6}
+    assert {"mixing/train_loss/a", "mixing/proportion/b", "mixing/epochs/c"} <= seen[2]
+
+
+def test_a_reference_that_is_no_checkpoint_is_refused(tmp_path, stores):
+    mixing = mixing_of(stores, "doremi")
+    mixing.doremi.reference = str(tmp_path / "none.pt")
+    with pytest.raises(UserError, match=r"mixing.doremi.reference is .*none.pt"):
+        train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, stores):
+    train(*tiny_model(), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
+    other = torch.nn.Embedding(VOCAB_SIZE, VOCAB_SIZE)
+    with pytest.raises(UserError, match=r"checkpoint.pt does not fit this run"):
+        train(other, torch.optim.SGD(other.parameters()), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
+
+
+def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores):
+    mixing: Mixing = mixing_of(stores, "stratified")
+    mixing.when_used_up, mixing.groups["a"].max_epochs = "stop", 0.01
+    session = train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    assert 0 < session.controller.step < 6
+    assert read_run(tmp_path).results["step"] == session.controller.step
+
+
+def test_the_command_trains_from_a_toml(tmp_path):
+    stores = write_stores(tmp_path / "stores")
+    words = [str(TINY), "--folder", str(tmp_path / "run"), "--stores", str(stores), "--steps", "4"]
+    command = [sys.executable, "-m", "titan_aioli.hosts.plain", *words]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_run(tmp_path / "run").last_step == 4
+
+
+def test_doge_needs_one_rank():
+    host = PlainHost(torch.nn.Linear(1, 1), 1, torch.device("cpu"))
+    host.num_data_ranks = 2
+    with pytest.raises(UserError, match="doge runs on one rank"):
+        host.backward(torch.zeros((1, 1)), torch.zeros((1, 1)), 1.0)

@@ -1,0 +1,48 @@
+"""DoGE's observation on the plain host, against whole gradients."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from titan_aioli.hosts.plain import PlainHost
+from titan_aioli.hosts.plain.model import Transformer
+from titan_aioli.measure.gradients import GradientObserver
+from titan_aioli.measure.held_out import HeldOut
+from titan_aioli.measure.observer import MicroBatch, Settings
+from titan_aioli.testing.stores import numbered_group
+
+
+def whole_gradient(model, inputs, labels):
+    """Of the mean token loss, one flat float64 vector."""
+    loss = F.cross_entropy(model(inputs).flatten(0, 1), labels.flatten())
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    parts = zip(gradients, model.parameters(), strict=True)
+    return torch.cat([(p * 0 if g is None else g).flatten().double() for g, p in parts])
+
+
+def test_inner_products_and_norms_are_those_of_whole_gradients():
+    torch.manual_seed(0)
+    model = Transformer(64, 4, dim=8, num_layers=1, heads=2)
+    host = PlainHost(model, 2, torch.device("cpu"))
+    groups = [numbered_group("a", 0, 3), numbered_group("b", 20, 3), numbered_group("c", 40, 3)]
+    held_out = HeldOut(host, groups, [], 2, 2, lambda step, losses: None)
+    observer = GradientObserver(host, held_out, 3, Settings(gradient_sequences=2))
+    inputs, labels = torch.randint(0, 64, (2, 4, 4))
+    group_B = torch.tensor([0, 1, 0, 1])  # none of group 2
+    observer.begin_step()
+    for half in (slice(0, 2), slice(2, 4)):
+        host.loss(inputs[half], labels[half])
+        observer.see(MicroBatch(inputs[half], labels[half], group_B[half], host.row_loss.rows()))
+    observed = observer.measure(1)
+    batches = [batch for batch in observer._held_out]
+    per_group = [
+        whole_gradient(model, *(torch.cat([b[k][b[2] == g] for b in batches]) for k in (0, 1)))
+        for g in range(3)
+    ]
+    v = torch.stack(per_group).mean(dim=0)
+    for group in (0, 1):
+        g = whole_gradient(model, inputs[group_B == group], labels[group_B == group])
+        np.testing.assert_allclose(
+            observed[group], [float(g @ v), float(g.norm()), float(v.norm())], rtol=1e-5
+        )
+    assert np.isnan(observed[2, :2]).all() and observed[2, 2] == observed[0, 2]

@@ -1,0 +1,31 @@
+"""The `[mixing]` tables of a TOML file as a `Mixing`, for hosts without a config system of their own."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from titan_aioli.config import Mixing, check_mixing_keys
+from titan_aioli.toml import tomllib
+
+
+def read_mixing(path: Path) -> Mixing:
+    """The `[mixing]` section of a config file; values are checked where the mixture is built.
+
+    Raises: UserError: the file is missing or is not TOML, or a key is unknown.
+    """
+    check_mixing_keys(["--job.config_file", str(path)])
+    return _build(Mixing, read_tables(path).get("mixing", {}))
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """All tables of a TOML file."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _build(section: Any, table: dict[str, Any]) -> Any:
+    """A config dataclass from a table, nested ones too."""
+    kinds = get_type_hints(section)
+    values = {}
+    for key, value in table.items():
+        values[key] = _build(kinds[key], value) if dataclasses.is_dataclass(kinds[key]) else value
+    return section(**values)

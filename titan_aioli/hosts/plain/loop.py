@@ -1,0 +1,181 @@
+"""A training loop with a mixture that changes on the way: what any loop has to call, and when."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.optim.lr_scheduler import LRScheduler
+
+from titan_aioli.config import Mixing
+from titan_aioli.config.build import build_mixture
+from titan_aioli.data.loader import Batch
+from titan_aioli.errors import UserError
+from titan_aioli.files import replacing
+from titan_aioli.hosts.build import build_loader, build_session
+from titan_aioli.hosts.plain.host import PlainHost
+from titan_aioli.session import LogMetrics, MixingSession, OutOfData
+
+logger = logging.getLogger(__name__)
+
+
+class Schedule(NamedTuple):
+    """How long, and in which batches."""
+
+    num_steps: int
+    """Optimizer steps of the run."""
+    seq_len: int
+    """S, tokens of a sequence."""
+    batch_size: int
+    """B, sequences of one optimizer step over all ranks and micro-batches."""
+    local_batch_size: int
+    """Sequences of one micro-batch of one rank."""
+    log_freq: int = 10
+    """Steps between two logged steps."""
+    save_freq: int = 0
+    """Steps between two checkpoints; the last step is always saved. 0: no checkpoint."""
+
+
+def train(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    mixing: Mixing,
+    folder: Path,
+    schedule: Schedule,
+    *,
+    lr_scheduler: LRScheduler | None = None,
+    vocab_size: int | None = None,
+    device: torch.device | None = None,
+    log_metrics: LogMetrics | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> MixingSession:
+    """Train a model on the config's mixture; resume from FOLDER/checkpoint.pt if it is there.
+
+    Args:
+        model: maps ids [B, S] to logits [B, S, V]; on the device, in DDP where there are several ranks.
+        optimizer: of the model's parameters.
+        mixing: the `[mixing]` config, for example from `read_mixing`.
+        folder: where the run leaves its files, for `titan-aioli report` and the others.
+        schedule: how long, and in which batches.
+        lr_scheduler: stepped after every optimizer step and saved with it.
+        vocab_size: V, to refuse stores with other tokens. None: not checked.
+        device: default: the CPU.
+        log_metrics: called with ({name: value}, step) on every rank. Default: nowhere but the log.
+        after_step: called with the number of steps done after each one.
+    Returns: the session of the finished run.
+    Raises: UserError: what is wrong with the config, the stores or the checkpoint.
+    """
+    device, write_metrics = device or torch.device("cpu"), log_metrics or (lambda metrics, step: None)
+    host = PlainHost(model, schedule.local_batch_size, device)
+    session = _build_session(mixing, host, folder, schedule, vocab_size, write_metrics)
+    loader = session.loader
+    parts = {"model": host.module, "optimizer": optimizer, "mixture": session, "dataloader": loader}
+    if lr_scheduler is not None:
+        parts["lr_scheduler"] = lr_scheduler
+    path, step = folder / "checkpoint.pt", 0
+    if schedule.save_freq and path.is_file():
+        step = load_checkpoint(path, parts, device)
+    batches = iter(loader)
+    while step < schedule.num_steps:
+        try:
+            session.before_step(step)
+        except OutOfData:
+            break
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(loader.num_micro_batches):
+            _train_on(next(batches), host, session, schedule)
+        optimizer.step()
+        if lr_scheduler is not None:
+            lr_scheduler.step()
+        step += 1
+        if after_step is not None:
+            after_step(step)
+        session.after_step()
+        if step == 1 or step % schedule.log_freq == 0:
+            _log(session.metrics(), step, write_metrics)
+        if schedule.save_freq and (step % schedule.save_freq == 0 or step == schedule.num_steps):
+            save_checkpoint(path, parts, step, is_writer=host.data_rank == 0)
+    session.finish()
+    return session
+
+
+def _build_session(
+    mixing: Mixing,
+    host: PlainHost,
+    folder: Path,
+    schedule: Schedule,
+    vocab_size: int | None,
+    log_metrics: LogMetrics,
+) -> MixingSession:
+    """The session of the run, with its loader."""
+    mixture, is_writer = build_mixture(mixing, schedule.seq_len, vocab_size), host.data_rank == 0
+    loader = build_loader(
+        mixing,
+        mixture,
+        folder,
+        batch_size=schedule.batch_size,
+        local_batch_size=schedule.local_batch_size,
+        rank=host.data_rank,
+        num_ranks=host.num_data_ranks,
+        is_writer=is_writer,
+    )
+    return build_session(
+        mixing,
+        mixture,
+        host,
+        loader,
+        folder,
+        num_steps=schedule.num_steps,
+        log_freq=schedule.log_freq,
+        log_metrics=log_metrics,
+        is_writer=is_writer,
+    )
+
+
+def _train_on(micro_batch: Batch, host: PlainHost, session: MixingSession, schedule: Schedule) -> None:
+    """Forward and backward: the gradients of the step's mean loss per token."""
+    batch, labels = micro_batch
+    inputs, labels, group = (x.to(host.device) for x in (batch["input"], labels, batch["group"]))
+    # DDP divides the gradients by the number of ranks, so it is multiplied in here.
+    scale = host.num_data_ranks / (schedule.batch_size * schedule.seq_len)
+    (host.loss(inputs, labels) * scale).backward()
+    session.see(inputs, labels, group)
+
+
+def _log(metrics: dict[str, float], step: int, write_metrics: LogMetrics) -> None:
+    """Write the metrics of a logged step, and show the training losses of the groups."""
+    write_metrics(metrics, step)
+    losses = {n.rpartition("/")[2]: v for n, v in metrics.items() if n.startswith("mixing/train_loss/")}
+    logger.info(f"step {step}: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
+
+
+def save_checkpoint(path: Path, parts: dict[str, Any], step: int, is_writer: bool) -> None:
+    """Write a file that appears whole or not at all. Collective: parts of the state are summed over ranks."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    if is_writer:
+        with replacing(path) as file:
+            torch.save({**state, "step": step, "random": torch.get_rng_state()}, file)
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def load_checkpoint(path: Path, parts: dict[str, Any], device: torch.device) -> int:
+    """Load every part from a checkpoint; the number of steps done.
+
+    Raises: UserError: a part is missing or does not fit.
+    """
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        torch.set_rng_state(saved["random"].cpu())
+        return int(saved["step"])
+    except UserError:
+        raise
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{path} does not fit this run ({' '.join(str(error).split())[:200]}): use the model and "
+            "optimizer that it was written with, or another folder"
+        ) from None
