@@ -34,7 +34,7 @@ def test_inner_products_and_norms_are_those_of_whole_gradients():
         host.loss(inputs[half], labels[half])
         observer.see(MicroBatch(inputs[half], labels[half], group_B[half], host.row_loss.rows()))
     observed = observer.measure(1)
-    batches = [batch for batch in observer._held_out]
+    batches = list(observer._held_out)
     per_group = [
         whole_gradient(model, *(torch.cat([b[k][b[2] == g] for b in batches]) for k in (0, 1)))
         for g in range(3)
