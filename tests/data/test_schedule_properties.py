@@ -12,7 +12,7 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import CYCLE_ROWS, Streams, WeightedStores
 from titan_aioli.proportions import normalize
-from titan_aioli.stores.store import TokenStore
+from titan_aioli.stores.tokens import TokenStore
 from titan_aioli.testing.stores import numbered_group
 
 SIZES = (7, 11, 4, 30)

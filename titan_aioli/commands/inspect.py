@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from titan_aioli.stores.store import TokenStore, open_store
+from titan_aioli.stores.store import open_store
 from titan_aioli.stores.tokenize.tokenizer import load_tokenizer, tokenizer_info
+from titan_aioli.stores.tokens import TokenStore
 
 TOKENS_AT_ONCE = 1 << 24
 SHOWN_CHARACTERS = 400
@@ -61,7 +62,6 @@ def find_fault(store: TokenStore, tokenizer: Path | None = None) -> str | None:
         return f"token {position} is {largest}, and the vocabulary ends at {vocab_size - 1}"
     end = metadata.get("end_of_document")
     if end is not None and store.document_offsets is not None:
-        assert isinstance(store.tokens, np.ndarray)
         last = store.tokens[store.document_offsets[1:] - 1]
         wrong = np.flatnonzero(last != end)
         if wrong.size:

@@ -19,7 +19,8 @@ from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, build_method
-from titan_aioli.stores.store import TokenStore, open_store
+from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokens import TokenStore
 
 NUM_PROBED_TOKENS = 1_000_000
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from titan_aioli.data.streams import WeightedStores
-from titan_aioli.stores.store import TokenStore
+from titan_aioli.stores.tokens import TokenStore
 
 
 @dataclass(frozen=True)

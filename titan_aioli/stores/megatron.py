@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.stores.metadata import write_sidecar
+from titan_aioli.stores.metadata import read_sidecar, write_sidecar
+from titan_aioli.stores.tokens import REMEDY, StoreFormat, TokenStore, map_tokens, prefix_of
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -36,10 +37,6 @@ DTYPES: dict[int, np.dtype] = {
     8: np.dtype("<u2"),
 }
 """Dtype codes of the index. The two float codes can be named but hold no token ids."""
-
-REMEDY = (
-    "the file is damaged or was not copied whole: copy it again, or make it again with `titan-aioli tokenize`"
-)
 
 
 class MegatronIndex(NamedTuple):
@@ -118,6 +115,35 @@ def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:
             f"index of {num_entries} entries; {REMEDY}"
         )
     return DTYPES[code], num_sequences, num_entries
+
+
+def _claims(path: str) -> bool:
+    return all(os.path.isfile(f"{prefix_of(path)}{suffix}") for suffix in (".bin", ".idx"))
+
+
+def _open(path: str, dtype: str | None) -> TokenStore:
+    prefix = prefix_of(path)
+    index = read_index(Path(f"{prefix}.idx"))
+    data = Path(f"{prefix}.bin")
+    num_tokens = int(index.document_offsets[-1])
+    expected, found = num_tokens * index.dtype.itemsize, os.path.getsize(data)
+    if found != expected:
+        raise ValueError(
+            f"{data}: holds {found} bytes, expected {expected} for the {num_tokens} tokens of {index.dtype} "
+            f"that {prefix}.idx counts; {REMEDY}"
+        )
+    metadata = read_sidecar(prefix)
+    counts = {"tokens": num_tokens, "documents": len(index.document_offsets) - 1}
+    for key, count in counts.items():
+        if metadata.get(key, count) != count:
+            raise ValueError(
+                f"{prefix}.json: says {metadata[key]} {key}, but the index counts {count}: the files are not "
+                "of one store. Make it again with `titan-aioli tokenize`"
+            )
+    return TokenStore(path, map_tokens(data, index.dtype, num_tokens), index.document_offsets, metadata)
+
+
+MEGATRON = StoreFormat(_claims, _open)
 
 
 def _ends(values: np.ndarray) -> str:
