@@ -9,6 +9,7 @@ import pytest
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.control.ledger_file import LedgerFile, read_ledger_file
+from titan_aioli.control.resume import Identity
 from titan_aioli.errors import ResumeRefused
 from titan_aioli.methods import UNTIL_END, build_method
 
@@ -28,7 +29,8 @@ def make_controller(
 ):
     method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    return MixtureController(method, name, groups, batch_size, Ledger(), file, stores, limits, adapt)
+    identity = Identity(name, groups, stores, limits)
+    return MixtureController(method, identity, batch_size, Ledger(), file, adapt)
 
 
 def held_out(step):

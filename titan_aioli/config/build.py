@@ -16,6 +16,7 @@ from titan_aioli.config.repetition import describe_limits
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.control.ledger_file import LedgerFile
+from titan_aioli.control.resume import Identity
 from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, build_method
@@ -94,13 +95,10 @@ def build_controller(
     """The controller of a run, writing `ledger.jsonl` into its dump folder."""
     return MixtureController(
         method=mixture.method,
-        method_name=mixing.method,
-        group_names=mixture.group_names,
+        identity=Identity(mixing.method, mixture.group_names, mixture.fingerprint(), describe_limits(mixing)),
         batch_size=batch_size,
         ledger=ledger,
         ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),
-        stores_fingerprint=mixture.fingerprint(),
-        limits=describe_limits(mixing),
         adapt=mixing.on_resume == "adapt",
     )
 
