@@ -10,14 +10,14 @@ import numpy as np
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 
 LARGEST_LINE_BYTES = 1 << 28
-"""Length of the longest line that is read. A line holds a few [G, G] matrices as text: enough for G = 2,000."""
+"""Length of the longest line that is read: a line holds a few [G, G] matrices as text, with G up to 2,000."""
 
 
 class LedgerFile:
     """Writes `ledger.jsonl` in a run's dump folder.
 
-    Every rank counts the same bytes; one rank writes them. A resumed run cuts the file back to the length that
-    its checkpoint recorded, so the file equals that of a run that was never stopped.
+    Every rank counts the same bytes; one rank writes them. A resumed run cuts the file back to the length
+    that its checkpoint recorded, so the file equals that of a run that was never stopped.
     """
 
     def __init__(self, path: Path, is_writer: bool):

@@ -78,7 +78,7 @@ def _read_arrays(archive: zipfile.ZipFile, num_bytes: int) -> Iterator[tuple[str
         yield member.filename.removesuffix(".npy"), np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def to_arrays(state: Any, prefix: str) -> dict[str, Any]:
+def to_arrays(state: Fields, prefix: str) -> dict[str, Any]:
     """The fields of a state (a NamedTuple), each under `prefix.field`."""
     return {f"{prefix}.{name}": value for name, value in state._asdict().items()}
 

@@ -1,8 +1,8 @@
-"""A tokenized Hugging Face dataset on disk, as one long run of tokens.
+"""A tokenized Hugging Face dataset on disk, as one long sequence of tokens.
 
-The dataset's Arrow files are memory-mapped and stay so: every record batch contributes a view of its own
-values, and the views are joined only for the stretch that is asked for. Costs one array view and 8 bytes
-per record batch (1,000 rows by default), and 8 bytes a row for the document offsets.
+The dataset's Arrow files stay memory-mapped: every record batch gives a view of its own values, and views are
+joined only for a slice that crosses from one into the next. Costs one array view and 8 bytes per record batch
+(1,000 rows by default), and 8 bytes per row for the document offsets.
 """
 
 import os
@@ -65,12 +65,12 @@ def load_dataset_folder(folder: str) -> Any:
     if isinstance(dataset, datasets.DatasetDict):
         splits = ", ".join(os.path.join(folder, str(split)) for split in dataset)
         raise ValueError(f"{folder} holds several splits: give one of {splits}")
-    # a selection or a shuffle is kept as a list of row numbers beside the data
+    # `datasets` stores a selection or a shuffle as a list of row numbers beside the data
     return dataset if dataset._indices is None else dataset.flatten_indices()
 
 
 def _flat(chunk: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(values [n], end of every row [rows]) of one Arrow chunk, the values a view of the mapped file."""
+    """(values [n], end of every row [rows]) of one Arrow chunk; the values are a view of the mapped file."""
     import pyarrow as pa
 
     kind = chunk.type

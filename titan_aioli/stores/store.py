@@ -17,8 +17,8 @@ from titan_aioli.stores.raw import RAW
 from titan_aioli.stores.tokens import TokenStore, parse_dtype, prefix_of
 
 FORMATS = [ARROW, NPY, MEGATRON, RAW]
-"""Formats in the order that they are asked: the first that claims a path opens it. Raw data comes last, since
-it claims every .bin."""
+"""Formats in the order in which they are asked: the first that claims a path opens it. RAW is last, since it
+claims every .bin."""
 
 
 def open_store(path: str | Path, dtype: str | None = None) -> TokenStore:

@@ -1,7 +1,7 @@
-"""What every format gives: tokens, where documents start, and what is known of them.
+"""What every format returns: tokens, where documents start, and the metadata.
 
-A format is one file of this folder with a `StoreFormat` and an entry in `store.FORMATS`. It maps the tokens
-and does not read them: a store of any size opens in the time that its index takes.
+A format is one file of this folder that defines a `StoreFormat`, and an entry in `store.FORMATS`. It maps the
+tokens and does not read them: only the size of the index decides how long a store takes to open.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ NUM_PROBES = 16
 REMEDY = (
     "the file is damaged or was not copied whole: copy it again, or make it again with `titan-aioli tokenize`"
 )
+"""End of every message about a damaged file."""
 
 
 class ChunkedTokens:
@@ -74,7 +75,7 @@ class ChunkedTokens:
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """Tokens on disk, and what is known of them."""
+    """Tokens on disk, where documents start, and the metadata."""
 
     path: str
     """Path as it was given to `open_store`."""
