@@ -1,4 +1,4 @@
-"""The controller: phases end where they should, and a run saved at any point goes on as if never stopped."""
+"""The controller: phases end where they should, and a run resumed at any point ends as if never stopped."""
 
 import json
 from itertools import pairwise
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
         make_controller(tmp_path / "other", **change).load_state_dict(controller.state_dict())
 
 
-def test_another_batch_size_goes_on_with_the_next_row(tmp_path):
+def test_another_batch_size_continues_with_the_next_row(tmp_path):
     controller = make_controller(tmp_path)
     controller.begin()
     advance(controller, 5)
