@@ -61,12 +61,7 @@ class MixtureLoader:
         on_step: called with (block, index) after each step, for the audit.
         max_drawn: [G] int64, upper bound on the rows of each group in the whole run. None: no bound.
         """
-        if batch_size % (num_ranks * local_batch_size):
-            raise ValueError(
-                f"a global batch of {batch_size} rows cannot be split over {num_ranks} data-parallel ranks x "
-                f"local_batch_size {local_batch_size}: set training.global_batch_size to a multiple of "
-                f"{num_ranks * local_batch_size}"
-            )
+        _check_division(batch_size, num_ranks, local_batch_size)
         self.groups = groups
         self.ledger = ledger
         weighted = {index: group.weighted for index, group in enumerate(groups) if group.weighted}
@@ -166,6 +161,16 @@ class MixtureLoader:
                 drawn=np.array([drawn.get(name, 0) for name in names], dtype=np.int64),
             )
         self.seek(position)
+
+
+def _check_division(batch_size: int, num_ranks: int, local_batch_size: int) -> None:
+    """Refuse a global batch that the ranks cannot take in whole micro-batches."""
+    if batch_size % (num_ranks * local_batch_size):
+        raise ValueError(
+            f"a global batch of {batch_size} rows cannot be split over {num_ranks} data-parallel ranks x "
+            f"local_batch_size {local_batch_size}: set training.global_batch_size to a multiple of "
+            f"{num_ranks * local_batch_size}"
+        )
 
 
 class _Chunks(BaseNode):

@@ -116,12 +116,8 @@ def encoders(encoding: Encoding, processes: int, report: Callable[[Counts], None
     Raises: ValueError: a worker was killed.
     """
     if processes == 1:
-        threads = os.environ.get(THREADS, "true")
-        os.environ[THREADS] = "false"
-        try:
+        with _without_threads():
             yield lambda path, documents: report(encode_shard(encoding, path, documents))
-        finally:
-            os.environ[THREADS] = threads
         return
     pending: set[Future[Counts]] = set()
 
@@ -148,6 +144,16 @@ def encoders(encoding: Encoding, processes: int, report: Callable[[Counts], None
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_threads() -> Iterator[None]:
+    threads = os.environ.get(THREADS, "true")
+    os.environ[THREADS] = "false"
+    try:
+        yield
+    finally:
+        os.environ[THREADS] = threads
 
 
 def _start_worker() -> None:
