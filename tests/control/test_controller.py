@@ -1,4 +1,4 @@
-"""The controller: phases end where they should, and a run saved at any point goes on as if never stopped."""
+"""The controller: phases end where they should, and a run resumed at any point ends as if never stopped."""
 
 import json
 from itertools import pairwise
@@ -9,6 +9,7 @@ import pytest
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.control.ledger_file import LedgerFile, read_ledger_file
+from titan_aioli.control.resume import Identity
 from titan_aioli.errors import ResumeRefused
 from titan_aioli.methods import UNTIL_END, build_method
 
@@ -28,7 +29,8 @@ def make_controller(
 ):
     method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    return MixtureController(method, name, groups, batch_size, Ledger(), file, stores, limits, adapt)
+    identity = Identity(name, groups, stores, limits)
+    return MixtureController(method, identity, batch_size, Ledger(), file, adapt)
 
 
 def held_out(step):
@@ -141,7 +143,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
         make_controller(tmp_path / "other", **change).load_state_dict(controller.state_dict())
 
 
-def test_another_batch_size_goes_on_with_the_next_row(tmp_path):
+def test_another_batch_size_continues_with_the_next_row(tmp_path):
     controller = make_controller(tmp_path)
     controller.begin()
     advance(controller, 5)

@@ -1,4 +1,4 @@
-"""The ledger and its file: what is appended is what is read, and a resume cuts back to it."""
+"""The ledger and its file: what was appended is read back, and a resume cuts the file back."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_rewound_file_equals_one_never_written_further(tmp_path):
     assert file.path.read_bytes() == before
 
 
-def test_a_lost_file_is_written_anew_from_the_ledger(tmp_path):
+def test_a_lost_file_is_written_again_from_the_ledger(tmp_path):
     file, ledger = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True), Ledger([entry(0), entry(4)])
     assert not file.rewind(1000, ledger)
     assert [record["step"] for record in read_ledger_file(file.path)] == [0, 4]

@@ -1,55 +1,11 @@
-"""Rows to groups: exact counts, no drift, every sequence once an epoch, the same in any blocks."""
+"""Rows to groups: exact counts, every sequence once an epoch, the same in any blocks and batch sizes."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titan_aioli.data.allocate import allocate
+from tests.data.mixtures import LEDGERS, SIZES
 from titan_aioli.data.schedule import Position, Schedule
-from titan_aioli.data.streams import fixed_sample
-
-
-def test_largest_remainder_by_hand():
-    counts, carry = allocate(np.array([0.5, 0.3, 0.2]), 8, np.zeros(3))  # asked: 4, 2.4, 1.6
-    assert counts.tolist() == [4, 2, 2]
-    assert carry == pytest.approx([0, 0.4, -0.4])
-
-
-def test_the_remainder_is_given_in_the_next_step():
-    carry, given_ = np.zeros(2), []
-    for _ in range(4):
-        counts, carry = allocate(np.array([0.25, 0.75]), 2, carry)
-        given_.append(counts.tolist())
-    assert np.sum(given_, axis=0).tolist() == [2, 6]
-
-
-def test_a_group_with_proportion_zero_gets_no_row_even_if_owed():
-    counts, carry = allocate(np.array([0.0, 1.0]), 4, np.array([0.9, -0.9]))
-    assert counts.tolist() == [0, 4]
-    assert carry == pytest.approx([0.9, -0.9])
-
-
-@pytest.mark.parametrize("num_groups", [2, 7, 100])
-@pytest.mark.parametrize("sparse", [False, True])
-def test_realised_counts_stay_within_two_rows_of_what_was_asked(num_groups, sparse):
-    """10^6 rows, proportions changed 1,000 times at random; groups drop to zero at random if sparse."""
-    rng = np.random.default_rng(num_groups)
-    carry, asked, realised = np.zeros(num_groups), np.zeros(num_groups), np.zeros(num_groups)
-    worst, batch_size = 0.0, 125
-    for _ in range(1000):
-        proportions = rng.dirichlet(np.full(num_groups, rng.choice([0.3, 1.0, 10.0])))
-        if sparse:
-            proportions = proportions * (rng.random(num_groups) < 0.5)
-            proportions[rng.integers(num_groups)] += 0.1
-            proportions = proportions / proportions.sum()
-        for _ in range(8):
-            counts, carry = allocate(proportions, batch_size, carry)
-            assert counts.sum() == batch_size and counts.min() >= 0
-            asked += proportions * batch_size
-            realised += counts
-        worst = max(worst, np.abs(asked - realised).max())
-    assert worst < 2
 
 
 def make_schedule(sizes=(5, 9), batch_size=4, seed=1):
@@ -118,6 +74,17 @@ def test_a_groups_order_follows_its_name_not_its_place():
     np.testing.assert_array_equal(one.sequences, other.sequences)
 
 
-def test_the_fixed_sample_is_without_repeats_and_bounded():
-    assert sorted(fixed_sample("g", 7, 100)) == list(range(7))
-    assert len(set(fixed_sample("g", 1000, 64).tolist())) == 64
+@given(ledger=LEDGERS, batch_sizes=st.lists(st.integers(1, 24), min_size=5, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_counts_stay_near_what_was_asked_through_other_batch_sizes(ledger, batch_sizes):
+    position, asked, drawn = Position.start(4), np.zeros(4), []
+    for (proportions, num_steps), batch_size in zip(ledger, batch_sizes, strict=False):
+        schedule = Schedule([f"g{i}" for i in range(4)], SIZES, batch_size, 0)
+        block = schedule.plan(position, proportions, num_steps)
+        position = block.position_after(num_steps - 1)
+        asked += proportions * batch_size * num_steps
+        drawn += list(zip(block.groups.flat, block.epochs.flat, block.sequences.flat, strict=True))
+        assert not np.isin(np.flatnonzero(proportions == 0), block.groups).any()
+    assert abs(asked - position.drawn).max() < 2
+    assert len(set(drawn)) == len(drawn) == position.first_row == position.drawn.sum()
+    assert np.bincount([group for group, *_ in drawn], minlength=4).tolist() == position.drawn.tolist()

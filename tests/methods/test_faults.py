@@ -7,6 +7,7 @@ import torch
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import HASHED_AGAIN, Ledger, LedgerEntry
 from titan_aioli.control.ledger_file import LedgerFile
+from titan_aioli.control.resume import Identity
 from titan_aioli.errors import UserError
 from titan_aioli.measure.losses import GroupStats
 from titan_aioli.methods import METHODS, build_method
@@ -23,7 +24,7 @@ OBSERVING = [name for name, method in METHODS.items() if method.observes != "not
 def make_controller(folder, name):
     method = build_method(name, 3, **SHORT.get(name, {}))
     ledger_file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    return MixtureController(method, name, GROUPS, 8, Ledger(), ledger_file)
+    return MixtureController(method, Identity(name, GROUPS), 8, Ledger(), ledger_file)
 
 
 def observe(controller, bad=None):

@@ -1,4 +1,4 @@
-"""The command `titan-aioli inspect`: what a token store holds, and whether it holds what it says."""
+"""The command `titan-aioli inspect`: what a token store holds, and whether index and metadata are right."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from titan_aioli.stores.store import TokenStore, open_store
+from titan_aioli.stores.store import open_store
 from titan_aioli.stores.tokenize.tokenizer import load_tokenizer, tokenizer_info
+from titan_aioli.stores.tokens import TokenStore
 
 TOKENS_AT_ONCE = 1 << 24
 SHOWN_CHARACTERS = 400
@@ -28,8 +29,9 @@ def inspect(
     Args:
         store: prefix of a .bin and .idx, a .npy file, a raw .bin, or a Hugging Face dataset on disk
             (FOLDER or FOLDER:COLUMN).
-        tokenizer: tokenizer.json or its folder; shows the sample as text and checks that it is the store's.
-        documents: documents to show, evenly spread over the store.
+        tokenizer: tokenizer.json or its folder; shows the sample as text, and checks that the store was made
+            with it.
+        documents: number of documents to show, evenly spaced over the store.
         dtype: integer dtype of a raw .bin, such as uint16.
     """
     try:
@@ -48,7 +50,7 @@ def inspect(
 def find_fault(store: TokenStore, tokenizer: Path | None = None) -> str | None:
     """Why a store is not sound; None if it is.
 
-    The index is checked when the store is opened; here the tokens and what the metadata says of them.
+    Opening has checked the index; this checks the tokens, and the metadata against them.
     """
     if store.num_tokens == 0:
         return "it holds no tokens"
@@ -61,7 +63,6 @@ def find_fault(store: TokenStore, tokenizer: Path | None = None) -> str | None:
         return f"token {position} is {largest}, and the vocabulary ends at {vocab_size - 1}"
     end = metadata.get("end_of_document")
     if end is not None and store.document_offsets is not None:
-        assert isinstance(store.tokens, np.ndarray)
         last = store.tokens[store.document_offsets[1:] - 1]
         wrong = np.flatnonzero(last != end)
         if wrong.size:
@@ -87,7 +88,7 @@ def _extremes(store: TokenStore) -> tuple[int, int, int]:
 
 
 def sample(store: TokenStore, documents: int, tokenizer: Path | None) -> list[str]:
-    """Lines that show some documents (or stretches, where the store knows no documents), evenly spread."""
+    """Lines that show some documents, evenly spaced (pieces of 256 tokens if the format has no documents)."""
     offsets = store.document_offsets
     if offsets is None:
         offsets = np.append(np.arange(0, store.num_tokens, 256), store.num_tokens)

@@ -1,7 +1,7 @@
 """The command `titan-aioli tokenize`: text to token stores.
 
-Reading is one process, encoding any number; the result depends on neither, nor on the file format, nor on
-how often the run was killed and started again. On disk it needs the size of the stores twice, for a while.
+One process reads, any number encode. The result does not depend on their number, on the file format, or on
+how often the run was killed and started again. While it runs it needs twice the size of the stores on disk.
 """
 
 import os
@@ -20,7 +20,7 @@ from titan_aioli.stores.tokenize.tokenizer import tokenizer_file, tokenizer_info
 from titan_aioli.stores.tokenize.work_folder import WorkFolder
 
 PLAN_VERSION = 1
-"""Goes up when the same settings and inputs would give other bytes."""
+"""Version of the result: raised when the same settings and inputs would give other bytes."""
 
 
 def tokenize(
@@ -41,8 +41,8 @@ def tokenize(
     """Make token stores out of text.
 
     Writes OUTPUT/GROUP/{train,validation,test}.{bin,idx,json}: Megatron indexed datasets, each with a file
-    that says what is in it. Every document ends with an end-of-document token. Killed and run again, the
-    same command goes on where it stopped. One group out of files, or many out of one dataset:
+    that describes it. Every document ends with an end-of-document token. Killed and run again, the same
+    command continues where it stopped. One group from files, or many from one dataset:
       titan-aioli tokenize books/ --group books --tokenizer assets/tokenizer --output stores
       titan-aioli tokenize slimpajama/*.jsonl.zst --group-by meta.redpajama_set_name
           --tokenizer assets/tokenizer --output stores --processes 16
@@ -53,7 +53,7 @@ def tokenize(
             hf:OWNER/NAME, hf:OWNER/NAME:CONFIG, hf:OWNER/NAME:CONFIG:SPLIT.
         tokenizer: tokenizer.json, or the folder that holds it.
         output: folder of the stores; may hold those of other groups.
-        group: name of the one group that the inputs make up.
+        group: name of the one group that all inputs belong to.
         group_by: field with the name of a document's group, dotted where nested.
         text_field: field with the text of a document, dotted where nested. Empty texts are left out.
         val_share: share of the documents for validation, in [0, 1). Chosen by a hash of the text alone, so a
@@ -62,8 +62,8 @@ def tokenize(
         end_of_document: the token after every document. Default: eos_token of tokenizer_config.json, or the
             one usual name in the vocabulary (<|endoftext|>, </s>, <|end_of_text|>, ...).
         processes: processes that encode. Default: one per core.
-        shard_megabytes: millions of characters that are encoded at a time, which is what a kill can lose.
-        restart: start over, and replace what an earlier run of this group or field made.
+        shard_megabytes: millions of characters encoded at a time: the most work that a kill can lose.
+        restart: start over, and replace the stores of an earlier run of this group or field.
     """
     name = _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes)
     sources = find_sources(list(inputs))
@@ -109,7 +109,7 @@ def encode(
     characters: int,
     processes: int,
 ) -> None:
-    """Write every shard that is not there yet."""
+    """Write every shard that is not written yet."""
     from tqdm import tqdm
 
     start, tokens = time.monotonic(), 0
@@ -134,7 +134,7 @@ def encode(
 
 
 def show(counts: list[StoreCounts], val_share: float, test_share: float) -> None:
-    """Print what was made: a line a store, a total, and what is missing."""
+    """Print one line per store, the total, and the splits that are missing."""
     from rich.console import Console
     from rich.table import Table
 
@@ -178,12 +178,12 @@ def _describe(encoding: Encoding) -> Describe:
 
 
 def _cores() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes) -> str:
-    """The name of the run: its group, or by-FIELD. Raises: ValueError: an option that cannot be."""
+    """The name of the run, its group or by-FIELD. Raises: ValueError: an option is not possible."""
     if not inputs:
         raise ValueError("no inputs: give files, folders or hf:OWNER/NAME")
     if (group is None) == (group_by is None):

@@ -16,10 +16,12 @@ from titan_aioli.config.repetition import describe_limits
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.control.ledger_file import LedgerFile
+from titan_aioli.control.resume import Identity
 from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, build_method
-from titan_aioli.stores.store import TokenStore, open_store
+from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokens import TokenStore
 
 NUM_PROBED_TOKENS = 1_000_000
 
@@ -93,13 +95,10 @@ def build_controller(
     """The controller of a run, writing `ledger.jsonl` into its dump folder."""
     return MixtureController(
         method=mixture.method,
-        method_name=mixing.method,
-        group_names=mixture.group_names,
+        identity=Identity(mixing.method, mixture.group_names, mixture.fingerprint(), describe_limits(mixing)),
         batch_size=batch_size,
         ledger=ledger,
         ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),
-        stores_fingerprint=mixture.fingerprint(),
-        limits=describe_limits(mixing),
         adapt=mixing.on_resume == "adapt",
     )
 

@@ -1,20 +1,19 @@
 """The one owner of the proportions: runs a method phase by phase and writes the ledger.
 
-Training asks it what to train on, counts its steps here, and when a phase is over hands in what was seen.
+Training asks it what to train on, counts its steps here, and when a phase is over hands in what was observed.
 The controller knows no torch and no torchtitan. Every rank has one and gives it the same numbers, so all
 hold the same state; `digest` is what they compare.
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 from titan_aioli.control.ledger_file import LedgerFile
-from titan_aioli.control.resume import differences, read_saved, refuse, what_changed
-from titan_aioli.control.state import from_arrays, pack, to_arrays, unpack
+from titan_aioli.control.resume import Adaptation, Identity, compare, read_saved
+from titan_aioli.control.state import Arrays, from_arrays, pack, to_arrays, unpack
 from titan_aioli.errors import UserError
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.faults import describe_absent, describe_faults
@@ -27,42 +26,34 @@ class MixtureController:
     def __init__(
         self,
         method: MixingMethod,
-        method_name: str,
-        group_names: Sequence[str],
+        identity: Identity,
         batch_size: int,
         ledger: Ledger,
         ledger_file: LedgerFile,
-        stores_fingerprint: str = "",
-        limits: str = "",
         adapt: bool = False,
     ):
         """Args:
         method: decides the proportions.
-        method_name: its key in METHODS; a checkpoint of another method is refused.
-        group_names: [G], in the order of the proportions.
+        identity: the method's name, the groups, their stores and limits; a checkpoint of others is refused.
         batch_size: B, rows of one step.
         ledger: empty; shared with the loader, which only reads it.
         ledger_file: where the decisions are written for people and reports.
-        stores_fingerprint: of all training stores; a checkpoint with another is refused.
-        limits: on how often groups may be repeated, in words; a checkpoint with others is refused.
-        adapt: take a checkpoint of other groups, stores, limits or method all the same.
+        adapt: continue also from a checkpoint of another identity.
         """
         self.method = method
-        self.method_name = method_name
-        self.group_names = list(group_names)
+        self.identity = identity
+        self.group_names = list(identity.groups)
         self.batch_size = batch_size
         self.ledger = ledger
         self.ledger_file = ledger_file
-        self.stores_fingerprint = stores_fingerprint
-        self.limits = limits
         self.adapt = adapt
         self.step = self.first_row = 0
-        self.used_up = np.zeros(len(group_names), dtype=bool)
-        """[G], groups that nothing more is drawn from: they have been repeated as often as they may."""
-        self._adapted = ""
+        self.used_up = np.zeros(len(self.group_names), dtype=bool)
+        """[G], groups that nothing more is drawn from: they have been repeated as often as allowed."""
+        self._adaptation: Adaptation | None = None
         self._phase_start = 0
         self.skipped_updates = 0
-        """Observations in a row, up to now, that could not be used."""
+        """Number of consecutive observations, the last included, that could not be used."""
         self._last_fault = ""
         self._set_state(method.init(len(self.group_names)))
 
@@ -82,41 +73,42 @@ class MixtureController:
 
     @property
     def phase_is_over(self) -> bool:
-        """Whether the phase waits for its observation: `finish_phase` must come before the next step."""
+        """Whether the phase needs its observation: `finish_phase` must come before the next step."""
         return self.step >= self.phase_end
 
     def begin(
         self, step: int = 0, first_row: int | None = None, drawn: np.ndarray | None = None
     ) -> dict[str, Any]:
-        """Write the first entry of the ledger; `step` is above 0 where mixing joins a run under way.
+        """Write the first entry of the ledger; `step` is above 0 if mixing joins a run in the middle.
 
         Args:
-            step: optimizer steps done.
-            first_row: rows trained before. None: as many as in so many steps of this batch size.
-            drawn: [G], those of each group; recorded where the run goes on with other groups or stores.
+            step: optimizer steps finished.
+            first_row: rows trained before. None: those of `step` steps of this batch size.
+            drawn: [G], rows trained of each group; recorded if the run continues with other groups or stores.
         """
-        assert len(self.ledger) == 0, "the ledger has begun already"
+        assert len(self.ledger) == 0, "the ledger has entries already"
         self.step, self.first_row = step, step * self.batch_size if first_row is None else first_row
-        if self._adapted:
-            return self._append(None, {"reason": self._adapted, "groups": self.group_names, "drawn": drawn})
+        if self._adaptation is not None:
+            reason = self._adaptation.reason
+            return self._append(None, {"reason": reason, "groups": self.group_names, "drawn": drawn})
         self._phase_start = step
         return self._append(None, {})
 
     def count_step(self) -> None:
-        """One optimizer step of the current phase has been done."""
+        """Count one optimizer step of the current phase."""
         assert not self.phase_is_over, f"phase {self.phase.name} was over at step {self.step}"
         self.step += 1
         self.first_row += self.batch_size
 
     def redistribute(self, groups: np.ndarray) -> dict[str, Any]:
-        """From the next step on nothing more is drawn from these groups: the others share their share."""
+        """Draw nothing more from these groups: from the next step on the others divide their share."""
         self.used_up = self.used_up.copy()
         self.used_up[groups] = True
         names = ", ".join(self.group_names[group] for group in groups)
         return self._append(None, {"reason": f"used up: {names}"})
 
     def finish_phase(self, observation: np.ndarray | None) -> dict[str, Any]:
-        """Update the method with what the phase showed and enter the next phase.
+        """Update the method with what was observed in the phase, and start the next one.
 
         Args:
             observation: as `method.observes` says; the same on every rank.
@@ -130,9 +122,9 @@ class MixtureController:
         return self._append(observation, report | ({"note": "; ".join(map(str, notes))} if notes else {}))
 
     def check_skipped(self, max_skipped_updates: int) -> None:
-        """Stop a run that learns nothing any more.
+        """Stop a run whose mixture is no longer updated.
 
-        Raises: UserError: that many updates in a row, or more, had to be skipped.
+        Raises: UserError: at least that many consecutive updates were skipped.
         """
         if self.skipped_updates >= max_skipped_updates:
             raise UserError(
@@ -151,7 +143,7 @@ class MixtureController:
         return hasher.hexdigest()
 
     def held(self) -> dict[str, str]:
-        """What the digest is made of, by name and in words, to tell where two ranks differ."""
+        """What the digest hashes, by name, each value as text: to find where two ranks differ."""
         values: dict[str, Any] = {"proportions": self.proportions, "step": self.step}
         values.update(phase_start=self._phase_start, first_row=self.first_row, used_up=self.used_up)
         values.update(skipped_updates=self.skipped_updates)
@@ -161,12 +153,16 @@ class MixtureController:
         return {name: repr(_to_plain(value)) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, equal on all ranks, as one leaf of bytes."""
+        """Everything needed to continue, equal on all ranks, as one leaf of bytes."""
         self.ledger_file.sync()
         return {
             "controller": pack(
                 {
-                    **self._identity(),
+                    "method": self.identity.method,
+                    "groups": np.array(self.group_names, dtype=np.str_),
+                    "batch_size": self.batch_size,
+                    "stores": self.identity.stores,
+                    "limits": self.identity.limits,
                     "step": self.step,
                     "first_row": self.first_row,
                     "used_up": self.used_up,
@@ -180,38 +176,41 @@ class MixtureController:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> bool:
-        """Go on where `state_dict` was taken; see resume.py for what may have changed.
+        """Continue from where `state_dict` was taken; resume.py lists what may have changed since.
 
-        Returns: whether the method goes on; False where it starts anew.
+        Returns: whether the method continues; False if it restarts.
         Raises: ResumeRefused: other groups, another method, limits or stores than the saved ones.
         """
         saved = unpack(state_dict["controller"])
-        found = differences(self._identity(), saved)
-        if found and not self.adapt:
-            refuse(found)
-        self._adapted = what_changed(self._identity(), saved, found) if found else ""
-        if "groups" in found or "method" in found:
+        adaptation = compare(self.identity, saved, self.adapt)
+        if adaptation is not None and adaptation.restarts_method:
             self._phase_start = int(saved["step"])
             self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
-            return False
-        state = from_arrays(self.state, saved, "method_state")
-        ledger, numbers, used_up = read_saved(saved, self.method.phase(state).proportions)
-        self.step, self.first_row, self._phase_start, self.skipped_updates, batch_size, num_bytes = numbers
+        else:
+            self._restore(saved, keeps_ledger=adaptation is None)
+        self._adaptation = adaptation  # `begin` then starts a new ledger with its reason
+        return adaptation is None or not adaptation.restarts_method
+
+    def _restore(self, arrays: Arrays, keeps_ledger: bool) -> None:
+        """Take over the saved state of the method and the counts and, unless a new one starts, the ledger."""
+        state = from_arrays(self.state, arrays, "method_state")
+        saved = read_saved(arrays, self.method.phase(state).proportions)
         self._set_state(state)
-        self.ledger_file.rewind(num_bytes, ledger)
-        if not found:  # otherwise `begin` starts a new ledger
-            self.ledger.replace(ledger)
-            self.used_up = used_up
-            if batch_size != self.batch_size:
-                self._append(None, {"reason": f"global batch size {batch_size} -> {self.batch_size}"})
-        return True
+        self.step, self.first_row = saved.step, saved.first_row
+        self._phase_start, self.skipped_updates = saved.phase_start, saved.skipped_updates
+        self.ledger_file.rewind(saved.ledger_bytes, saved.ledger)
+        if keeps_ledger:
+            self.ledger.replace(saved.ledger)
+            self.used_up = saved.used_up
+            if saved.batch_size != self.batch_size:
+                self._append(None, {"reason": f"global batch size {saved.batch_size} -> {self.batch_size}"})
 
     def _set_state(self, state: Any) -> None:
         self.state = state
         self.phase: Phase = self.method.phase(state)
 
     def _count_skipped(self, observation: np.ndarray | None) -> list[str]:
-        """Sentences for the log about groups whose part of the observation is missing or not finite."""
+        """Sentences for the log about groups whose observed value is missing or not finite."""
         faults = describe_faults(self.method.observes, observation, self.group_names)
         self.skipped_updates = self.skipped_updates + 1 if faults else 0
         self._last_fault = faults
@@ -224,15 +223,6 @@ class MixtureController:
         record = {**entry._asdict(), "observation": observation, **report}
         self.ledger_file.append(record)
         return record
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "method": self.method_name,
-            "groups": np.array(self.group_names, dtype=np.str_),
-            "batch_size": self.batch_size,
-            "stores": self.stores_fingerprint,
-            "limits": self.limits,
-        }
 
 
 def _to_plain(value: Any) -> Any:

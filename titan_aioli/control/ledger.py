@@ -1,9 +1,9 @@
 """The ledger: which proportions hold from which row on. The one record that makes a run repeatable.
 
-A row is one training sequence, numbered over the whole run; a step trains the next B rows, B the global
-batch size, which may change at a resume, so that entries name both their step and their first row. The
-controller appends an entry at step boundaries and nothing else changes the mixture, so (ledger, seed, step)
-decide every row (see schedule.py). It grows by one entry a phase: a few hundred bytes.
+A row is one training sequence, numbered over the whole run; a step trains the next B rows. B, the global
+batch size, may change at a resume, so an entry holds both its step and its first row. The controller appends
+entries at step boundaries and nothing else changes the mixture, so (ledger, seed, step) decide every row (see
+schedule.py). It grows by one entry per phase: a few hundred bytes.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 HASHED_AGAIN = 256
-"""Entries whose memory is checked at each `Ledger.digest`."""
+"""Number of entries, of the latest and of the older ones, that each `Ledger.digest` hashes again."""
 
 
 class LedgerEntry(NamedTuple):
@@ -47,7 +47,7 @@ class Ledger:
         self._hasher.update(_entry_bytes(entry))
 
     def replace(self, other: "Ledger") -> None:
-        """Take over another ledger's entries (a resume)."""
+        """Take the entries of another ledger in place of these (at a resume)."""
         self.__init__(list(other))
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Ledger:
         raise ValueError(f"the ledger has no entry for step {step}; it starts at {self._first_step()}")
 
     def batch_size_at(self, step: int) -> int | None:
-        """Rows of a step, from the entries around it; None where no later entry says it."""
+        """Rows of a step, from the entries before and after it; None if there is none after it."""
         before = self.at_step(step)
         for entry in self._entries:
             if entry.step > step:
@@ -75,10 +75,11 @@ class Ledger:
         return None
 
     def digest(self) -> str:
-        """Hash of every entry, to compare ledgers over ranks.
+        """Hash of every entry, to compare ledgers between ranks.
 
-        The hash is kept while appending. To notice memory that has changed since, the last 256 entries are
-        hashed again at each call, and of older ones 256 in turn as the ledger grows: under 1 ms.
+        A running hash is updated at each `append`. To detect memory that was corrupted afterwards, each call
+        also hashes the last 256 entries again and one block of 256 older ones, the blocks in turn as the
+        ledger grows: under 1 ms.
         """
         hasher, older = self._hasher.copy(), max(0, len(self) - HASHED_AGAIN)
         blocks = -(-older // HASHED_AGAIN)

@@ -1,4 +1,4 @@
-"""`ledger.jsonl` in the folder of a run: what was decided and from which observation, one object per line."""
+"""`ledger.jsonl` in the folder of a run: each decision and the observation behind it, one object per line."""
 
 import json
 import os
@@ -10,14 +10,14 @@ import numpy as np
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 
 LARGEST_LINE_BYTES = 1 << 28
-"""The longest line that is read. A line holds a few matrices [G, G] as text: enough for 2,000 groups."""
+"""Length of the longest line that is read: a line holds a few [G, G] matrices as text, with G up to 2,000."""
 
 
 class LedgerFile:
-    """`ledger.jsonl` in a run's dump folder: what was decided at each step, and from what.
+    """Writes `ledger.jsonl` in a run's dump folder.
 
-    Every rank counts the same bytes; one rank writes them. A resumed run cuts the file back to the bytes
-    that its checkpoint knows, so the file equals that of a run never stopped.
+    Every rank counts the same bytes; one rank writes them. A resumed run cuts the file back to the length
+    that its checkpoint recorded, so the file equals that of a run that was never stopped.
     """
 
     def __init__(self, path: Path, is_writer: bool):
@@ -34,15 +34,15 @@ class LedgerFile:
         self.num_bytes += len(line)
 
     def sync(self) -> None:
-        """Wait until the file is on disk: called where a checkpoint is about to rely on it."""
+        """Flush the file to disk, before a checkpoint that records its length."""
         if self.is_writer and self.num_bytes:
             with open(self.path, "ab") as file:
                 os.fsync(file.fileno())
 
     def rewind(self, num_bytes: int, ledger: Ledger) -> bool:
-        """Cut the file back to what a checkpoint knows.
+        """Cut the file back to the length that a checkpoint recorded.
 
-        Returns: False where the file is missing or too short; it is then written anew from the ledger,
+        Returns: False if the file is missing or too short; it is then written again from the ledger,
             without observations.
         """
         intact = True
@@ -83,7 +83,7 @@ def read_ledger_file(path: Path) -> list[dict[str, Any]]:
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    """A record of a ledger file, if its entry can be one."""
+    """The record, after checking that its counts and proportions are possible."""
     entry = LedgerEntry(*(record[name] for name in LedgerEntry._fields))
     for name in ("step", "first_row", "round"):
         if not isinstance(record[name], int) or record[name] < 0:

@@ -1,13 +1,13 @@
 """What a resumed run must share with its checkpoint, and how it may differ.
 
 The number of data-parallel ranks and the global batch size may always change: rows keep their numbers. The
-groups, their stores and limits, and the method may change with `mixing.on_resume = "adapt"`: the ledger then
-begins anew at that step, kept groups (by name) go on with their next row and new ones with their first, and
-the method starts anew where it or the groups are others.
+groups, their stores and limits, and the method may change with `mixing.on_resume = "adapt"`: a new ledger
+then starts at that step, groups that remain (by name) continue with their next row, new ones start with their
+first, and the method restarts if it or the groups changed.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,69 +20,104 @@ REMEDIES = {
     "stores": "point the groups at the same token stores, with the same store_weights",
     "limits": "set max_epochs and when_used_up back",
 }
-"""What must be equal, and how to make it so."""
-COUNTS = ("step", "first_row", "phase_start", "skipped_updates", "batch_size", "ledger_bytes")
-"""Numbers of the controller's state, in the order that `read_saved` returns them."""
+"""Fields of `Identity` in the order that they are compared, each with what makes it equal again."""
 
 
-def differences(identity: Mapping[str, Any], saved: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """What this run does not share with a checkpoint: sentences by the name of what differs."""
-    found = {}
-    for name in REMEDIES:
-        before, now = saved[name].tolist(), np.asarray(identity[name]).tolist()
-        if before != now:
-            found[name] = f"the checkpoint was written with {name} {before}, this run has {now}"
-    return found
+class Identity(NamedTuple):
+    """What a run and the checkpoints that it resumes from have in common."""
+
+    method: str
+    """Key in METHODS."""
+    groups: Sequence[str]
+    """Names, in the order of the proportions."""
+    stores: str = ""
+    """Fingerprint of all training stores."""
+    limits: str = ""
+    """Limits on how often groups may be repeated, in words."""
 
 
-def refuse(found: Mapping[str, str]) -> None:
-    """Raises: ResumeRefused: with what differs first and what can be done about it."""
-    for name, sentence in found.items():
-        raise ResumeRefused(
-            f'{sentence}: {REMEDIES[name]}, set mixing.on_resume = "adapt" to go on with the change, or '
-            "start the mixture anew (--checkpoint.exclude_from_loading mixture,dataloader)"
-        )
+class Adaptation(NamedTuple):
+    """How a run differs from the checkpoint that it continues from."""
 
-
-def what_changed(
-    identity: Mapping[str, Any], saved: Mapping[str, np.ndarray], found: Mapping[str, str]
-) -> str:
+    reason: str
     """The changes in a few words, for the ledger."""
-    words = []
-    if "groups" in found:
-        before, now = saved["groups"].tolist(), np.asarray(identity["groups"]).tolist()
-        added, removed = [n for n in now if n not in before], [n for n in before if n not in now]
-        words += [f"added {', '.join(added)}"] if added else []
-        words += [f"removed {', '.join(removed)}"] if removed else []
-    if "method" in found:
-        words.append(f"method {saved['method'].item()} -> {identity['method']}")
-    words += [name for name in found if name in ("stores", "limits") and "groups" not in found]
-    return "resumed with other " + "; ".join([*([] if words else ["order of groups"]), *words])
+    restarts_method: bool
+    """Whether the saved state of the method does not fit any more."""
 
 
-def read_saved(
-    saved: Mapping[str, np.ndarray], proportions: np.ndarray
-) -> tuple[Ledger, list[int], np.ndarray]:
-    """The ledger, the counts (`COUNTS`) and the groups that are used up [G bool], checked.
+class Saved(NamedTuple):
+    """The numbers of a saved controller, and its ledger."""
+
+    ledger: Ledger
+    used_up: np.ndarray
+    """[G] bool, groups that nothing more is drawn from."""
+    step: int
+    first_row: int
+    phase_start: int
+    skipped_updates: int
+    batch_size: int
+    ledger_bytes: int
+
+
+COUNTS = Saved._fields[2:]
+
+
+def compare(
+    identity: Identity, saved: Mapping[str, np.ndarray], may_differ: bool = False
+) -> Adaptation | None:
+    """What a run must adapt to, to continue from a checkpoint; None if their identities are equal.
+
+    Raises: ResumeRefused: they differ and may not; names the first difference and what to do about it.
+    """
+    before = {name: saved[name].tolist() for name in REMEDIES}
+    now = {name: np.asarray(getattr(identity, name)).tolist() for name in REMEDIES}
+    changed = [name for name in REMEDIES if before[name] != now[name]]
+    if not changed:
+        return None
+    if not may_differ:
+        name = changed[0]
+        raise ResumeRefused(
+            f"the checkpoint was written with {name} {before[name]}, this run has {now[name]}: "
+            f'{REMEDIES[name]}, set mixing.on_resume = "adapt" to continue with the change, or restart the '
+            "mixture (--checkpoint.exclude_from_loading mixture,dataloader)"
+        )
+    words = _group_changes(before["groups"], now["groups"])
+    if "method" in changed:
+        words.append(f"method {before['method']} -> {now['method']}")
+    if "groups" not in changed:
+        words += [name for name in changed if name in ("stores", "limits")]
+    reason = "resumed with other " + "; ".join(words or ["order of groups"])
+    return Adaptation(reason, restarts_method="groups" in changed or "method" in changed)
+
+
+def _group_changes(before: list[str], now: list[str]) -> list[str]:
+    added, removed = [n for n in now if n not in before], [n for n in before if n not in now]
+    words = [f"added {', '.join(added)}"] if added else []
+    return words + ([f"removed {', '.join(removed)}"] if removed else [])
+
+
+def read_saved(saved: Mapping[str, np.ndarray], proportions: np.ndarray) -> Saved:
+    """The saved numbers and ledger, checked.
 
     Args:
         saved: the controller's arrays.
         proportions: [G], of the saved phase.
-    Raises: ResumeRefused: a value cannot be.
+    Raises: ResumeRefused: a value is not possible.
     """
     try:
         arrays = {name: saved[f"ledger.{name}"] for name in LedgerEntry._fields}
         _check_simplex(np.vstack([*arrays["proportions"], proportions]))
-        numbers = [int(saved[name]) for name in COUNTS]
-        if min(numbers) < 0:
-            raise ValueError(f"a count is negative: {numbers}")
-        return Ledger.from_arrays(arrays), numbers, saved["used_up"].astype(bool).reshape(len(proportions))
+        counts = [int(saved[name]) for name in COUNTS]
+        if min(counts) < 0:
+            raise ValueError(f"a count is negative: {counts}")
+        used_up = saved["used_up"].astype(bool).reshape(len(proportions))
+        return Saved(Ledger.from_arrays(arrays), used_up, *counts)
     except (ValueError, TypeError, IndexError, AssertionError) as error:
         raise ResumeRefused(f"the saved mixture state is damaged: {error}") from None
 
 
 def _check_simplex(proportions: np.ndarray) -> None:
-    """Refuse rows [N, G] of which one is not on the simplex."""
+    """Refuse rows [N, G] if one is not on the simplex."""
     is_right = (proportions >= 0).all(axis=1) & (abs(proportions.sum(axis=1) - 1) < 1e-6)
     if not is_right.all():
         wrong = proportions[np.flatnonzero(~is_right)[0]].tolist()

@@ -1,21 +1,28 @@
 """State as bytes: what a checkpoint keeps of the mixture, and how it is read back.
 
-torch's distributed checkpoint stores a `bytes` leaf of any length as it is, while tensors may not change
-shape between save and load. So each owner of state saves one leaf: an .npz of plain arrays. Nothing is
-pickled, loading executes nothing, and sizes are checked before anything is allocated.
+torch's distributed checkpoint stores a `bytes` leaf of any length unchanged, while tensors may not change
+shape between save and load. Each owner of state therefore saves one leaf: an .npz of plain arrays. Nothing is
+pickled, loading executes no code, and sizes are checked before memory is allocated.
 """
 
 import io
 import math
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from titan_aioli.errors import ResumeRefused
 
-State = TypeVar("State")
+
+class Fields(Protocol):
+    """A NamedTuple, whatever its fields."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+State = TypeVar("State", bound=Fields)
 
 
 def pack(values: Mapping[str, Any]) -> bytes:
@@ -38,7 +45,7 @@ class Arrays(dict[str, np.ndarray]):
 def unpack(data: bytes) -> Arrays:
     """The arrays that `pack` saved, by name; a number or string is an array of shape [].
 
-    Raises: ResumeRefused: not such an archive, or one that says it holds more than it does.
+    Raises: ResumeRefused: not such an archive, or one whose headers promise more than it holds.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -50,7 +57,7 @@ def unpack(data: bytes) -> Arrays:
 
 
 def _read_arrays(archive: zipfile.ZipFile, num_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array, after checking that it is stored plainly and as large as its header says."""
+    """Every array, after checking that it is uncompressed and as large as its header says."""
     members = archive.infolist()
     if sum(member.file_size for member in members) > num_bytes:
         raise ValueError(f"its arrays are said to be larger than its {num_bytes} bytes")
@@ -71,8 +78,8 @@ def _read_arrays(archive: zipfile.ZipFile, num_bytes: int) -> Iterator[tuple[str
         yield member.filename.removesuffix(".npy"), np.load(io.BytesIO(content), allow_pickle=False)
 
 
-def to_arrays(state: Any, prefix: str) -> dict[str, Any]:
-    """The fields of a state, each under `prefix.field`."""
+def to_arrays(state: Fields, prefix: str) -> dict[str, Any]:
+    """The fields of a state (a NamedTuple), each under `prefix.field`."""
     return {f"{prefix}.{name}": value for name, value in state._asdict().items()}
 
 
@@ -82,7 +89,7 @@ def from_arrays(template: State, arrays: Mapping[str, np.ndarray], prefix: str) 
     Raises: ResumeRefused: a field is missing or has another shape or kind than the template's.
     """
     fields = {}
-    for name, example in template._asdict().items():  # pyright: ignore[reportAttributeAccessIssue]
+    for name, example in template._asdict().items():
         value = arrays.get(f"{prefix}.{name}")
         if value is None:
             raise ResumeRefused(f"the saved state has no {prefix}.{name}")

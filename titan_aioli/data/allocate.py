@@ -1,12 +1,14 @@
 """Proportions to whole rows: largest remainder, with the remainder carried from step to step.
 
-So the realised count of a group never drifts by 2 rows or more from the sum of what was asked, through any
-number of changes of the proportions. The carry makes it a loop over steps, which numba compiles: NumPy's
-calls for it would cost as much as reading the rows.
+The count of rows that a group has got therefore never differs by 2 or more from the sum of what was asked,
+through any number of changes of the proportions. The carry makes this a loop over steps, which numba
+compiles: NumPy's calls for it would cost as much as reading the rows.
 
-With many groups most get no row in a step, and a step looks only at its candidates: the groups owed at least
-`cut`, which follows what the last row of the step before went for, so that there are some two a row. Where
-that proves too high, the step is done again with all groups: the rows are the same, whatever the cut.
+A group's debt is what it is owed: its quota in this step plus its carry. With thousands of groups most get no
+row in a step. A step therefore ranks only the candidates, the groups whose debt is at least `cut`: a
+threshold set from the smallest debt that earned a row in the previous step, so that there are about two
+candidates per row. If too few groups pass, the step is redone with all of them. The threshold changes the
+cost, never the rows.
 """
 
 import heapq
@@ -16,19 +18,20 @@ import numpy as np
 from titan_aioli.data.compiled import compiled
 
 SPARE_CANDIDATES = 8
-"""Candidates of a step beyond some two a row: where rows are few, what the last one goes for varies more."""
+"""Number of candidates per step beyond two per row: with few rows the threshold is a noisy guess."""
 
 
 def allocate(proportions: np.ndarray, batch_size: int, carry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of each group in one step, by largest remainder, and the remainder that is left.
+    """Rows of each group in one step, by largest remainder, and the new remainder.
 
-    Each row goes to the group that is owed most, of equals to the first. A group with proportion 0 gets no
-    row and keeps its remainder for when it is asked for again.
+    Each group gets the whole rows of its debt; each row that is left goes to the group with the largest
+    remaining debt, ties to the lowest index. A group with proportion 0 gets no row and keeps its remainder
+    until its proportion is positive again.
 
     Args:
         proportions: [G], on the simplex.
-        batch_size: B, rows to give.
-        carry: [G], rows owed from earlier steps.
+        batch_size: B, number of rows.
+        carry: [G], rows owed from earlier steps; negative: rows given early.
     Returns: counts [G] int64 with sum B, and the new carry [G].
     """
     groups, carry = allocate_steps(proportions, batch_size, carry, 1)
@@ -40,7 +43,7 @@ def allocate_steps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`allocate` for consecutive steps with the same proportions.
 
-    Returns: the groups of each step's rows in ascending order [n, B] int64, and the carry [G] after the last.
+    Returns: the group of each row [n, B] int64, ascending in each step, and the carry [G] at the end.
     """
     active = np.flatnonzero(proportions > 0)
     rows, left = _allocate_steps(proportions[active] * batch_size, batch_size, carry[active], num_steps)
@@ -51,7 +54,13 @@ def allocate_steps(
 
 @compiled
 def _allocate_steps(quota, batch_size, owed, num_steps):
-    """Of groups that are all asked for: `quota` [A] rows in each step, with sum B."""
+    """`allocate_steps` for the A active groups alone (proportion above 0).
+
+    Args:
+        quota: [A], rows asked for in each step, with sum B.
+        owed: [A], the carry.
+    Returns: the number of each row's group among the active ones [n, B], and the carry [A].
+    """
     num_groups, place = len(quota), 0
     rows = np.empty(num_steps * batch_size, np.int64)
     target, owed = np.empty(num_groups), owed.copy()
@@ -65,9 +74,9 @@ def _allocate_steps(quota, batch_size, owed, num_steps):
         if least < cut:
             candidates = everyone
             counts, least = _give(target, batch_size)
-        if least == -np.inf:  # `cut` was too: all groups are candidates
+        if least == -np.inf:  # then `cut` is -inf or the step was redone: all groups are candidates
             _give_one_by_one(target, batch_size, counts)
-        cut = min(least - spare, 1.0)  # who is owed a whole row is a candidate
+        cut = min(least - spare, 1.0)  # a group with a debt of a whole row is always a candidate
         for index, group in enumerate(candidates):
             target[group] -= counts[index]
             rows[place : place + counts[index]] = group
@@ -78,7 +87,7 @@ def _allocate_steps(quota, batch_size, owed, num_steps):
 
 @compiled
 def _at_least(target, cut, found):
-    """The groups owed at least `cut`, ascending; `found` [A] is where they are written."""
+    """The groups whose debt is at least `cut`, ascending: a view of `found` [A], which is overwritten."""
     count = 0
     for group in range(len(target)):
         found[count] = group
@@ -88,11 +97,13 @@ def _at_least(target, cut, found):
 
 @compiled
 def _give(target, batch_size):
-    """Rows of each group: the whole ones that are owed, then one more for those owed most.
+    """Rows of each candidate: the whole rows of its debt, and one more for those with the largest rest.
 
-    Returns: counts [C], and the least that was owed where one more was given: any other groups, if they are
-        owed less, change nothing. -inf: not all were given, for too few groups are owed anything or, after
-        a change of the proportions, more whole rows are owed than there are.
+    Args:
+        target: [C], the debt of each candidate.
+    Returns: counts [C], and the smallest rest that earned a row: groups that are no candidates, if their debt
+        is smaller, change nothing. -inf if this rule cannot hand out exactly the batch: too few candidates
+        are owed anything more, or, after a change of proportions, the whole rows owed exceed the batch.
     """
     counts = np.empty(len(target), np.int64)
     left = batch_size
@@ -101,15 +112,15 @@ def _give(target, batch_size):
         left -= counts[group]
     missing = target - counts
     least = _largest(missing, left) if 0 < left <= len(target) else -np.inf
-    if least < 0.0:  # one group might be owed most twice
+    if least < 0.0:  # after a row, a group might still have the largest rest
         return counts, -np.inf
-    equals = left - (missing > least).sum()
+    ties = left - (missing > least).sum()
     for group in range(len(target)):
         if missing[group] > least:
             counts[group] += 1
-        elif missing[group] == least and equals > 0:
+        elif missing[group] == least and ties > 0:
             counts[group] += 1
-            equals -= 1
+            ties -= 1
     return counts, least
 
 
@@ -126,7 +137,7 @@ def _largest(values, number):
 
 @compiled
 def _give_one_by_one(target, batch_size, counts):
-    """The rows that are left to the group owed most, those too many from the one owed least."""
+    """Correct `counts` in place to the batch, row by row, by the largest or smallest remaining debt."""
     left = batch_size - counts.sum()
     while left > 0:
         counts[np.argmax(target - counts)] += 1

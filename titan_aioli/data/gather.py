@@ -1,12 +1,12 @@
 """Many sequences of many token stores, copied in one call.
 
-A batch takes each of its rows from another memory map, and at 4 kB a row the Python around a copy costs as
-much as the copy. Yet all maps lie in one address space: an array that begins at the lowest map and spans
-them all makes any sequence of any store one index of it, so that NumPy gathers a whole batch at once and
-then widens it to int64. What a row costs does not depend on the number of groups or stores.
+The rows of a batch lie in different memory maps, and at 4 kB per row the Python around a copy costs as much
+as the copy. But all maps lie in one address space: in an array that starts at the lowest map and spans them
+all, any sequence of any store is one index. NumPy therefore gathers a whole batch in one call and then widens
+it to int64. The cost of a row does not depend on the number of groups or stores.
 
-Only memory inside the maps is ever touched: an index comes from a sequence's number, and numbers outside a
-store are refused first.
+Only memory inside the maps is ever touched: every index is computed from the number of a sequence, and
+numbers outside a store are refused first.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from numpy.lib.stride_tricks import as_strided
 from titan_aioli.data.group import Group
 
 MAX_VIEW_BYTES = 2**62
-"""What NumPy takes for the size of an array, overlapping rows counted in full."""
+"""Upper bound on the size of an array in NumPy, which counts overlapping rows in full."""
 
 
 class SequenceReader:
-    """Reads sequences of groups by number; every store stays mapped as long as it lives."""
+    """Reads sequences of groups by number; keeps every store mapped."""
 
     def __init__(self, groups: Sequence[Group]):
         self.seq_len = groups[0].seq_len
@@ -35,7 +35,7 @@ class SequenceReader:
         self._views, self._kinds, self._bases = _views(tokens, counts, self.seq_len + 1)
 
     def locate(self, groups: np.ndarray, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where sequences lie: the number of their view and their index in it, of the shape given."""
+        """The number of each sequence's view and its index in that view, in the shape of the input."""
         assert (sequences >= 0).all() and (sequences < self._sizes[groups]).all(), "not in the group"
         numbers = self._group_starts[groups] + sequences
         stores = np.searchsorted(self._ends, numbers, side="right")
@@ -52,7 +52,7 @@ class SequenceReader:
 
 
 class _SlicedRows:
-    """Rows of a store that is not one array in memory, copied one by one."""
+    """A store that is not one aligned array in memory: its rows are copied one by one."""
 
     def __init__(self, tokens: Any, length: int):
         self._tokens, self._length = tokens, length
@@ -62,12 +62,14 @@ class _SlicedRows:
 
 
 def _views(stores: list[Any], counts: np.ndarray, length: int) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Arrays whose item i is the `length` tokens from token i on, each over all stores of one dtype.
+    """One view per dtype, over all stores of that dtype: its item i is the `length` tokens from token i on.
+
+    Stores that are not one aligned array get a `_SlicedRows` each instead.
 
     Args:
         stores: the tokens of every store.
-        counts: [stores], sequences in each; those without are left out.
-    Returns: the views, and for every store its view's number and the index of its first token there.
+        counts: [stores], number of sequences in each; stores with none get no view.
+    Returns: the views, and for every store the number of its view and the index of its first token there.
     """
     views, kinds, bases = [], np.zeros(len(stores), dtype=np.int64), np.zeros(len(stores), dtype=np.int64)
     by_dtype: dict[np.dtype, list[int]] = {}

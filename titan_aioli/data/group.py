@@ -1,18 +1,19 @@
 """One data group as numbered sequences: its token stores, cut into pieces of equal length.
 
 Sequence k of a store is tokens [k * S, k * S + S] inclusive, S + 1 of them: S inputs and their S labels.
-Neighbours share one token, so every token but the first of a store is a label exactly once an epoch.
-Sequences never cross from one store into the next. Reading one is a copy of S + 1 tokens out of a memory
-map, by random access; gather.py reads many.
+Neighbours share one token, so every token but the first of a store is a label exactly once per epoch (a last
+piece that is shorter than S is left out). Sequences never cross from one store into the next. Reading one
+copies S + 1 tokens out of a memory map, by random access; gather.py reads many.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from titan_aioli.data.streams import WeightedStores
-from titan_aioli.stores.store import TokenStore
+from titan_aioli.stores.tokens import TokenStore
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,11 @@ class Group:
     name: str
     stores: Sequence[TokenStore]
     seq_len: int
-    """S, inputs of one sequence."""
+    """S, number of inputs of one sequence."""
     store_weights: Sequence[float] = ()
-    """How often rows are drawn from each store; empty: by size, the stores as if they were one."""
+    """Relative frequency of each store among the group's rows; empty: by size, as if the stores were one."""
 
     def __post_init__(self):
-        object.__setattr__(self, "_ends", np.cumsum(self.store_sequences))
         if self.num_sequences == 0:
             counts = ", ".join(f"{store.path}: {store.num_tokens}" for store in self.stores) or "no store"
             raise ValueError(
@@ -39,20 +39,20 @@ class Group:
 
     @property
     def store_sequences(self) -> np.ndarray:
-        """[stores] int64, sequences of each store in one epoch."""
+        """[stores] int64, number of sequences of each store."""
         return np.array([max(0, (store.num_tokens - 1) // self.seq_len) for store in self.stores], np.int64)
 
     @property
     def weighted(self) -> WeightedStores | None:
-        """The stores with their weights; None where they are drawn by size."""
+        """The sizes and weights of the stores; None if they are drawn by size."""
         if not self.store_weights:
             return None
         return WeightedStores(self.store_sequences.tolist(), list(self.store_weights))
 
     @property
     def num_sequences(self) -> int:
-        """Sequences in one epoch."""
-        return int(self._ends[-1]) if len(self._ends) else 0  # pyright: ignore
+        """Number of sequences in one epoch."""
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
     def num_tokens(self) -> int:
@@ -60,15 +60,19 @@ class Group:
 
     def locate(self, sequence: int) -> tuple[TokenStore, int]:
         """The store that holds a sequence, and the sequence's number in that store."""
-        ends: np.ndarray = self._ends  # pyright: ignore
-        index = int(np.searchsorted(ends, sequence, side="right"))
-        return self.stores[index], int(sequence) - (int(ends[index - 1]) if index else 0)
+        index = int(np.searchsorted(self._ends, sequence, side="right"))
+        return self.stores[index], int(sequence) - (int(self._ends[index - 1]) if index else 0)
 
     def read(self, sequence: int, out: np.ndarray) -> None:
         """Copy the S + 1 tokens of a sequence into `out` [S + 1]."""
         store, number = self.locate(sequence) if len(self.stores) > 1 else (self.stores[0], int(sequence))
         start = number * self.seq_len
         out[:] = store.tokens[start : start + self.seq_len + 1]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """[stores] int64, number of the sequence after the last one of each store."""
+        return np.cumsum(self.store_sequences)
 
     def _check_weights(self) -> None:
         weights = list(self.store_weights)

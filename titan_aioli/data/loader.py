@@ -1,10 +1,10 @@
 """The mixture-aware dataloader: each rank's share of the rows that the ledger decides.
 
 Every rank plans the same global rows and reads its own, so the saved state is equal on all ranks and does
-not depend on how many there are. A phase fixes the mixture for a known number of steps: rows are planned in
-blocks and read in chunks of several micro-batches, ahead of training (a background thread of
-torchdata.nodes) up to the end of the block or the phase and never beyond it. The state counts the rows that
-training took, not those that were read. scripts/bench_loader.py measures it.
+not depend on how many there are. A phase fixes the mixture for a known number of steps: its rows are planned
+in blocks, and a background thread of torchdata.nodes reads them ahead of training, several micro-batches per
+call, up to the end of the block or the phase and never beyond it. The state counts the rows that training
+took, not those that were read. scripts/bench_loader.py measures the speed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +23,17 @@ from titan_aioli.data.schedule import Block, Position, Schedule
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 BLOCK_ROWS = 8192
-"""Rows planned at once: a few ms, hardly more than planning 1,000."""
+"""Number of rows planned at once: takes a few ms, hardly more than planning 1,000."""
 CHUNK_ROWS = 128
-"""Rows of this rank that are read by one call, if a micro-batch has fewer: 2 MB at 2,048 tokens."""
+"""Number of rows that one call reads (at least one micro-batch): 2 MB at 2,048 tokens per row."""
 MIN_READ_AHEAD_STEPS = 4
-"""Shorter stretches are read directly: a thread would cost more than it hides."""
+"""Smallest number of steps that is read in the background: for fewer a thread costs more than it hides."""
 
 
 class MixtureLoader:
     """Iterates over ({"input": [B, S], "group": [B]}, labels [B, S]), int64, B = local batch size.
 
-    One item is one micro-batch of this rank; a step takes `batch_size / (num_ranks * local_batch_size)`.
+    One item is one micro-batch of this rank; a step has `batch_size / (num_ranks * local_batch_size)`.
     Iteration ends where the next step would draw more rows of a group than `max_drawn` allows.
     """
 
@@ -56,17 +56,12 @@ class MixtureLoader:
         batch_size: rows of one step over all ranks and micro-batches.
         local_batch_size: rows of one micro-batch of one rank.
         rank, num_ranks: this rank's place among the data-parallel ranks.
-        seed: of the orders of rows and sequences.
+        seed: seed of the orders of rows and sequences.
         read_ahead: micro-batches read in the background; 0 reads in the training thread.
-        on_step: called with (block, index) of each step taken, for the audit.
-        max_drawn: [G] int64, most rows of each group in the whole run. None: no bound.
+        on_step: called with (block, index) after each step, for the audit.
+        max_drawn: [G] int64, upper bound on the rows of each group in the whole run. None: no bound.
         """
-        if batch_size % (num_ranks * local_batch_size):
-            raise ValueError(
-                f"a global batch of {batch_size} rows cannot be split over {num_ranks} data-parallel ranks x "
-                f"local_batch_size {local_batch_size}: set training.global_batch_size to a multiple of "
-                f"{num_ranks * local_batch_size}"
-            )
+        _check_division(batch_size, num_ranks, local_batch_size)
         self.groups = groups
         self.ledger = ledger
         weighted = {index: group.weighted for index, group in enumerate(groups) if group.weighted}
@@ -85,11 +80,11 @@ class MixtureLoader:
 
     @property
     def position(self) -> Position:
-        """Where training stands: after the last step whose micro-batches were all taken."""
+        """The position after the last step whose micro-batches were all taken."""
         return self._start if self._block is None else self._block.position_after(self._steps_taken - 1)
 
     def start_at(self, step: int) -> None:
-        """Place a loader that has drawn nothing at a step (mixing that begins in the middle of a run)."""
+        """Start at a step, with no row drawn (mixing that joins a run in the middle)."""
         assert not self.position.drawn.any(), "rows were drawn already"
         self.seek(Position.start(len(self.groups), step, step * self.schedule.batch_size))
 
@@ -100,13 +95,13 @@ class MixtureLoader:
         self._phase_end = end_step
 
     def seek(self, position: Position) -> None:
-        """Stand at a position, in no phase."""
+        """Continue from a position, once `start_phase` allows rows."""
         self._start, self._block, self._steps_taken = position, None, 0
         self._overdrawn = np.empty(0, dtype=np.int64)
         self._phase_end = position.step
 
     def used_up(self) -> np.ndarray:
-        """The groups of which the next step would draw more rows than `max_drawn`; [] if there are none."""
+        """The groups whose `max_drawn` the next step would exceed; [] if there are none."""
         block = self._plan()
         return self._overdrawn if self._steps_taken == block.num_steps else self._overdrawn[:0]
 
@@ -115,7 +110,7 @@ class MixtureLoader:
             yield from self._take(block)
 
     def _plan(self) -> Block:
-        """The block that holds the next step; it has no step where a group is used up."""
+        """The block that holds the next step; it has no steps if a group is used up."""
         if self._block is None or self._steps_taken == self._block.num_steps:
             position, end_step = self.position, self._phase_end
             assert position.step < end_step, f"no phase allows step {position.step}: it ended at {end_step}"
@@ -128,7 +123,7 @@ class MixtureLoader:
         return self._block
 
     def _take(self, block: Block) -> Iterator[Batch]:
-        """The micro-batches of the rest of a block; a step counts when its last one is taken."""
+        """The remaining micro-batches of a block; a step counts when its last micro-batch is taken."""
         chunks = _Chunks(self, block, self._steps_taken)
         ahead = self._read_ahead and block.num_steps - self._steps_taken >= MIN_READ_AHEAD_STEPS
         factor = -(-self._read_ahead // chunks.chunk_size)
@@ -143,16 +138,19 @@ class MixtureLoader:
                     self._steps_taken += 1
                     if self._on_step is not None:
                         self._on_step(block, self._steps_taken - 1)
-                yield batches.pop()  # kept nowhere, so that its memory is warm for a batch soon after
+                yield batches.pop()  # no reference stays here, so its memory is soon used again, still cached
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows consumed by training: the same on every rank, whatever their number."""
+        """The position in the data: equal on all ranks, whatever their number."""
         names = np.array([group.name for group in self.groups], dtype=np.str_)
         return {"position": pack({"groups": names, **to_arrays(self.position, "position")})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the state was taken. Groups are matched by name: a new one starts with its first row
-        (that other groups are wanted is the controller's to allow)."""
+        """Continue from where the state was taken.
+
+        Groups are matched by name, and a new one starts with its first row; whether the groups may differ
+        from the saved ones is checked by the controller.
+        """
         arrays = unpack(state_dict["position"])
         saved_names, names = arrays["groups"].tolist(), [group.name for group in self.groups]
         position = from_arrays(Position.start(len(saved_names)), arrays, "position")
@@ -165,8 +163,18 @@ class MixtureLoader:
         self.seek(position)
 
 
+def _check_division(batch_size: int, num_ranks: int, local_batch_size: int) -> None:
+    """Refuse a global batch that the ranks cannot take in whole micro-batches."""
+    if batch_size % (num_ranks * local_batch_size):
+        raise ValueError(
+            f"a global batch of {batch_size} rows cannot be split over {num_ranks} data-parallel ranks x "
+            f"local_batch_size {local_batch_size}: set training.global_batch_size to a multiple of "
+            f"{num_ranks * local_batch_size}"
+        )
+
+
 class _Chunks(BaseNode):
-    """The micro-batches of a block from one of its steps on, in lists (the first last) read by one call."""
+    """Yields lists of micro-batches, each read by one call and reversed: `pop()` returns them in order."""
 
     def __init__(self, loader: MixtureLoader, block: Block, first_step: int):
         super().__init__()
@@ -178,7 +186,7 @@ class _Chunks(BaseNode):
         self._kinds, self._places = loader.reader.locate(groups, sequences)
         self._pin_memory = torch.cuda.is_available()
         self.chunk_size = max(1, CHUNK_ROWS // rows.shape[1])
-        """Micro-batches of a list; the last one may have fewer."""
+        """Number of micro-batches per list; the last list may have fewer."""
 
     def reset(self, initial_state: dict | None = None) -> None:
         super().reset(initial_state)

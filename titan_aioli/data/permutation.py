@@ -1,12 +1,12 @@
-"""Keyed permutations of any range, evaluated at single points: no table, no generator that lives on.
+"""Keyed permutations of any range, evaluated at single points: no table, no random generator with state.
 
 The n-th row of a group must be an unpredictable but fixed sequence, for stores of 10^9 sequences and after
-a resume at any row. A shuffled index table costs 8 bytes a sequence and must be rebuilt on resume; a keyed
-bijection costs nothing but arithmetic on the points asked for. It is a 6-round Feistel network on the
-smallest even number of bits that holds the range; a value that falls outside is encrypted again until it
-falls inside ("cycle walking": fewer than 4 tries on average, since the range fills over a quarter).
+a resume at any row. A shuffled index table costs 8 bytes per sequence and must be rebuilt on resume; a keyed
+bijection costs only arithmetic on the points asked for. It is a 6-round Feistel network on the smallest even
+number of bits that holds the range; a value outside the range is encrypted again until it falls inside
+("cycle walking": fewer than 4 tries on average, since the range fills over a quarter of the values).
 
-Points have their own ranges and keys; the arithmetic is that of uint64, modulo 2^64.
+Every point has its own range and key; the arithmetic is that of uint64, modulo 2^64.
 """
 
 import numpy as np
@@ -52,10 +52,10 @@ def permute(points: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarr
     Returns: [N] int64, a bijection of range(size) for each (size, key).
     """
 
-    def one_each(values: np.ndarray, dtype: type) -> np.ndarray:
+    def broadcast(values: np.ndarray, dtype: type) -> np.ndarray:
         return np.array(np.broadcast_to(values, len(points)), dtype)
 
-    return _permute(one_each(points, np.int64), one_each(sizes, np.int64), one_each(keys, np.uint64))
+    return _permute(broadcast(points, np.int64), broadcast(sizes, np.int64), broadcast(keys, np.uint64))
 
 
 _mix_one = compiled(mix)

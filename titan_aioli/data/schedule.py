@@ -1,11 +1,11 @@
 """Rows to groups: a pure function of (ledger, seed, step), the same on every rank.
 
 Within a step the number of rows of each group is proportions x batch size by largest remainder, with the
-remainder carried to the next step; the order inside a step is a permutation keyed by (seed, step). The
-n-th row of a group is a sequence that streams.py gives.
+remainder carried to the next step; the order inside a step is a permutation keyed by (seed, step).
+streams.py gives the sequence that is the n-th row of a group.
 
-So the whole position in the data is a `Position`: O(groups), whatever the length of the run. Steps are
-planned in blocks: the only loop over steps is the carry of the remainders, all else is vectorised.
+A `Position` is therefore the whole state of the data: O(groups), whatever the length of the run. Steps are
+planned in blocks: only the carry of the remainders is a loop over steps, all else is vectorised.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from titan_aioli.data.allocate import allocate_steps
 from titan_aioli.data.permutation import make_key, mix
 from titan_aioli.data.streams import Streams, WeightedStores
 
-_ORDER = 1  # what a key is for
+_ORDER = 1  # domain of a key: no two uses share keys (streams.py has 2 and 3)
 
 
 class Position(NamedTuple):
-    """Where a run stands in its data, after `step` steps."""
+    """What a run has drawn from its data after `step` steps."""
 
     step: int
     first_row: int
-    """Number of the next row: rows trained before it, whatever the batch sizes were."""
+    """Number of the next row, which is how many rows were trained before, whatever the batch sizes were."""
     carry: np.ndarray
-    """[G] float64: rows asked for and not yet given (negative: given early)."""
+    """[G] float64, rows asked for and not yet given (negative: given early)."""
     drawn: np.ndarray
-    """[G] int64: rows of each group trained so far."""
+    """[G] int64, rows of each group trained so far."""
 
     @classmethod
     def start(cls, num_groups: int, step: int = 0, first_row: int = 0) -> "Position":
@@ -43,11 +43,11 @@ class Block(NamedTuple):
     groups: np.ndarray
     """[n, B] int64, group of every row."""
     epochs: np.ndarray
-    """[n, B] int64, how often the group's sequences (or those of its store) had been read through before."""
+    """[n, B] int64, epoch of every row: complete passes before it over its group (or its weighted store)."""
     sequences: np.ndarray
     """[n, B] int64, number of the sequence in the group."""
     proportions: np.ndarray
-    """[G], of all its steps."""
+    """[G], the same in all steps of the block."""
     carry: np.ndarray
     """[G] float64, `Position.carry` after the last step."""
 
@@ -64,11 +64,11 @@ class Block(NamedTuple):
         return self.start.first_row + index * self.groups.shape[1]
 
     def position_after(self, index: int) -> Position:
-        """The position after the block's step number `index`; -1 is where the block starts."""
+        """The position after the step `index` of the block; -1: before its first step."""
         if index < 0:
             return self.start
         carry = self.carry
-        if index + 1 < self.num_steps:  # asked for at a checkpoint or where a phase ends: computed anew
+        if index + 1 < self.num_steps:  # rare, at a checkpoint or the end of a phase: computed again
             _, carry = allocate_steps(self.proportions, self.groups.shape[1], self.start.carry, index + 1)
         drawn = np.bincount(self.groups[: index + 1].ravel(), minlength=len(carry))
         return Position(self.step(index + 1), self.first_row(index + 1), carry, self.start.drawn + drawn)
@@ -76,8 +76,8 @@ class Block(NamedTuple):
     def within(self, max_drawn: np.ndarray) -> tuple["Block", np.ndarray]:
         """The steps of the block that draw at most `max_drawn` [G] rows of each group in the whole run.
 
-        Returns: the block cut before the first step that draws more, and the groups that this step would
-            overdraw (none where no step does).
+        Returns: the block, cut before the first step that draws more, and the groups that this step would
+            overdraw (none if the block is whole).
         """
         over = np.flatnonzero(self.position_after(self.num_steps - 1).drawn > max_drawn)
         if not len(over):
@@ -107,11 +107,11 @@ class Schedule:
         weighted: dict[int, WeightedStores] | None = None,
     ):
         """Args:
-        group_names: [G]; a group's order of sequences depends on its name, not on its place.
+        group_names: [G]; a group's order of sequences depends on its name, not on its index.
         num_sequences: [G], sequences of each group, at least 1.
         batch_size: B, rows of one step over all ranks and accumulated micro-batches.
-        seed: of the orders.
-        weighted: by number of the group, those whose stores have weights of their own.
+        seed: seed of the orders of rows and sequences.
+        weighted: groups with store weights, by index.
         """
         self.batch_size = batch_size
         self.seed = seed
@@ -153,8 +153,8 @@ class Schedule:
 
 
 def _ranks(groups: np.ndarray) -> np.ndarray:
-    """How many rows of the same group come before each row, [N]."""
-    # numpy sorts integers of 16 bits and fewer in linear time
+    """[N] int64, number of earlier rows of the same group."""
+    # NumPy sorts integers of at most 16 bits in linear time
     order = np.argsort(groups.astype(np.min_scalar_type(int(groups.max()))), kind="stable")
     counts = np.bincount(groups)
     ranks = np.empty(len(groups), dtype=np.int64)

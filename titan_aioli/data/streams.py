@@ -1,9 +1,9 @@
 """The order of a group's sequences: its n-th row as a pure function of (seed, group, n).
 
-A stream is what is read through epoch by epoch, each epoch in another order: a whole group or, where the
-group's stores have weights, each of its stores. Weights are realised in cycles of 4,096 rows: a cycle
-holds a whole number of rows of each store, in an order keyed by (seed, group, cycle), so row n belongs to a
-known store and is a known row of it. Nothing is counted, so nothing has to be saved.
+A stream is a set of sequences that is reshuffled every epoch. A group is one stream; a group with
+store_weights has one stream per store. Weights are realised in cycles of 4,096 rows: a cycle holds a whole
+number of rows of each store, in an order keyed by (seed, group, cycle), so the store of row n and the number
+of the row in that store can be computed from n. There is no counter, so nothing has to be saved.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ import numpy as np
 from titan_aioli.data.permutation import make_key, mix, permute
 
 CYCLE_ROWS = 4096
-"""Rows over which store weights are exact; a weight is realised to 1 / 4,096."""
-_SEQUENCE, _STORE = 2, 3  # what a key is for
+"""Number of rows of a cycle: each cycle realises the store weights, rounded to 1 / 4,096."""
+_SEQUENCE, _STORE = 2, 3  # domains of keys: no two uses share keys (schedule.py has 1)
 
 
 class WeightedStores(NamedTuple):
@@ -25,11 +25,11 @@ class WeightedStores(NamedTuple):
     num_sequences: Sequence[int]
     """Sequences of each store, at least 1."""
     weights: Sequence[float]
-    """Positive, of any sum."""
+    """Relative weights, positive, with any sum."""
 
 
 class Streams:
-    """Sequences of every group in the order that rows are drawn."""
+    """The sequences of every group, in the order in which they are drawn."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class Streams:
         weighted: dict[int, WeightedStores] | None = None,
     ):
         """Args:
-        group_names: [G]; a group's order depends on its name, not on its place.
+        group_names: [G]; a group's order depends on its name, not on its index.
         num_sequences: [G], sequences of each group, at least 1.
-        seed: of the orders.
-        weighted: by number of the group, those whose stores have weights.
+        seed: seed of the orders.
+        weighted: groups with store weights, by index.
         """
         self._seed = seed
         self._group_keys = np.array([name_key(name) for name in group_names], dtype=np.uint64)
@@ -64,8 +64,8 @@ class Streams:
         Args:
             groups: [N], group of each row.
             ordinals: [N], n of each row.
-        Returns: how often the stream (group or weighted store) had been read through before, and the
-            sequence's number in its group; int64 [N] each.
+        Returns: the epoch of the stream (complete passes before), and the number of the sequence in its
+            group; int64 [N] each.
         """
         streams = groups
         if self._cycles:
@@ -80,7 +80,7 @@ class Streams:
         return epochs, images + self._starts[streams] if self._cycles else images
 
     def _stores(self, group: int, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The stream that holds each row of a weighted group, and the row's number in that stream."""
+        """The stream of each row of a weighted group, and the number of the row in that stream."""
         first_stream, ends = self._cycles[group]
         cycles, places = np.divmod(ordinals, CYCLE_ROWS)
         keys = make_key(self._seed, _STORE, self._group_keys[group : group + 1], cycles)
@@ -91,18 +91,18 @@ class Streams:
 
 
 def fixed_sample(group_name: str, num_sequences: int, num_wanted: int) -> np.ndarray:
-    """A fixed choice of a group's sequences, the same in every run: [min(num_wanted, num_sequences)]."""
+    """A fixed sample of a group's sequences, the same in every run: [min(num_wanted, num_sequences)]."""
     count = min(num_wanted, num_sequences)
     return permute(np.arange(count), np.array([num_sequences]), make_key(name_key(group_name)))
 
 
 def name_key(name: str) -> int:
-    """A number below 2^64 that stands for a group's name in keys."""
+    """A hash of a group's name below 2^64, for keys."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _cycle_ends(weights: Sequence[float]) -> np.ndarray:
-    """Where each store's rows end in a cycle, by largest remainder; every store has at least one row."""
+    """[stores] int64, end of each store's places in a cycle, by largest remainder; each has at least one."""
     shares = np.array(weights, dtype=np.float64) / np.sum(weights) * (CYCLE_ROWS - len(weights))
     counts = np.floor(shares)
     missing = CYCLE_ROWS - len(weights) - int(counts.sum())

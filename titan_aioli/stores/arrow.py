@@ -1,8 +1,8 @@
-"""A tokenized Hugging Face dataset on disk, as one long run of tokens.
+"""A tokenized Hugging Face dataset on disk, as one long sequence of tokens.
 
-The dataset's Arrow files are memory-mapped and stay so: every record batch contributes a view of its own
-values, and the views are joined only for the stretch that is asked for. Costs one array view and 8 bytes
-per record batch (1,000 rows by default), and 8 bytes a row for the document offsets.
+The dataset's Arrow files stay memory-mapped: every record batch gives a view of its own values, and views are
+joined only for a slice that crosses from one into the next. Costs one array view and 8 bytes per record batch
+(1,000 rows by default), and 8 bytes per row for the document offsets.
 """
 
 import os
@@ -10,43 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from titan_aioli.stores.tokens import ChunkedTokens, StoreFormat, TokenStore
 
-class ChunkedTokens:
-    """Integer arrays seen as one; `tokens[a:b]` copies only where it crosses from one into the next."""
-
-    def __init__(self, chunks: list[np.ndarray]):
-        """
-        Args:
-            chunks: at least one, of one integer dtype, each 1-D.
-        """
-        self._chunks = [chunk for chunk in chunks if chunk.size] or chunks[:1]
-        self._starts = np.concatenate([[0], np.cumsum([chunk.size for chunk in self._chunks])])
-        self.dtype = self._chunks[0].dtype
-        self.ndim = 1
-
-    @property
-    def size(self) -> int:
-        return int(self._starts[-1])
-
-    @property
-    def shape(self) -> tuple[int]:
-        return (self.size,)
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, span: slice) -> np.ndarray:
-        start, stop, step = span.indices(self.size)
-        assert step == 1, "only whole stretches are read"
-        if stop <= start:
-            return np.empty(0, self.dtype)
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        last = int(np.searchsorted(self._starts, stop, side="left")) - 1
-        parts = [
-            self._chunks[at][max(0, start - self._starts[at]) : stop - self._starts[at]]
-            for at in range(first, last + 1)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+DEFAULT_COLUMN = "input_ids"
 
 
 def is_dataset_folder(folder: str) -> bool:
@@ -54,11 +20,18 @@ def is_dataset_folder(folder: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, name)) for name in ("state.json", "dataset_dict.json"))
 
 
-def open_dataset_folder(folder: str, column: str) -> tuple[np.ndarray | ChunkedTokens, np.ndarray]:
-    """(tokens [N], document offsets [rows + 1]) of a column of token ids.
+def _claims(path: str) -> bool:
+    return is_dataset_folder(_split(path)[0])
 
-    Raises: ValueError: a folder of several splits, or a column that is missing or holds no lists of integers.
-    """
+
+def _split(path: str) -> tuple[str, str]:
+    """(folder, column) of FOLDER or FOLDER:COLUMN."""
+    folder, colon, column = path.rpartition(":")
+    return (folder, column) if colon and os.path.isdir(folder) else (path, DEFAULT_COLUMN)
+
+
+def _open(path: str, dtype: str | None) -> TokenStore:
+    folder, column = _split(path)
     dataset = load_dataset_folder(folder)
     if column not in dataset.column_names:
         raise ValueError(
@@ -71,8 +44,11 @@ def open_dataset_folder(folder: str, column: str) -> tuple[np.ndarray | ChunkedT
         offsets.append(ends + offsets[-1][-1])
     if not chunks:
         raise ValueError(f"{folder}: the dataset has no rows")
-    tokens = ChunkedTokens(chunks)
-    return (tokens[:] if len(chunks) == 1 else tokens), np.concatenate(offsets)
+    tokens = chunks[0] if len(chunks) == 1 else ChunkedTokens(chunks)
+    return TokenStore(path, tokens, np.concatenate(offsets))
+
+
+ARROW = StoreFormat(_claims, _open)
 
 
 def load_dataset_folder(folder: str) -> Any:
@@ -89,12 +65,12 @@ def load_dataset_folder(folder: str) -> Any:
     if isinstance(dataset, datasets.DatasetDict):
         splits = ", ".join(os.path.join(folder, str(split)) for split in dataset)
         raise ValueError(f"{folder} holds several splits: give one of {splits}")
-    # a selection or a shuffle is kept as a list of row numbers beside the data
+    # `datasets` stores a selection or a shuffle as a list of row numbers beside the data
     return dataset if dataset._indices is None else dataset.flatten_indices()
 
 
 def _flat(chunk: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(values [n], end of every row [rows]) of one Arrow chunk, the values a view of the mapped file."""
+    """(values [n], end of every row [rows]) of one Arrow chunk; the values are a view of the mapped file."""
     import pyarrow as pa
 
     kind = chunk.type

@@ -1,12 +1,12 @@
 """Megatron indexed datasets, from the definition of the format: PREFIX.bin and PREFIX.idx.
 
-The data file is nothing but token ids, one sequence after the other. The index, little-endian, is
+The data file holds only token ids, one sequence after the other. The index, little-endian, is
 
     magic "MMIDIDX" 00 00 | uint64 version = 1 | uint8 dtype code | uint64 sequences S | uint64 D + 1 |
     int32 sizes [S] in tokens | int64 pointers [S] in bytes | int64 first sequence of every document [D + 1]
 
-(the last entry of the document index is S). Opening costs one read of the index, 20 bytes a document, and
-maps the data without reading it: a file of any size opens in milliseconds.
+(the last entry of the document index is S). Opening reads the index, 20 bytes per document, and maps the data
+without reading it: a file of any size opens in milliseconds.
 """
 
 import os
@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.stores.metadata import write_sidecar
+from titan_aioli.stores.metadata import read_sidecar, write_sidecar
+from titan_aioli.stores.tokens import REMEDY, StoreFormat, TokenStore, map_tokens, prefix_of
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -35,21 +36,17 @@ DTYPES: dict[int, np.dtype] = {
     7: np.dtype("<f4"),
     8: np.dtype("<u2"),
 }
-"""Dtype codes of the index. The two float codes can be named but hold no token ids."""
-
-REMEDY = (
-    "the file is damaged or was not copied whole: copy it again, or make it again with `titan-aioli tokenize`"
-)
+"""Dtype codes of the index. The two float codes are refused: floats are no token ids."""
 
 
 class MegatronIndex(NamedTuple):
-    """What an .idx file says."""
+    """The content of an .idx file."""
 
     dtype: np.dtype
     sizes: np.ndarray
-    """int32 [S], tokens of every sequence."""
+    """int32 [S], number of tokens of every sequence."""
     document_offsets: np.ndarray
-    """int64 [D + 1], token offset of every document, and the number of tokens."""
+    """int64 [D + 1], offset in tokens of every document, and the number of tokens."""
 
 
 def read_index(path: Path) -> MegatronIndex:
@@ -57,7 +54,7 @@ def read_index(path: Path) -> MegatronIndex:
 
     Args:
         path: an .idx file.
-    Raises: ValueError: not an index, or an index that cannot be right; says what was found and expected.
+    Raises: ValueError: not an index, or an impossible one; names what was found and what was expected.
     """
     with open(path, "rb") as file:
         dtype, num_sequences, num_entries = _read_header(path, file.read(HEADER.size))
@@ -90,7 +87,7 @@ def read_index(path: Path) -> MegatronIndex:
 
 
 def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:
-    """(dtype, sequences, document index entries), after checking that the file holds as many."""
+    """(dtype, number of sequences, entries of the document index), checked against the size of the file."""
     found = os.path.getsize(path)
     if not header.startswith(MAGIC):
         raise ValueError(
@@ -120,6 +117,35 @@ def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:
     return DTYPES[code], num_sequences, num_entries
 
 
+def _claims(path: str) -> bool:
+    return all(os.path.isfile(f"{prefix_of(path)}{suffix}") for suffix in (".bin", ".idx"))
+
+
+def _open(path: str, dtype: str | None) -> TokenStore:
+    prefix = prefix_of(path)
+    index = read_index(Path(f"{prefix}.idx"))
+    data = Path(f"{prefix}.bin")
+    num_tokens = int(index.document_offsets[-1])
+    expected, found = num_tokens * index.dtype.itemsize, os.path.getsize(data)
+    if found != expected:
+        raise ValueError(
+            f"{data}: holds {found} bytes, expected {expected} for the {num_tokens} tokens of {index.dtype} "
+            f"that {prefix}.idx counts; {REMEDY}"
+        )
+    metadata = read_sidecar(prefix)
+    counts = {"tokens": num_tokens, "documents": len(index.document_offsets) - 1}
+    for key, count in counts.items():
+        if metadata.get(key, count) != count:
+            raise ValueError(
+                f"{prefix}.json: says {metadata[key]} {key}, but the index counts {count}: the files are not "
+                "of one store. Make it again with `titan-aioli tokenize`"
+            )
+    return TokenStore(path, map_tokens(data, index.dtype, num_tokens), index.document_offsets, metadata)
+
+
+MEGATRON = StoreFormat(_claims, _open)
+
+
 def _ends(values: np.ndarray) -> str:
     if len(values) <= 6:
         return str(values.tolist())
@@ -129,9 +155,9 @@ def _ends(values: np.ndarray) -> str:
 class MegatronWriter:
     """Writes PREFIX.bin, PREFIX.json and PREFIX.idx, one document after the other.
 
-    Memory: 4 bytes a document. The bytes go to PREFIX.bin.tmp; the files take their names when the block
-    ends, the data first and the index last, so that a store never looks whole when it is not. If the block
-    fails, nothing is left.
+    Memory: 4 bytes per document. The bytes go to PREFIX.bin.tmp; the files get their names when the block
+    ends, the data first and the index last, so that an unfinished store can never be opened. If the block
+    fails, it leaves no file.
 
         with MegatronWriter("stores/web/train", "uint16") as writer:
             writer.add([17, 4, 0])
@@ -140,14 +166,14 @@ class MegatronWriter:
     def __init__(self, prefix: str | Path, dtype: str | np.dtype):
         """
         Args:
-            prefix: path of the store without .bin or .idx. Its folder is made. A store there is replaced.
+            prefix: path of the store without .bin or .idx. Its folder is made; a store there is replaced.
             dtype: an integer dtype of DTYPES, such as uint16.
-        Raises: ValueError: a dtype that the format does not know.
+        Raises: ValueError: a dtype that is not in the format.
         """
         self.prefix = str(prefix)
         self.dtype = np.dtype(dtype)
         self.metadata: dict[str, Any] = {}
-        """Goes into PREFIX.json, if any, with the counts of documents and tokens."""
+        """Content of PREFIX.json, besides the counts of documents and tokens; {}: no such file is written."""
         codes = [code for code, known in DTYPES.items() if known == self.dtype and known.kind != "f"]
         if not codes:
             allowed = ", ".join(known.name for known in DTYPES.values() if known.kind != "f")
@@ -170,11 +196,11 @@ class MegatronWriter:
         self.add_many(np.asarray(token_ids), np.array([len(token_ids)]))
 
     def add_many(self, tokens: np.ndarray, sizes: np.ndarray) -> None:
-        """Append documents that lie one after the other.
+        """Append consecutive documents.
 
         Args:
-            tokens: integers [sum of sizes].
-            sizes: [documents], tokens of each, at most 2**31 - 1.
+            tokens: integers [sum of sizes], one document after the other.
+            sizes: [documents], number of tokens of each, at most 2**31 - 1.
         Raises: ValueError: an id that the dtype cannot hold.
         """
         assert tokens.ndim == 1 and tokens.size == sizes.sum(), (tokens.shape, sizes.sum())

@@ -8,21 +8,22 @@ from typing import Any
 from titan_aioli.files import replacing
 
 FORMAT = "titan_aioli token store 1"
-"""Marks our own files: a JSON file of somebody else's beside a store is left alone."""
+"""Mark of our own files: a JSON file of another origin beside a store is ignored."""
 
 LARGEST_BYTES = 1 << 20
+"""Size of the largest file that is read; a larger one is not ours."""
 
 
 def write_sidecar(prefix: str, metadata: dict[str, Any]) -> None:
-    """Write PREFIX.json, keys sorted, so that equal stores have equal files."""
+    """Write PREFIX.json with sorted keys, so that equal stores have equal files."""
     with replacing(f"{prefix}.json") as file:
         file.write(json.dumps({**metadata, "format": FORMAT}, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def read_sidecar(prefix: str) -> dict[str, Any]:
-    """The metadata of a store; {} where it has none.
+    """The metadata of a store; {} if it has none.
 
-    Raises: ValueError: the file claims to be ours but cannot be read.
+    Raises: ValueError: the file has our mark but cannot be read.
     """
     path = Path(f"{prefix}.json")
     if not path.is_file() or os.path.getsize(path) > LARGEST_BYTES:

@@ -6,7 +6,7 @@ import numpy as np
 
 from titan_aioli.data.group import Group
 from titan_aioli.stores.megatron import MegatronWriter
-from titan_aioli.stores.store import TokenStore
+from titan_aioli.stores.tokens import TokenStore
 
 VOCAB_SIZE = 256
 

@@ -1,8 +1,8 @@
 """Documents out of files: JSONL, Parquet, text, Hugging Face datasets.
 
-A source is one thing to read from its start to its end: a JSONL or Parquet file, a dataset, or a list of
-text files. Reading is a plain generator in the calling process; it checks every document and names file
-and line where one is wrong.
+A source is read from its start to its end: a JSONL or Parquet file, a dataset, or a list of text files.
+Reading is a plain generator in the calling process; it checks every document, and an error names the file and
+the line.
 """
 
 import json
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from titan_aioli.stores.tokenize.sources import Source
 
 GROUP_LONGEST = 200
+"""Length of the longest group name, in characters."""
 FORBIDDEN = '/\\:*?"<>|'
-"""No file system takes all of these in a name, and a group is a folder."""
+"""Characters that some file system refuses in a name: a group is a folder."""
 
 
 class Document(NamedTuple):
@@ -24,19 +25,20 @@ class Document(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """Where a record holds what we need."""
+    """Which fields of a record are read."""
 
     text: str
     """Field of the text, dotted where nested."""
     group_by: str | None
-    """Field of the group's name, dotted where nested; None: every document is of `group`."""
+    """Field of the group's name, dotted where nested; None: every document belongs to `group`."""
     group: str | None
+    """Name of the one group; None if `group_by` is given."""
 
 
 def read_documents(source: Source, fields: Fields) -> Iterator[Document]:
     """The documents of a source, in order.
 
-    Raises: ValueError: a record that cannot be used; names the file, the line and what is wrong.
+    Raises: ValueError: a record is wrong; names the file, the line and the reason.
     """
     for place, record in source.records(columns(fields)):
         text = record if isinstance(record, str) else lookup(record, fields.text, place)
@@ -53,14 +55,14 @@ def read_documents(source: Source, fields: Fields) -> Iterator[Document]:
 
 
 def columns(fields: Fields) -> list[str]:
-    """The fields that must be read."""
+    """The names of the fields that must be read."""
     return [fields.text] if fields.group_by is None else [fields.text, fields.group_by]
 
 
 def lookup(record: Any, field: str, place: str) -> Any:
-    """The value of a field; `a.b` is field b of field a, unless a field has the dot in its own name.
+    """The value of a field; `a.b` is field b of field a, unless a field's own name contains the dot.
 
-    Raises: ValueError: no such field; lists those there are.
+    Raises: ValueError: no such field; lists the fields there are.
     """
     value, rest = record, field
     while isinstance(value, dict) and rest:
@@ -91,7 +93,7 @@ def group_name(name: Any, place: str) -> str:
 
 
 def _encodable(text: str) -> str:
-    """The text, half characters (lone surrogates, which JSON can spell and UTF-8 cannot) as U+FFFD."""
+    """The text with lone surrogates, which JSON can express and UTF-8 cannot, replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:

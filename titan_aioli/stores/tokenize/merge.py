@@ -1,7 +1,7 @@
 """Shards to stores: the last step of `titan-aioli tokenize`.
 
-Every shard is read once for each hundred groups, and appended to the stores of its groups and splits;
-memory is one shard and 4 bytes a document.
+Every shard is read once per hundred groups, and its documents are appended to the stores of their groups and
+splits. Memory: one shard, and 4 bytes per document.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.tokenize.splits import SPLITS
 
 GROUPS_AT_ONCE = 100
-"""Three open files each; many systems allow a process 1,024."""
+"""Number of groups merged in one pass: each holds three files open, and many systems allow 1,024."""
 
 Describe = Callable[[str, str], dict[str, Any]]
-"""(group, split) -> what PREFIX.json says of a store beside its counts."""
+"""Function (group, split) -> content of a store's PREFIX.json, besides its counts."""
 
 
 class StoreCounts(NamedTuple):
-    """What one store holds."""
+    """The size of one store."""
 
     group: str
     split: str
@@ -32,7 +32,7 @@ class StoreCounts(NamedTuple):
 
 
 def merge_shards(shards: list[Path], stores: Path, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
-    """Write STORES/GROUP/SPLIT for every group and split in the shards, documents in their order."""
+    """Write STORES/GROUP/SPLIT for every group and split in the shards, the documents in input order."""
     names = {name for shard in shards for name in _names(shard)}
     groups = sorted({name.split("/")[0] for name in names})
     counts: list[StoreCounts] = []
@@ -44,6 +44,8 @@ def merge_shards(shards: list[Path], stores: Path, dtype: np.dtype, describe: De
 
 
 class _Part(NamedTuple):
+    """The documents of one store in one shard."""
+
     store: str
     """GROUP/SPLIT."""
     tokens: np.ndarray

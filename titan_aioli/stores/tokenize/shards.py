@@ -1,9 +1,9 @@
 """Documents to tokens, in parallel: the inputs are cut into shards, and each becomes one file.
 
-A shard is some megabytes of consecutive documents. A worker encodes it and writes its tokens into one
-.npz, renamed into place when whole: arrays GROUP/SPLIT/tokens, GROUP/SPLIT/sizes and GROUP/SPLIT/bytes.
-Which documents make up which shard depends on the inputs alone, so it does not matter who encodes a
-shard, in which order, or in which run.
+A shard is a few megabytes of consecutive documents. A worker encodes it and writes its tokens into one
+.npz, renamed into place when complete: arrays GROUP/SPLIT/tokens, GROUP/SPLIT/sizes and GROUP/SPLIT/bytes.
+The inputs alone decide which documents form a shard, so the result does not depend on which worker encodes
+it, in which order, or in which run.
 """
 
 import multiprocessing
@@ -26,15 +26,15 @@ from titan_aioli.stores.tokenize.splits import split_of
 from titan_aioli.stores.tokenize.tokenizer import TokenizerInfo, load_tokenizer
 
 MOST_DOCUMENTS = 100_000
-"""In one shard, however short they are."""
+"""Number of documents per shard, at most."""
 ENCODED_AT_ONCE = 64
-"""Documents. The tokenizer's own results take over 100 bytes a token."""
+"""Number of documents per call of the tokenizer: its results take over 100 bytes per token."""
 THREADS = "TOKENIZERS_PARALLELISM"
-"""The switch of the tokenizer's own threads: the processes are what is parallel."""
+"""Environment variable of the tokenizer's own threads, which are off: the processes run in parallel."""
 
 
 class Encoding(NamedTuple):
-    """How a document becomes tokens: all that a worker needs to know."""
+    """How a document becomes tokens: everything that a worker needs."""
 
     tokenizer: str
     """Path of tokenizer.json."""
@@ -44,19 +44,19 @@ class Encoding(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """The smallest of the usual dtypes that holds every token id."""
+        """The smaller of uint16 and int32 that holds every token id."""
         return np.dtype("uint16" if self.info.vocab_size <= 65536 else "int32")
 
 
 class Counts(NamedTuple):
-    """What a shard holds."""
+    """The size of a shard."""
 
     documents: int
     tokens: int
 
 
 def batches(documents: Iterator[Document], characters: int) -> Iterator[list[Document]]:
-    """Consecutive documents of at least so many characters together; the last batch may have fewer."""
+    """Batches of consecutive documents: each ends at `characters` characters or MOST_DOCUMENTS documents."""
     batch: list[Document] = []
     size = 0
     for document in documents:
@@ -70,7 +70,7 @@ def batches(documents: Iterator[Document], characters: int) -> Iterator[list[Doc
 
 
 def encode_shard(encoding: Encoding, path: Path, documents: list[Document]) -> Counts:
-    """Write one shard: every document's tokens and an end-of-document token. Empty texts are left out."""
+    """Write one shard: the tokens of every document, then an end-of-document token. Skips empty texts."""
     documents = [document for document in documents if document.text]
     found: dict[str, list[np.ndarray]] = {}
     text_bytes: dict[str, int] = {}
@@ -99,7 +99,7 @@ def _encode(encoding: Encoding, documents: list[Document]) -> Iterator[np.ndarra
 
 @lru_cache(maxsize=1)
 def _tokenizer(path: str, digest: str):
-    del digest  # part of the key: the same path may hold another tokenizer later in this process
+    del digest  # only part of the cache's key: the file at this path may change during the process
     return load_tokenizer(path)
 
 
@@ -108,20 +108,16 @@ Submit = Callable[[Path, list[Document]], None]
 
 @contextmanager
 def encoders(encoding: Encoding, processes: int, report: Callable[[Counts], None]) -> Iterator[Submit]:
-    """A function that has shards encoded; all of them are written when the block ends.
+    """A function that submits shards to be encoded; all of them are written when the block ends.
 
     Args:
-        processes: 1 encodes in this process. More: in so many others, at most two shards waiting for each.
-        report: called here with the counts of each shard that is written.
-    Raises: ValueError: a worker died.
+        processes: 1 encodes in this process. Above 1: number of workers, with at most two shards queued each.
+        report: called in this process with the counts of each shard that is written.
+    Raises: ValueError: a worker was killed.
     """
     if processes == 1:
-        threads = os.environ.get(THREADS, "true")
-        os.environ[THREADS] = "false"
-        try:
+        with _without_threads():
             yield lambda path, documents: report(encode_shard(encoding, path, documents))
-        finally:
-            os.environ[THREADS] = threads
         return
     pending: set[Future[Counts]] = set()
 
@@ -136,22 +132,32 @@ def encoders(encoding: Encoding, processes: int, report: Callable[[Counts], None
         collect(2 * processes - 1)
         pending.add(pool.submit(encode_shard, encoding, path, documents))
 
-    # spawn: a forked child may inherit locks held by threads of the parent (Arrow has some)
+    # spawn: a forked child could inherit a lock that a thread of the parent holds (Arrow has threads)
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield submit
         collect(0)
     except BrokenProcessPool:
         raise ValueError(
-            f"one of the {processes} worker processes was killed, most likely for want of memory: run the "
-            "same command with fewer --processes; what is finished is kept"
+            f"one of the {processes} worker processes was killed, most likely for lack of memory: run the "
+            "same command with fewer --processes; finished shards are kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _without_threads() -> Iterator[None]:
+    threads = os.environ.get(THREADS, "true")
+    os.environ[THREADS] = "false"
+    try:
+        yield
+    finally:
+        os.environ[THREADS] = threads
+
+
 def _start_worker() -> None:
-    """One thread a worker; leave Ctrl-C to the parent; die with the parent, even if that is killed."""
+    """Set up a worker: one thread, Ctrl-C ignored (the parent handles it), exit when the parent dies."""
     os.environ[THREADS] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

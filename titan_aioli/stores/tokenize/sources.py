@@ -1,8 +1,9 @@
 """Where documents come from: each kind of input as a stream of records with their places.
 
 A source yields (place, record): the place is for error messages (file and line), the record is a dict of
-fields, or the text itself for a text file. A source also has an identity, a few cheap facts (names, sizes,
-digests of the edges) by which a resumed run knows that its inputs are still the same.
+fields, or the text itself for a text file. A source also has an identity, a few facts that are cheap to read
+(names, sizes, digests of the first and last bytes): a resumed run compares them to see that its inputs are
+the same.
 """
 
 import json
@@ -25,7 +26,7 @@ ROWS_AT_ONCE = 1000
 
 
 class Source(Protocol):
-    """One thing that is read from its start to its end."""
+    """One input, read from its start to its end."""
 
     def identity(self) -> list[Any]:
         """JSON values that change when the content does."""
@@ -95,7 +96,7 @@ class TextFiles:
     """One document a file, in UTF-8."""
 
     files: tuple[tuple[str, Path], ...]
-    """(name below the input folder, path)."""
+    """Pairs (name relative to the input folder, path)."""
 
     def identity(self) -> list[Any]:
         digest = blake2b(digest_size=16)
@@ -154,14 +155,14 @@ class HubDataset:
             )
             for number, row in enumerate(stream, 1):
                 yield f"{place}, row {number}", row
-        except Exception as error:  # the network, the hub and every file format have their own kinds
+        except Exception as error:  # the network, the hub and every file format raise their own kinds
             raise ValueError(
-                f"{place}: cannot be read: {error}. Run the same command again to go on"
+                f"{place}: cannot be read: {error}. Run the same command again to continue"
             ) from error
 
     @cached_property
     def revision(self) -> str | None:
-        """The commit that is read, the same from start to end; None for a local folder."""
+        """The commit that is read, fixed at the first use; None for a local folder."""
         if os.path.isdir(self.name):
             return None
         from huggingface_hub import HfApi
@@ -173,7 +174,7 @@ class HubDataset:
 
 
 def find_sources(inputs: list[str]) -> list[Source]:
-    """The sources that the inputs of a command stand for, in the order given; folders sorted by name.
+    """The sources of a command's inputs, in the order given; the files of a folder are sorted by name.
 
     Args:
         inputs: files, folders, or hf:OWNER/NAME[:CONFIG[:SPLIT]].

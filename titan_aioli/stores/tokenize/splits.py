@@ -1,20 +1,20 @@
 """Train, validation or test: decided by a document's text alone.
 
-So a document lands in the same split whatever the order, the file format, the number of processes or the
-other documents; equal documents never face each other across splits.
+The split does not depend on the order, the file format, the number of processes or the other documents, and
+equal documents are always in the same split.
 """
 
 from hashlib import blake2b
 
 SPLITS = ("train", "validation", "test")
 SALT = b"titan_aioli/1"
-"""Fixed for ever: another salt would move documents between the splits of stores made before."""
+"""Salt of the hash, never to be changed: another one would move documents to other splits."""
 
 
 def split_of(text: bytes, val_share: float, test_share: float) -> str:
     """The split of a document, one of SPLITS.
 
-    Validation takes the lowest hashes and test the highest, so changing one share leaves the other split.
+    Validation takes the lowest hashes and test the highest, so changing one share does not change the other.
 
     Args:
         text: the document in UTF-8.
@@ -27,7 +27,10 @@ def split_of(text: bytes, val_share: float, test_share: float) -> str:
 
 
 def check_shares(val_share: float, test_share: float) -> None:
-    """Raises: ValueError: a share outside [0, 1), or nothing left to train on."""
+    """Check the shares of validation and test.
+
+    Raises: ValueError: a share outside [0, 1), or nothing left to train on.
+    """
     for name, share in ("--val-share", val_share), ("--test-share", test_share):
         if not 0.0 <= share < 1.0:
             raise ValueError(

@@ -18,14 +18,14 @@ KNOWN_ENDS = (
     "<\uff5cend\u2581of\u2581sentence\uff5c>",  # DeepSeek's, in its own bars and underscores
     "[EOS]",
 )
-"""What the tokenizers in use call the end of a document."""
+"""Names of the end-of-document token in the usual tokenizers."""
 
 
 class TokenizerInfo(NamedTuple):
-    """What a store must remember of its tokenizer."""
+    """What a store records of its tokenizer."""
 
     digest: str
-    """Of tokenizer.json."""
+    """Digest of tokenizer.json."""
     vocab_size: int
     """Largest token id + 1."""
     end_of_document: int
@@ -48,9 +48,9 @@ def tokenizer_file(path: str | Path) -> Path:
 
 
 def load_tokenizer(path: str | Path) -> "Tokenizer":
-    """The tokenizer, set to read special tokens in a text as the characters they are.
+    """The tokenizer, set to encode special tokens that occur in a text like any other characters.
 
-    A page that spells out <|endoftext|> must not end a document.
+    A page that contains the characters <|endoftext|> must not end a document.
 
     Raises: ValueError: not a tokenizer.json.
     """
@@ -83,7 +83,7 @@ def tokenizer_info(path: str | Path, end_of_document: str | None) -> TokenizerIn
 
 
 def _infer_end(file: Path, vocabulary: dict[str, int]) -> str:
-    """`eos_token` of the tokenizer_config.json beside the file; else the one known name in the vocabulary."""
+    """`eos_token` of the tokenizer_config.json beside the file; else the only name of KNOWN_ENDS there."""
     config = file.with_name("tokenizer_config.json")
     if config.is_file():
         settings = read_json(config, "the settings of a tokenizer")

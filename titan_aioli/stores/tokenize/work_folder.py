@@ -1,9 +1,9 @@
 """The work folder of a run of `titan-aioli tokenize`: what makes it safe to kill and to run again.
 
 OUTPUT/NAME.partial holds the plan (settings and identity of the inputs), the finished shards, and at the
-end the merged stores, whose folders are then renamed to OUTPUT/GROUP. OUTPUT/NAME.done.json says that all
-of it is finished, and from what. Each step leaves something whole or nothing at all, so a run that finds
-a work folder with its own plan goes on behind the last step that was finished.
+end the merged stores, whose folders are then renamed to OUTPUT/GROUP. OUTPUT/NAME.done.json records that the
+run is finished, and its plan. Each step leaves a complete result or none, so a run that finds a work folder
+with its own plan continues after the last finished step.
 """
 
 import fcntl
@@ -30,8 +30,8 @@ class WorkFolder:
         """
         Args:
             output: folder of the stores.
-            name: what tells the runs into one output folder apart.
-            plan: settings and inputs, JSON values. A run goes on only under the plan it was begun with.
+            name: name of the run, different for each run into one output folder.
+            plan: settings and inputs, JSON values. A run continues only with the plan that it started with.
         """
         self.output, self.plan = output, plan
         self.partial = output / f"{name}.partial"
@@ -41,9 +41,10 @@ class WorkFolder:
         self.record = output / f"{name}.done.json"
 
     def begin(self, restart: bool) -> list[StoreCounts] | None:
-        """Find or make the plan; the counts of the stores if there is nothing left to do.
+        """Check or write the plan.
 
-        Raises: ValueError: the folder holds the work of other settings or inputs, and not `restart`.
+        Returns: the counts of the stores if the run is finished already, else None.
+        Raises: ValueError: the folder holds the work of other settings or inputs, and `restart` is off.
         """
         if restart:
             self._remove_stores()
@@ -55,7 +56,7 @@ class WorkFolder:
         if self.record.is_file():
             counts = [StoreCounts(*row) for row in _read(self.record)["stores"]]
             if all((self.output / row.group / f"{row.split}.idx").is_file() for row in counts):
-                self._clear()  # a run killed after its last step has left its shards
+                self._clear()  # a run that was killed after its last step has left its shards
                 return counts
             self._remove_stores()
             self._clear()
@@ -71,18 +72,18 @@ class WorkFolder:
             shown = "" if key == "inputs" else f" ({there.get(key)} there, {self.plan[key]} now)"
             raise ValueError(
                 f"{place}: made with other {named}{shown}: run with the same settings and "
-                "inputs to go on, choose another --output, or start over with --restart"
+                "inputs to continue, choose another --output, or start over with --restart"
             )
 
     def _has_shards(self) -> bool:
         return any(self.partial.glob("shard-*.npz"))
 
     def discard(self) -> None:
-        """Forget what was made, so that a run with other settings may follow."""
+        """Remove the unfinished work, so that a run with other settings may follow."""
         self._clear()
 
     def _clear(self) -> None:
-        """Empty the work folder: what others rest on goes last, should this be killed."""
+        """Empty the work folder, in an order that leaves it valid if this is killed: the plan goes last."""
         order = [
             self.merged.name,
             "stores",
@@ -95,7 +96,7 @@ class WorkFolder:
             path.unlink(missing_ok=True)
 
     def _remove_stores(self) -> None:
-        """Every store that an earlier run of this name moved to its place, and nothing else."""
+        """Remove every store that an earlier run of this name published, and nothing else."""
         rows: list[StoreCounts] = []
         if self.record.is_file():
             rows = [StoreCounts(*row) for row in _read(self.record)["stores"]]
@@ -111,9 +112,9 @@ class WorkFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the work folder and keep a second run out of it; the lock ends with the process.
+        """Make the work folder and lock it against a second run; the lock ends with the process.
 
-        Raises: ValueError: another run is at work, or the folder cannot be made.
+        Raises: ValueError: another run holds the lock, or the folder cannot be made.
         """
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ class WorkFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f"{self.partial}: another run is at work in it: wait for it, or end it"
+                    f"{self.partial}: another run is at work in it: let it finish, or end it"
                 ) from None
             except OSError:
                 pass  # a file system without locks
@@ -140,7 +141,7 @@ class WorkFolder:
         return self.partial / f"shard-{source:05d}-{number:07d}.npz"
 
     def num_shards(self, source: int) -> int | None:
-        """Shards of a source that was read to its end; None if it was not."""
+        """Number of shards of a source that was read to its end; None if it was not."""
         path = self.partial / f"source-{source:05d}.json"
         return _read(path) if path.is_file() else None
 
@@ -148,7 +149,7 @@ class WorkFolder:
         _write(self.partial / f"source-{source:05d}.json", num_shards)
 
     def is_encoded(self, source: int) -> bool:
-        """Whether every shard of a source is there."""
+        """Whether every shard of a source is written."""
         count = self.num_shards(source)
         return count is not None and all(self.shard(source, at).is_file() for at in range(1, count + 1))
 
@@ -160,7 +161,7 @@ class WorkFolder:
         ]
 
     def merge(self, num_sources: int, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
-        """Join the shards into stores inside the work folder, unless an earlier run has done so."""
+        """Merge the shards into stores inside the work folder, unless an earlier run has done so."""
         if self.merged.is_file():
             return self._merged_counts()
         shutil.rmtree(self.stores, ignore_errors=True)
@@ -172,9 +173,9 @@ class WorkFolder:
         return [StoreCounts(*row) for row in _read(self.merged)]
 
     def publish(self, counts: list[StoreCounts]) -> None:
-        """Move the merged stores to their places and declare the run done.
+        """Move the merged stores to OUTPUT/GROUP and record that the run is finished.
 
-        Raises: ValueError: there is something of another's in one of the places.
+        Raises: ValueError: one of these folders holds files of another origin.
         """
         for group in dict.fromkeys(row.group for row in counts):
             merged = self.stores / group
@@ -188,7 +189,7 @@ class WorkFolder:
     def refuse_taken(self, group: str) -> None:
         """Raises: ValueError: OUTPUT/GROUP holds files that this run did not make."""
         if self.merged.is_file() and not (self.stores / group).is_dir():
-            return  # a run killed while it published has moved it there
+            return  # an earlier run moved it there and was killed before it had published all groups
         folder = self.output / group
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise ValueError(

@@ -1,9 +1,9 @@
-"""Kill `tokenize` before its n-th change on disk, for every n, and let it go on; run by test_tokenize_resume.
+"""Kill `tokenize` before its n-th change on disk, for every n, and run it again; for test_tokenize_resume.
 
-A child process ends without any clean-up (as SIGKILL ends it) just before it opens a file for writing,
-renames or removes one for the n-th time. A second child runs to the end. Prints how many places there were.
+A child process exits without clean-up (as after SIGKILL) just before it opens a file for writing, renames or
+removes one for the n-th time. A second child runs to the end. Prints the number of changes.
 
-    python tests/kill_everywhere.py DOCUMENTS TOKENIZER FOLDER
+    python tests/stores/tokenize/kill_everywhere.py DOCUMENTS TOKENIZER FOLDER
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`titan-aioli tokenize`: what is wrong is named, with its file and line."""
+"""`titan-aioli tokenize`: an error names the file, the line and the reason."""
 
 import gzip
 import json

@@ -103,7 +103,7 @@ def test_killed_twice_and_run_again_gives_the_same_stores(tmp_path, tokenizer):
     assert sorted(os.listdir(tmp_path / "killed")) == ["web", "web.done.json"]
 
 
-def test_killed_before_every_change_on_disk_it_goes_on(tmp_path, tokenizer):
+def test_killed_before_every_change_on_disk_it_continues(tmp_path, tokenizer):
     records = [{**record, "set": "ab"[index % 2]} for index, record in enumerate(numbered(60))]
     docs = save_jsonl(tmp_path / "docs.jsonl", records)
     script = Path(__file__).with_name("kill_everywhere.py")

@@ -1,0 +1,32 @@
+"""The order of sequences: every store read through, its weight held in every cycle, any row alone."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from titan_aioli.data.streams import CYCLE_ROWS, Streams, WeightedStores, fixed_sample
+from titan_aioli.proportions import normalize
+
+
+@given(
+    sizes=st.lists(st.integers(1, 900), min_size=1, max_size=5), data=st.data(), start=st.integers(0, 10**9)
+)
+@settings(max_examples=40, deadline=None)
+def test_store_weights_hold_in_every_cycle_and_each_store_is_read_through(sizes, data, start):
+    weights = data.draw(st.lists(st.floats(0.05, 5), min_size=len(sizes), max_size=len(sizes)))
+    streams = Streams(["g"], [sum(sizes)], 5, {0: WeightedStores(sizes, weights)})
+    first = start // CYCLE_ROWS * CYCLE_ROWS
+    epochs, sequences = streams.sequences(np.zeros(2 * CYCLE_ROWS, int), first + np.arange(2 * CYCLE_ROWS))
+    stores = np.searchsorted(np.cumsum(sizes), sequences, side="right")
+    for cycle in (stores[:CYCLE_ROWS], stores[CYCLE_ROWS:]):
+        realised = np.bincount(cycle, minlength=len(sizes)) / CYCLE_ROWS
+        assert abs(realised - normalize(weights)).max() < 3 * len(sizes) / CYCLE_ROWS
+    pairs = set(zip(epochs.tolist(), sequences.tolist(), strict=True))
+    assert len(pairs) == 2 * CYCLE_ROWS  # no sequence twice in an epoch of its store
+    one, other = (streams.sequences(np.zeros(1, int), np.array([first + n])) for n in (0, 17))
+    assert (one[1][0], other[1][0]) == (sequences[0], sequences[17])  # any row alone
+
+
+def test_the_fixed_sample_is_without_repeats_and_bounded():
+    assert sorted(fixed_sample("g", 7, 100)) == list(range(7))
+    assert len(set(fixed_sample("g", 1000, 64).tolist())) == 64

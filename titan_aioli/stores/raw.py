@@ -1,0 +1,33 @@
+"""Raw little-endian token ids: PREFIX.bin with no index, of a dtype that the caller must know."""
+
+import os
+from pathlib import Path
+
+from titan_aioli.stores.metadata import read_sidecar
+from titan_aioli.stores.tokens import REMEDY, StoreFormat, TokenStore, map_tokens, parse_dtype, prefix_of
+
+
+def _claims(path: str) -> bool:
+    return os.path.isfile(f"{prefix_of(path)}.bin")
+
+
+def _open(path: str, dtype: str | None) -> TokenStore:
+    prefix = prefix_of(path)
+    data = Path(f"{prefix}.bin")
+    if dtype is None:
+        raise ValueError(
+            f"{data} is there, but not its index {prefix}.idx: make the store again with `titan-aioli "
+            "tokenize`, or give the dtype if this is a raw array of tokens"
+        )
+    kind = parse_dtype(dtype)
+    if kind.kind not in "iu":
+        raise ValueError(f"{data}: dtype {dtype} holds no token ids: give an integer dtype such as uint16")
+    size = os.path.getsize(data)
+    if size % kind.itemsize:
+        raise ValueError(
+            f"{data}: {size} bytes are no whole number of {kind} ({kind.itemsize} bytes each); {REMEDY}"
+        )
+    return TokenStore(path, map_tokens(data, kind, size // kind.itemsize), None, read_sidecar(prefix))
+
+
+RAW = StoreFormat(_claims, _open)
