@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from support.loader_peers import PEERS, Case, write_stores, write_text
 from tqdm import tqdm
+
+from support.loader_peers import PEERS, Case, write_stores, write_text
 
 Speeds = dict[str, list[float]]
 """Tokens per second of each peer in every turn that counts."""

@@ -18,18 +18,15 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parent.parent
-
 import torch
 from rich.console import Console
 from rich.table import Table
-from support.one_rank import rank_environment
-from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
 from tqdm import tqdm
 
+from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
 
 WARM_UP_STEPS = 5

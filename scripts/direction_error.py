@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from support.one_rank import train_one_rank
 from tqdm import tqdm
 
+from support.one_rank import train_one_rank
 from titan_aioli.commands.replay import other_method
 from titan_aioli.methods.aioli.mixing_matrix import shifted_sum, solve_mixing_matrix
 from titan_aioli.runs.run import read_run

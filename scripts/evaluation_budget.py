@@ -19,11 +19,11 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from support.one_rank import rank_environment
 
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.measure.budget import relative_overhead
 from titan_aioli.measure.evaluate import GroupEvaluator
+from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
 
 SUBSETS = 20

@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 
 from rich.console import Console
+from tqdm import tqdm
+
 from support.one_rank import train_one_rank
 from support.study_report import (
     Result,
@@ -32,8 +34,6 @@ from support.study_report import (
     summary,
     write_csv,
 )
-from tqdm import tqdm
-
 from titan_aioli.commands.demo_corpus import train_tokenizer
 from titan_aioli.commands.tokenize import tokenize
 
