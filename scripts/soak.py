@@ -1,15 +1,16 @@
+#!/usr/bin/env python
 """Train a tiny model while its ranks are killed, its layout changes and its disk fills up; then count rows.
 
     .venv/bin/python scripts/soak.py --steps 2000 --json soak.json
 
 Each start trains on 1, 2 or 4 data-parallel ranks, with checkpoints written in place or asynchronously. At a
 random moment (while it starts, in a step or an evaluation, while a checkpoint is written) one rank, all ranks
-or all ranks and torchrun get SIGKILL, and the next start goes on from the last checkpoint. Once, the
+or all ranks and torchrun get SIGKILL, and the next start resumes from the last checkpoint. Once, the
 checkpoint folder is a file system without room for another checkpoint (a tmpfs in a mount namespace of its
 own; where namespaces are not allowed, that is left out and said so). Every step ends with an evaluation.
 
 The audit compares every row in rows.csv with what the ledger asks for. Exit status 1 if a row was lost,
-repeated or drawn otherwise, or if a killed run did not go on from its last checkpoint.
+repeated or drawn otherwise, or if a killed run did not resume from its last checkpoint.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A tiny run that is killed at random moments and started again; for soak.py and the tests."""
+"""A tiny run that is killed at random moments and restarted; for soak.py and the tests."""
 
 import os
 import random
@@ -29,12 +29,13 @@ class Kill(NamedTuple):
     """When and what to kill."""
 
     moment: str
-    """start: some time after the launch; step: some time after `step`; checkpoint: while one is written."""
+    """What comes before the delay: "start", the launch; "step", that step; "checkpoint", the beginning of the
+    first checkpoint after that step."""
     step: int
     delay: float
-    """Seconds after the moment."""
+    """Seconds between the moment and the kill."""
     victims: str
-    """one: a rank; all: every rank; torchrun: it and every rank."""
+    """Processes that get the signal: "one" rank, "all" ranks, or "torchrun" and all ranks."""
 
 
 def draw_kill(rng: random.Random, step: int, steps_per_kill: int, steps: int) -> Kill:
@@ -139,10 +140,7 @@ def train_and_kill(
             was_killed = soak.wait(process, kill, bar, rng) and process.returncode != 0
             done["starts"] += 1
             done["degrees"][num_ranks] += 1
-            begun = re.search(r"Training starts at step (\d+)", soak.log())
-            if begun and int(begun[1]) != saved + 1:
-                raise RuntimeError(f"step {saved} was saved, but training went on at step {begun[1]}")
-            if begun:
+            if has_resumed(soak, saved):
                 done["resumed"], waiting = done["resumed"] + waiting, 0
             if was_killed and kill is not None:
                 done["kills"], waiting = done["kills"] + 1, waiting + 1
@@ -153,6 +151,17 @@ def train_and_kill(
             else:
                 return done
             bar.set_postfix_str(f"{done['kills']} kills, {done['resumed']} resumed", refresh=False)
+
+
+def has_resumed(soak: Soak, saved: int) -> bool:
+    """Whether the last start came as far as training.
+
+    Raises: RuntimeError: it trained, but not from step `saved`.
+    """
+    begun = re.search(r"Training starts at step (\d+)", soak.log())
+    if begun and int(begun[1]) != saved + 1:
+        raise RuntimeError(f"step {saved} was saved, but training resumed at step {begun[1]}")
+    return begun is not None
 
 
 def fill_disk(soak: Soak, words: list[str], bar: tqdm, rng: random.Random) -> str:
@@ -170,7 +179,7 @@ def fill_disk(soak: Soak, words: list[str], bar: tqdm, rng: random.Random) -> st
     shutil.rmtree(f"{folder}.kept")
     if process.returncode == 0 or "could not be written" not in soak.log():
         raise RuntimeError(f"the full disk was not noticed:\n{soak.log()[-3000:]}")
-    return "refused, and the run went on from its last checkpoint"
+    return "refused, and the run resumed from its last checkpoint"
 
 
 def kill_ranks(process: subprocess.Popen, victims: str, rng: random.Random) -> bool:
