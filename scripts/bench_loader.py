@@ -122,8 +122,8 @@ def main() -> None:
         speeds = measure(cases, args.peers, args.repeats)
         smallest = speeds[: len(args.batch_sizes)] * len(args.groups)
         results = {
-            case.name: summary(case, *both, args.restores)
-            for case, *both in zip(cases, speeds, smallest, strict=True)
+            case.name: summary(case, own, first, args.restores)
+            for case, own, first in zip(cases, speeds, smallest, strict=True)
         }
     show(results, args.groups[0], Console(width=120))
     if args.json:
