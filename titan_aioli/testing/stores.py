@@ -18,7 +18,7 @@ def numbered_group(name: str, first_token: int, num_sequences: int, seq_len: int
 
 
 def write_stores(folder: Path, num_documents: int = 40) -> Path:
-    """The folder, with stores of three groups of counting documents in it; each group has its range of tokens.
+    """The folder, with stores of three groups of counting documents; each group has its own range of tokens.
 
     Args:
         folder: gets `a`, `b` and `c`, each with the stores `train`, `validation` and `test`; some 100 kB.
