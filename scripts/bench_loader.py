@@ -8,13 +8,13 @@ All read packed sequences of the same stores on one rank and do nothing with the
 
     ours        MixtureLoader, read in the calling thread and with its read-ahead in the background
     limit       (a) a bare NumPy gather of as many rows: out[i] = tokens[start : start + S + 1], int64
-    torchdata   (b) torchdata.nodes.MultiNodeWeightedSampler over the same memory maps, one node a group
-    datasets    (c) datasets.interleave_datasets over the same packed sequences, one dataset a group
+    torchdata   (b) torchdata.nodes.MultiNodeWeightedSampler over the same memory maps, one node per group
+    datasets    (c) datasets.interleave_datasets over the same packed sequences, one dataset per group
     torchtitan  (d) torchtitan 0.2.2's text dataset, which tokenizes as it goes (one dataset, no groups)
 
 A turn is every peer in every case, so that a noisy machine is noisy for all. A ratio, of two peers or of
 two numbers of groups, is the median over turns of the ratio within a turn; the first turn does not count.
-Everyone reads rows that nobody read before, as training does: a row is touched once an epoch, so it is in no
+Everyone reads rows that nobody read before, as training does: a row is touched once per epoch, so it is in no
 CPU cache. The files are in the page cache and mapped before. By default stores are whole multiples of 2 MiB,
 which Linux maps with huge pages: the tail of a file beyond them has small pages, for which every reader pays,
 the limit too. In large stores it is next to nothing; in 1,000 of 4 MB it would be half.
@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from support.loader_peers import PEERS, Case, write_stores, write_text
 from tqdm import tqdm
+
+from support.loader_peers import PEERS, Case, write_stores, write_text
 
 Speeds = dict[str, list[float]]
 """Tokens per second of each peer in every turn that counts."""
@@ -121,8 +122,8 @@ def main() -> None:
         speeds = measure(cases, args.peers, args.repeats)
         smallest = speeds[: len(args.batch_sizes)] * len(args.groups)
         results = {
-            case.name: summary(case, *both, args.restores)
-            for case, *both in zip(cases, speeds, smallest, strict=True)
+            case.name: summary(case, own, first, args.restores)
+            for case, own, first in zip(cases, speeds, smallest, strict=True)
         }
     show(results, args.groups[0], Console(width=120))
     if args.json:
@@ -134,10 +135,10 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--groups", type=int, nargs="+", default=[7, 100, 1000], help="numbers of groups")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 64], help="rows of a step")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 64], help="rows per step")
     parser.add_argument("--seq-len", type=int, default=2048, help="inputs of a sequence")
     parser.add_argument("--tokens", type=int, default=1000 * 2**21, help="tokens of all groups together")
-    parser.add_argument("--rows", type=int, default=8192, help="rows of a turn")
+    parser.add_argument("--rows", type=int, default=8192, help="rows per turn")
     parser.add_argument("--repeats", type=int, default=7, help="turns of every peer that count")
     parser.add_argument("--restores", type=int, default=15, help="restores timed at each row")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of all threads, for a busy machine")

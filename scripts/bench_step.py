@@ -14,22 +14,20 @@ import json
 import os
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parent.parent
-
 import torch
 from rich.console import Console
 from rich.table import Table
-from support.one_rank import rank_environment
-from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
 from tqdm import tqdm
 
+from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
 
 WARM_UP_STEPS = 5
@@ -46,7 +44,7 @@ def write_stores(folder: Path, num_groups: int, num_tokens: int, vocab_size: int
             ("validation", num_tokens // 4),
             ("test", num_tokens // 8),
         ):
-            with MegatronWriter(folder / name / split, np.uint16) as writer:
+            with MegatronWriter(folder / name / split, "uint16") as writer:
                 writer.add(rng.integers(0, vocab_size, count).astype(np.uint16))
 
 
@@ -81,15 +79,12 @@ class Runner:
     """A trainer of this process that is stepped by hand."""
 
     def __init__(self, trainer_class, arguments: list[str]):
-        from torchtitan.distributed import utils
-
         config = load_config(arguments)
         if trainer_class is PlainTrainer:
             config.model.name = PLAIN_NAME
-        connected = torch.distributed.is_initialized()
-        once = (
-            mock.patch.object(utils, "init_distributed", lambda *a, **k: 1) if connected else mock.MagicMock()
-        )
+        once = nullcontext()
+        if torch.distributed.is_initialized():
+            once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 1)
         with once:
             self.trainer = trainer_class(config)
         self.batches = self.trainer.batch_generator(self.trainer.dataloader)
@@ -156,12 +151,12 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--flavor", default="mixing_debug", help="model flavour of llama3")
-    parser.add_argument("--batch-size", type=int, default=8, help="sequences a step")
-    parser.add_argument("--seq-len", type=int, default=128, help="tokens a sequence")
+    parser.add_argument("--batch-size", type=int, default=8, help="sequences per step")
+    parser.add_argument("--seq-len", type=int, default=128, help="tokens per sequence")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 parameters in forward and backward")
     parser.add_argument("--compile", action="store_true", help="torch.compile of model and loss")
     parser.add_argument("--turns", type=int, default=30, help="turns of each trainer")
-    parser.add_argument("--steps", type=int, default=10, help="steps a turn")
+    parser.add_argument("--steps", type=int, default=10, help="steps per turn")
     parser.add_argument("--groups", type=int, nargs="*", default=[8, 38], help="groups of the whole runs")
     parser.add_argument("--run-steps", type=int, default=0, help="least steps of the whole runs")
     parser.add_argument("--aioli-flags", nargs="*", default=[], help="flags of the Aioli run only")
@@ -176,8 +171,8 @@ def main() -> None:
             write_stores(path / f"stores{num_groups}", num_groups, 400 * args.seq_len, 2000)
         milliseconds, ratios = bench_steps(path, args)
         runs = {str(num_groups): bench_run(path, args, num_groups) for num_groups in args.groups}
-    table = Table(title=f"llama3 {args.flavor}, {args.batch_size} x {args.seq_len} tokens a step")
-    for column in ("", "ms a step", "ratio"):
+    table = Table(title=f"llama3 {args.flavor}, {args.batch_size} x {args.seq_len} tokens per step")
+    for column in ("", "ms per step", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
     for name, value in milliseconds.items():
         table.add_row(name, f"{value:.2f}", f"{ratios[name]:.3f}")

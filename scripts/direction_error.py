@@ -9,7 +9,7 @@ stretch, so each sweep gives the column sums of A by itself (less their mean ove
 move the proportions). Their spread over the sweeps is the error of one sweep, their mean over all sweeps less
 what that error explains is the signal; both in nats per step and unit of proportion. The last run has several
 rounds: what LearnParams leaves as error in each, by itself (`aioli`) and with `pooling`, as Aioli logs it.
-Killed and run again, it goes on. (Against the number of held-out sequences: evaluation_budget.py.)
+Killed and run again, it continues. (Against the number of held-out sequences: evaluation_budget.py.)
 """
 
 import argparse
@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from support.one_rank import train_one_rank
 from tqdm import tqdm
 
+from support.one_rank import train_one_rank
 from titan_aioli.commands.replay import other_method
 from titan_aioli.methods.aioli.mixing_matrix import shifted_sum, solve_mixing_matrix
 from titan_aioli.runs.run import read_run
@@ -76,7 +76,10 @@ def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
 
 
 def sums_of_sweeps(folder: Path, setting: Setting) -> np.ndarray:
-    """Column sums of A of every sweep by itself less their mean over the groups: [sweeps, G], nats a step."""
+    """Column sums of A of every sweep by itself, less their mean over the groups.
+
+    Returns: [sweeps, G], nats per step.
+    """
     stretches = [
         (np.argmax(one["proportions"]), np.subtract(one["observation"], after["observation"]))
         for one, after in pairwise(read_run(folder).records)
@@ -98,7 +101,7 @@ def error_of_means(sums: list[np.ndarray], sweeps: int) -> float:
 
 
 def logged_errors(folder: Path, pooling: float | None) -> list[float]:
-    """`aioli/stderr` of every round (root mean square over the groups), in nats a step."""
+    """`aioli/stderr` of every round (root mean square over the groups), in nats per step."""
     run = read_run(folder)
     method: Any = other_method(run, "aioli", {"pooling": pooling})
     state, found = method.init(len(run.groups)), []

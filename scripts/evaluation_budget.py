@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.one_rank import rank_environment
 
 from titan_aioli.hosts.titan02.host import TitanHost
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.measure.budget import relative_overhead
 from titan_aioli.measure.evaluate import held_out_batches
+from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
 
 SUBSETS = 20

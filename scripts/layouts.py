@@ -10,9 +10,7 @@ batch always the same. Each row of the table carries the flags that make the lay
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from titan_aioli.testing.stores import write_stores
+from titan_aioli.testing.torchrun import command, start
+
 ROOT = Path(__file__).resolve().parent.parent
 P = "--parallelism."
 DP_SHARD, DP_REPLICATE = P + "data_parallel_shard_degree", P + "data_parallel_replicate_degree"
@@ -29,6 +30,10 @@ TP, PP, CP = P + "tensor_parallel_degree", P + "pipeline_parallel_degree", P + "
 SCHEDULE, MICRO_BATCH = P + "pipeline_parallel_schedule", P + "pipeline_parallel_microbatch_size"
 PP2 = [PP, "2", MICRO_BATCH, "2", SCHEDULE]
 AC = "--activation_checkpoint."
+COMMON = (
+    *("--model.flavor", "mixing_debug_deep", "--mixing.evaluation.freq", "0"),
+    *("--checkpoint.interval", "1000"),
+)
 
 # Name: number of ranks, local batch size, flags. The global batch is 8 rows.
 LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
@@ -60,36 +65,18 @@ def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -
     num_ranks, local_batch_size, flags = layout
     folder = work / name
     shutil.copytree(work / "seed" / "checkpoint", folder / "checkpoint")
-    command = torchrun(
-        work, folder, num_ranks, ["--training.local_batch_size", str(local_batch_size), *flags]
-    )
-    command += ["--training.steps", str(steps), "--checkpoint.interval", "1000"]
-    execute(command, folder)
+    flags = ["--training.local_batch_size", str(local_batch_size), *flags]
+    train(folder, work / "stores", num_ranks, *flags, "--training.steps", str(steps))
     return folder
 
 
-def torchrun(work: Path, folder: Path, num_ranks: int, flags: list[str]) -> list[str]:
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)),
-        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "scripts.support.layout_train"),
-        *(
-            "--job.config_file",
-            str(ROOT / "titan_aioli/testing/tiny.toml"),
-            "--model.flavor",
-            "mixing_debug_deep",
-        ),
-        *("--mixing.stores", str(work / "stores"), "--job.dump_folder", str(folder)),
-        *("--mixing.evaluation.freq", "0", *flags),
-    ]
-
-
-def execute(command: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
-    with open(folder / "log.txt", "w") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"{folder.name} failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
+def train(folder: Path, stores: Path, num_ranks: int, *flags: str) -> None:
+    """Train the deeper tiny model; stops the script with the end of the log if that fails."""
+    where = ("--mixing.stores", stores, "--job.dump_folder", folder)
+    words = command(num_ranks, *where, *COMMON, *flags, module="scripts.support.layout_train")
+    log = folder / "log.txt"
+    if start(words, log, ROOT, TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")).wait():
+        raise SystemExit(f"{folder.name} failed:\n{log.read_text()[-3000:]}")
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -127,11 +114,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the differences there")
     parser.add_argument("--keep", action="store_true", help="keep the runs and print where they are")
     args = parser.parse_args()
-    from titan_aioli.testing.stores import write_stores
-
     work = Path(tempfile.mkdtemp(prefix="layouts-"))
     write_stores(work / "stores")
-    execute(torchrun(work, work / "seed", 1, ["--checkpoint.create_seed_checkpoint"]), work / "seed")
+    train(work / "seed", work / "stores", 1, "--checkpoint.create_seed_checkpoint")
     reference = run("one_rank", (1, 8, []), work, args.steps)
     found = {}
     for name in tqdm(args.only, unit="layout"):

@@ -1,97 +1,33 @@
+#!/usr/bin/env python
 """Train a tiny model while its ranks are killed, its layout changes and its disk fills up; then count rows.
 
     .venv/bin/python scripts/soak.py --steps 2000 --json soak.json
 
 Each start trains on 1, 2 or 4 data-parallel ranks, with checkpoints written in place or asynchronously. At a
 random moment (while it starts, in a step or an evaluation, while a checkpoint is written) one rank, all ranks
-or all ranks and torchrun get SIGKILL, and the next start goes on from the last checkpoint. Once, the
+or all ranks and torchrun get SIGKILL, and the next start resumes from the last checkpoint. Once, the
 checkpoint folder is a file system without room for another checkpoint (a tmpfs in a mount namespace of its
 own; where namespaces are not allowed, that is left out and said so). Every step ends with an evaluation.
 
 The audit compares every row in rows.csv with what the ledger asks for. Exit status 1 if a row was lost,
-repeated or drawn otherwise, or if a killed run did not go on from its last checkpoint.
+repeated or drawn otherwise, or if a killed run did not resume from its last checkpoint.
 """
 
 import argparse
 import json
 import random
-import re
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from support.killing import MARK, Soak, draw_kill
-from tqdm import tqdm
 
+from support.killing import MARK, Soak, train_and_kill
 from titan_aioli.commands.rows import blocks
 from titan_aioli.runs.run import read_run
-
-
-def train_and_kill(
-    soak: Soak, kills: int, steps_per_kill: int, degrees: dict[int, float], rng: random.Random, fill: bool
-) -> dict[str, Any]:
-    """Start the run until it is finished; what happened to it.
-
-    Args:
-        kills: how many starts are killed, at most.
-        steps_per_kill: steps between two kills, about.
-        degrees: data-parallel ranks of a start, each with its weight.
-        fill: fill the disk once, in the middle.
-    """
-    done: dict[str, Any] = {"kills": 0, "resumed": 0, "starts": 0, "full_disk": "no" if not fill else ""}
-    done.update(moments=Counter(), victims=Counter(), degrees=Counter())
-    waiting = 0  # kills after which no start has come as far as training
-    with tqdm(total=soak.steps, unit="step", dynamic_ncols=True, mininterval=1.0) as bar:
-        while True:
-            saved = soak.saved_step()
-            num_ranks = rng.choices(list(degrees), list(degrees.values()))[0]
-            words = soak.words(num_ranks, "--checkpoint.async_mode", rng.choice(["disabled", "async"]))
-            if not done["full_disk"] and soak.steps // 2 <= saved < soak.steps:
-                done["full_disk"] = fill_disk(soak, words, bar, rng)
-                continue
-            kill = draw_kill(rng, saved, steps_per_kill, soak.steps) if done["kills"] < kills else None
-            process = soak.start(words)
-            was_killed = soak.wait(process, kill, bar, rng) and process.returncode != 0
-            done["starts"] += 1
-            done["degrees"][num_ranks] += 1
-            begun = re.search(r"Training starts at step (\d+)", soak.log())
-            if begun and int(begun[1]) != saved + 1:
-                raise RuntimeError(f"step {saved} was saved, but training went on at step {begun[1]}")
-            if begun:
-                done["resumed"], waiting = done["resumed"] + waiting, 0
-            if was_killed and kill is not None:
-                done["kills"], waiting = done["kills"] + 1, waiting + 1
-                done["moments"][kill.moment] += 1
-                done["victims"][kill.victims] += 1
-            elif process.returncode != 0:
-                raise RuntimeError(f"a start that was not killed has failed:\n{soak.log()[-3000:]}")
-            else:
-                return done
-            bar.set_postfix_str(f"{done['kills']} kills, {done['resumed']} resumed", refresh=False)
-
-
-def fill_disk(soak: Soak, words: list[str], bar: tqdm, rng: random.Random) -> str:
-    """One start whose checkpoint folder has room for half a checkpoint more; what came of it."""
-    saved = soak.checkpoints(is_whole=True)[-1]
-    kilobytes = sum(file.stat().st_size for file in saved.iterdir()) * 3 // 2 // 1024
-    script = f"""mkdir "$0.kept" && cp -a "$0/{saved.name}" "$0.kept" && \\
-        mount -t tmpfs -o size={kilobytes}k tmpfs "$0" && cp -a "$0.kept/." "$0" && exec "$@" """
-    folder = str(soak.run / "checkpoint")
-    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
-    if subprocess.run([*namespace, "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
-        return "left out: mount namespaces are not allowed here"
-    process = soak.start([*namespace, "sh", "-c", script, folder, *words])
-    soak.wait(process, None, bar, rng)
-    shutil.rmtree(f"{folder}.kept")
-    if process.returncode == 0 or "could not be written" not in soak.log():
-        raise RuntimeError(f"the full disk was not noticed:\n{soak.log()[-3000:]}")
-    return "refused, and the run went on from its last checkpoint"
 
 
 def audit(run: Path, steps: int) -> dict[str, int]:

@@ -5,7 +5,7 @@
         --groupings python,java prose,legal legal,i18n,changelog --seeds 0 1 2
 
 CORPUS is a folder of GROUP.jsonl.gz files (as the demo's outputs/demo/corpus). Killed and run again, it
-goes on: a run with a result is not run twice. The same seed gives every method the same initial weights
+continues: a run with a result is not run twice. The same seed gives every method the same initial weights
 and, per group, the same order of sequences. Metric as in the Aioli paper: exp(mean over groups of the test
 loss), and the difference to `stratified` in nats. The oracle is the best of a small grid of static mixtures,
 chosen on the first seed and trained on all; a method's share of the gap is (stratified - method) /
@@ -21,6 +21,8 @@ from itertools import product
 from pathlib import Path
 
 from rich.console import Console
+from tqdm import tqdm
+
 from support.one_rank import train_one_rank
 from support.study_report import (
     Result,
@@ -32,8 +34,6 @@ from support.study_report import (
     summary,
     write_csv,
 )
-from tqdm import tqdm
-
 from titan_aioli.commands.demo_corpus import train_tokenizer
 from titan_aioli.commands.tokenize import tokenize
 
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences a step")
+    parser.add_argument("--batch-size", type=int, default=16, help="sequences per step")
     parser.add_argument("--seq-len", type=int, default=64)
     parser.add_argument("--sequences", type=int, default=64, help="held-out sequences of a group")
     parser.add_argument("--budget", type=float, default=10.0, help="evaluations, percent of the training")

@@ -1,33 +1,27 @@
-"""A tiny run that is killed at random moments and started again; for soak.py and the tests."""
+"""A tiny run that is killed at random moments and restarted; for soak.py and the tests."""
 
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.testing.stores import write_stores
+from titan_aioli.testing.torchrun import command, start
 
-CONFIG = Path(__file__).parent.parent / "titan_aioli" / "testing" / "tiny.toml"
 FLAGS = (
-    *(
-        "--training.local_batch_size",
-        "2",
-        "--checkpoint.interval",
-        "5",
-        "--mixing.aioli.steps_per_round",
-        "15",
-    ),
-    "--metrics.no-enable-tensorboard",
+    *("--training.local_batch_size", "2", "--checkpoint.interval", "5"),
+    *("--mixing.aioli.steps_per_round", "15", "--metrics.no-enable-tensorboard"),
 )
 MARK = "soak"
-"""File that marks a folder as one of ours."""
+"""Name of the file that marks a folder as one of ours."""
 GIVE_UP_SECONDS = 300
 
 
@@ -35,12 +29,13 @@ class Kill(NamedTuple):
     """When and what to kill."""
 
     moment: str
-    """start: some time after the launch; step: some time after `step`; checkpoint: while one is written."""
+    """What comes before the delay: "start", the launch; "step", that step; "checkpoint", the beginning of the
+    first checkpoint after that step."""
     step: int
     delay: float
-    """Seconds after the moment."""
+    """Seconds between the moment and the kill."""
     victims: str
-    """one: a rank; all: every rank; torchrun: it and every rank."""
+    """Processes that get the signal: "one" rank, "all" ranks, or "torchrun" and all ranks."""
 
 
 def draw_kill(rng: random.Random, step: int, steps_per_kill: int, steps: int) -> Kill:
@@ -54,40 +49,23 @@ def draw_kill(rng: random.Random, step: int, steps_per_kill: int, steps: int) ->
     return Kill(moment, step, delay, victims)
 
 
-def make_stores(folder: Path) -> Path:
-    """Three groups of counting documents."""
-    rng = np.random.default_rng(0)
-    for name, low, high in (("a", 0, 60), ("b", 40, 160), ("c", 150, 256)):
-        for split, count in (("train", 40), ("validation", 8), ("test", 6)):
-            with MegatronWriter(folder / name / split, np.uint16) as writer:
-                for _ in range(count):
-                    start, stride = rng.integers(0, high - low), rng.integers(1, 4)
-                    writer.add(((start + np.arange(300) * stride) % (high - low) + low).astype(np.uint16))
-    return folder
-
-
 class Soak:
     """One run in a folder, started again and again."""
 
     def __init__(self, folder: Path, steps: int):
         self.folder, self.steps, self.run = folder, steps, folder / "run"
         folder.mkdir(parents=True, exist_ok=True)
-        self.stores = make_stores(folder / "stores")
+        self.stores = write_stores(folder / "stores")
         (folder / MARK).touch()
 
     def words(self, num_ranks: int, *flags: str) -> list[str]:
         """The command of a start."""
-        return [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)),
-            *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "titan_aioli.train"),
-            *("--job.config_file", str(CONFIG), "--job.dump_folder", str(self.run), *FLAGS),
-            *("--mixing.stores", str(self.stores), "--training.steps", str(self.steps), *flags),
-        ]
+        where = ("--job.dump_folder", self.run, "--mixing.stores", self.stores)
+        return command(num_ranks, *where, *FLAGS, "--training.steps", self.steps, *flags)
 
-    def start(self, words: list[str]) -> subprocess.Popen:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        with open(self.folder / "log.txt", "w") as log:
-            return subprocess.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    def start(self, words: list[str]) -> subprocess.Popen[bytes]:
+        """A start that has begun; what it prints replaces the log of the one before."""
+        return start(words, self.folder / "log.txt")
 
     def log(self) -> str:
         return (self.folder / "log.txt").read_text()
@@ -133,6 +111,75 @@ class Soak:
         if kill.moment == "step":
             return self.step() >= kill.step
         return self.step() >= kill.step and any(p not in known for p in self.checkpoints(is_whole=False))
+
+
+def train_and_kill(
+    soak: Soak, kills: int, steps_per_kill: int, degrees: dict[int, float], rng: random.Random, fill: bool
+) -> dict[str, Any]:
+    """Start the run until it is finished; what happened to it.
+
+    Args:
+        kills: how many starts are killed, at most.
+        steps_per_kill: steps between two kills, about.
+        degrees: data-parallel ranks of a start, each with its weight.
+        fill: fill the disk once, in the middle.
+    """
+    done: dict[str, Any] = {"kills": 0, "resumed": 0, "starts": 0, "full_disk": "no" if not fill else ""}
+    done.update(moments=Counter(), victims=Counter(), degrees=Counter())
+    waiting = 0  # kills after which no start has come as far as training
+    with tqdm(total=soak.steps, unit="step", dynamic_ncols=True, mininterval=1.0) as bar:
+        while True:
+            saved = soak.saved_step()
+            num_ranks = rng.choices(list(degrees), list(degrees.values()))[0]
+            words = soak.words(num_ranks, "--checkpoint.async_mode", rng.choice(["disabled", "async"]))
+            if not done["full_disk"] and soak.steps // 2 <= saved < soak.steps:
+                done["full_disk"] = fill_disk(soak, words, bar, rng)
+                continue
+            kill = draw_kill(rng, saved, steps_per_kill, soak.steps) if done["kills"] < kills else None
+            process = soak.start(words)
+            was_killed = soak.wait(process, kill, bar, rng) and process.returncode != 0
+            done["starts"] += 1
+            done["degrees"][num_ranks] += 1
+            if has_resumed(soak, saved):
+                done["resumed"], waiting = done["resumed"] + waiting, 0
+            if was_killed and kill is not None:
+                done["kills"], waiting = done["kills"] + 1, waiting + 1
+                done["moments"][kill.moment] += 1
+                done["victims"][kill.victims] += 1
+            elif process.returncode != 0:
+                raise RuntimeError(f"a start that was not killed has failed:\n{soak.log()[-3000:]}")
+            else:
+                return done
+            bar.set_postfix_str(f"{done['kills']} kills, {done['resumed']} resumed", refresh=False)
+
+
+def has_resumed(soak: Soak, saved: int) -> bool:
+    """Whether the last start came as far as training.
+
+    Raises: RuntimeError: it trained, but not from step `saved`.
+    """
+    begun = re.search(r"Training starts at step (\d+)", soak.log())
+    if begun and int(begun[1]) != saved + 1:
+        raise RuntimeError(f"step {saved} was saved, but training resumed at step {begun[1]}")
+    return begun is not None
+
+
+def fill_disk(soak: Soak, words: list[str], bar: tqdm, rng: random.Random) -> str:
+    """One start whose checkpoint folder has room for half a checkpoint more; what came of it."""
+    saved = soak.checkpoints(is_whole=True)[-1]
+    kilobytes = sum(file.stat().st_size for file in saved.iterdir()) * 3 // 2 // 1024
+    script = f"""mkdir "$0.kept" && cp -a "$0/{saved.name}" "$0.kept" && \\
+        mount -t tmpfs -o size={kilobytes}k tmpfs "$0" && cp -a "$0.kept/." "$0" && exec "$@" """
+    folder = str(soak.run / "checkpoint")
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+        return "left out: mount namespaces are not allowed here"
+    process = soak.start([*namespace, "sh", "-c", script, folder, *words])
+    soak.wait(process, None, bar, rng)
+    shutil.rmtree(f"{folder}.kept")
+    if process.returncode == 0 or "could not be written" not in soak.log():
+        raise RuntimeError(f"the full disk was not noticed:\n{soak.log()[-3000:]}")
+    return "refused, and the run resumed from its last checkpoint"
 
 
 def kill_ranks(process: subprocess.Popen, victims: str, rng: random.Random) -> bool:

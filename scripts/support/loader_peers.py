@@ -24,7 +24,7 @@ VOCAB_SIZE = 50_000
 PEERS = ("ours", "ours read ahead", "limit", "torchdata", "datasets", "torchtitan")
 PLANNED = ("ours", "ours read ahead", "limit")
 SHARE = {"datasets": 1 / 8, "torchtitan": 1 / 64}
-"""How much of a turn's rows the slow peers read."""
+"""Share of a turn's rows that a slow peer reads."""
 
 
 def write_stores(folder: Path, num_groups: int, num_tokens: int) -> list[Path]:
@@ -33,7 +33,7 @@ def write_stores(folder: Path, num_groups: int, num_tokens: int) -> list[Path]:
     tokens = rng.integers(0, VOCAB_SIZE, num_tokens // num_groups).astype(np.uint16)
     for index in range(num_groups):
         prefix = folder / f"group{index:04d}"
-        with MegatronWriter(prefix, np.uint16) as writer:
+        with MegatronWriter(prefix, "uint16") as writer:
             writer.add(np.roll(tokens, index))
         prefixes.append(prefix)
     return prefixes
@@ -77,9 +77,9 @@ class Case:
     def __init__(self, folder: Path, prefixes: list[Path], args: argparse.Namespace, batch_size: int):
         """Args:
         folder: has the text and its tokenizer, for torchtitan.
-        prefixes: of the stores, one a group.
+        prefixes: of the stores, one per group.
         args: of the command.
-        batch_size: rows of a step.
+        batch_size: rows per step.
         """
         self.name = f"G={len(prefixes)},B={batch_size}"
         self.folder, self.prefixes, self.batch_size = folder, prefixes, batch_size

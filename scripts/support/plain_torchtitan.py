@@ -8,7 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import titan_aioli.hosts.titan02  # noqa: F401, before the first import of torchtitan
+# Before torchtitan, which asks for the device when it is imported.
+from titan_aioli.hosts.titan02.cpu import for_cpu
 
 # isort: split
 import torch
@@ -17,7 +18,6 @@ from torchtitan.tools.logging import init_logger
 from torchtitan.train import Trainer
 
 from titan_aioli.data.schedule import Position, Schedule
-from titan_aioli.hosts.titan02.cpu import for_cpu
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.hosts.titan02.spec import FLAVORS
 from titan_aioli.stores.store import open_store
@@ -55,11 +55,11 @@ class PlainTrainer(Trainer):
         super().__init__(job_config)
         log = self.metrics_processor.log
 
-        def log_and_write(step, global_avg_loss, max_loss, grad_norm, extra_metrics=None):
+        def log_and_write(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics=None):
             if os.environ["RANK"] == "0":
                 with open(Path(job_config.job.dump_folder) / "train_losses.txt", "a") as file:
                     file.write(f"{step} {global_avg_loss!r}\n")
-            log(step, global_avg_loss, max_loss, grad_norm, extra_metrics)
+            log(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics)
 
         self.metrics_processor.log = log_and_write
 

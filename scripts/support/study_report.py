@@ -57,7 +57,7 @@ def signal_and_noise(ledger: Path) -> tuple[float, float]:
 
 
 def write_csv(path: Path, results: list[Result]) -> None:
-    """One line a run."""
+    """One line per run."""
     header = ["grouping", "method", "seed", "test_loss_mean", "perplexity", "test_losses", "proportions"]
     header += ["signal_of_A", "noise_of_A"]
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -189,6 +189,6 @@ def draw(
 
 
 def _wrapped(grouping: Grouping) -> str:
-    """Four names a line."""
+    """The names of a grouping, four per line."""
     lines = ["+".join(grouping[start : start + 4]) for start in range(0, len(grouping), 4)]
     return "+\n".join(lines)

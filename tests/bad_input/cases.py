@@ -1,233 +1,223 @@
-"""Ways to break a config, a store, a corpus or a checkpoint, and to catch what is said about it.
+"""The catalogue of bad input: what is wrong, in a few words, and what the refusal must say about it.
 
-A case of the catalogue (test_bad_input.py) makes its fault in a folder of its own and returns the words of a
-command, or None after it has raised by itself. `folder / "stores"` is a copy of three good groups.
+A case of the first three tables is a `Case` (faults.py): how the fault is made and a regular expression for the
+one line that is said. Of a checkpoint it is that expression and the damage to the saved arrays. One case a line
+where it fits into 150 characters.
 """
+# ruff: noqa: E501
 
-import io
-import json
-import shutil
-import struct
-import zipfile
-from pathlib import Path
+import gzip
+import pickle
 
 import numpy as np
-import pytest
 
-from tests.control.test_controller import make_controller
-from titan_aioli.cli import main
-from titan_aioli.hosts.titan02.launch import launch
-from titan_aioli.testing.text import save_jsonl, save_tokenizer
-from titan_aioli.testing.torchrun import TINY
-
-
-class Case:
-    """One fault: how to make it, and what the one line must say (a regular expression)."""
-
-    def __init__(self, message, make):
-        self.message, self.make = message, make
-
-    def refuse(self, folder, capfd):
-        """The line that is said about the fault; nothing else may be on the standard error but warnings."""
-        words = self.make(folder)
-        before = tree(folder)
-        if words[0] == "--job.config_file":
-            assert launch(None, words) == 2
-        else:
-            with pytest.raises(SystemExit) as stop:
-                main(words)
-            assert stop.value.code == 2
-        text = capfd.readouterr().err
-        assert "Traceback" not in text
-        lines = [line for line in text.splitlines() if "error: " in line]
-        assert len(lines) == 1, text
-        assert tree(folder) == before  # nothing half-written stays behind
-        return lines[0]
-
-
-def tree(folder):
-    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
-
-
-def train(folder, *flags, config=None):
-    """The words of a training run with a config's text."""
-    path = folder / "config.toml"
-    path.write_bytes(
-        config if isinstance(config, bytes) else (TINY.read_text() if config is None else config).encode()
-    )
-    words = ["--job.config_file", path, "--job.dump_folder", folder / "run"]
-    return [str(word) for word in (*words, "--mixing.stores", folder / "stores", *flags)]
-
-
-def flags(message, *words):
-    """Flags of a training run; FILE stands for a path in the case's folder."""
-
-    def make(folder):
-        return train(folder, *(word.replace("FILE", str(folder / "file")) for word in words))
-
-    return Case(message, make)
-
-
-def toml(message, new, old="[mixing]\n"):
-    """The tiny config with `old` replaced."""
-    assert old in TINY.read_text()
-    return Case(message, lambda folder: train(folder, config=TINY.read_text().replace(old, new, 1)))
-
-
-def whole_toml(message, content):
-    return Case(message, lambda folder: train(folder, config=content))
-
-
-def file(message, content, *words):
-    """A file with a content (bytes, text, or what becomes JSON), and the flags that name it as FILE."""
-
-    def make(folder):
-        write(folder / "file", content)
-        return flags(message, *words).make(folder)
-
-    return Case(message, make)
-
-
-def write(path, content):
-    if content is None:
-        path.mkdir()
-    elif isinstance(content, int):  # so many bytes of nothing, without the disk holding them
-        with open(path, "wb") as sparse:
-            sparse.truncate(content)
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-def store(message, damage, *words):
-    """`damage(path)` breaks the training store of group a, a path without suffix."""
-
-    def make(folder):
-        damage(folder / "stores" / "a" / "train")
-        return train(folder, *words)
-
-    return Case(message, make)
-
-
-def cut(suffix, num_bytes):
-    """Bytes taken off the end of a file of the store, or added to it."""
-
-    def damage(path):
-        data = path.with_suffix(suffix).read_bytes()
-        path.with_suffix(suffix).write_bytes(data[:-num_bytes] if num_bytes > 0 else data + bytes(-num_bytes))
-
-    return damage
-
-
-def poke(offset, form, value, from_end=False):
-    """A number written into the index."""
-
-    def damage(path):
-        data = bytearray(path.with_suffix(".idx").read_bytes())
-        struct.pack_into(form, data, len(data) - offset if from_end else offset, value)
-        path.with_suffix(".idx").write_bytes(data)
-
-    return damage
-
-
-def sidecar(content):
-    return lambda path: path.with_suffix(".json").write_text(content)
-
-
-def array(message, content, suffix=".npy", *words):
-    """Group a is one file: a NumPy array, or its bytes."""
-
-    def make(folder):
-        path = folder / f"array{suffix}"
-        path.write_bytes(content if isinstance(content, bytes) else npy(content))
-        return train(folder, "--mixing.groups.a.train", path, *words)
-
-    return Case(message, make)
-
-
-def npy(values, **kwargs):
-    buffer = io.BytesIO()
-    np.save(buffer, values, **kwargs)
-    return buffer.getvalue()
-
-
-def corpus(message, name, content, *words):
-    """A file to tokenize; a `tokenizer` is beside it."""
-
-    def make(folder):
-        save_tokenizer(folder / "tokenizer")
-        if isinstance(content, list):
-            save_jsonl(folder / name, content)
-        else:
-            write(folder / name, content)
-        own = ["tokenize", folder / name, "--output", folder / "out", "--tokenizer", folder / "tokenizer"]
-        return [str(word) for word in (*own, *(words or ("--group", "web")))]
-
-    return Case(message, make)
-
-
-def tokenizer(message, change, *words):
-    """`change(folder)` breaks the tokenizer's folder."""
-
-    def make(folder):
-        made = corpus(message, "docs.jsonl", [{"text": "one two"}]).make(folder)
-        change(folder / "tokenizer")
-        return [*made, *words]
-
-    return Case(message, make)
-
-
-def command(message, *words):
-    """A command line; FOLDER stands for a run's dump folder with a damaged file, see `a_run`."""
-    return Case(message, lambda folder: [word.replace("FOLDER", str(a_run(folder))) for word in words])
-
-
-def a_run(folder):
-    """A dump folder whose mixture.json is garbage."""
-    (folder / "run").mkdir(exist_ok=True)
-    (folder / "run" / "ledger.jsonl").write_text("")
-    (folder / "run" / "mixture.json").write_text("{")
-    return folder / "run"
-
-
-def saved(folder):
-    """The mixture part of a checkpoint, as arrays."""
-    controller = make_controller(folder / "saved")
-    controller.begin()
-    controller.finish_phase(np.array([1.0, 2.0, 3.0]))
-    with np.load(io.BytesIO(controller.state_dict()["controller"])) as archive:
-        return dict(archive)
-
-
-def packed(arrays, compressed=False):
-    buffer = io.BytesIO()
-    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def without(name):
-    return lambda arrays: packed({key: value for key, value in arrays.items() if key != name})
-
-
-def changed(**values):
-    """Arrays replaced; a dot in a name is written as two underscores."""
-    new = {name.replace("__", "."): np.asarray(value) for name, value in values.items()}
-    return lambda arrays: packed({**arrays, **new})
-
-
-def member(content):
-    """An archive whose array `step` has this content."""
-
-    def damage(arrays):
-        buffer = io.BytesIO(packed({key: value for key, value in arrays.items() if key != "step"}))
-        with zipfile.ZipFile(buffer, "a") as archive:
-            archive.writestr("step.npy", content)
-        return buffer.getvalue()
-
-    return damage
-
-
-def copy_stores(stores, folder: Path):
-    shutil.copytree(stores, folder / "stores")
-    return folder
+from tests.bad_input.faults import (
+    array,
+    changed,
+    command,
+    corpus,
+    cut,
+    file,
+    flags,
+    member,
+    npy,
+    packed,
+    poke,
+    sidecar,
+    store,
+    tokenizer,
+    toml,
+    whole_toml,
+    without,
+)
+
+PLAN = ("--mixing.method", "static", "--mixing.static.by", "plan", "--mixing.static.plan", "FILE")
+GRAPH = ("--mixing.method", "skill_it", "--mixing.skill_it.graph", "FILE")
+ORDERS = ("--mixing.aioli.orders_from", "FILE")
+ABC = ["a", "b", "c"]
+RECORD = '{"step": 0, "first_row": 0, "proportions": [0.5, 0.25, 0.25], "phase": "%s", "round": 0}\n'
+RAW = ("--mixing.groups.a.dtype",)
+GROUPS = "[mixing.groups.a]\n[mixing.groups.b]\n[mixing.groups.c]\n"
+
+# fmt: off
+CONFIG = {
+    # TOML
+    "unknown key": toml(r"\[mixing\] has an unknown key 'methodd'; it may have: method", "[mixing]\nmethodd = 1\n"),
+    "unknown key of a table": toml(r"\[mixing.aioli\] has an unknown key 'etta'", "etta = 1.0", "eta = 1.0"),
+    "unknown key of a group": toml(
+        "mixing.groups.a has an unknown key 'weigth'; it may have: train",
+        "[mixing.groups.a]\nweigth = 1.0\n",
+        "[mixing.groups.a]\n",
+    ),
+    "unknown key of torchtitan's": toml("stepz", "[training]\nstepz = 1\n", "[training]\n"),
+    "unknown group in a prior": toml(
+        "mixing.aioli.prior names an unknown group 'law'; the groups are: a, b, c",
+        "[mixing.aioli.prior]\nlaw = 1.0\n[mixing.evaluation]\n",
+        "[mixing.evaluation]\n",
+    ),
+    "unknown group of an anchor": toml(
+        "mixing.guards.anchor names an unknown group 'law'",
+        "[mixing.guards.anchor]\nlaw = 1.0\n[mixing.evaluation]\n",
+        "[mixing.evaluation]\n",
+    ),
+    "no groups": toml("no data groups: add a table", "", GROUPS),
+    "groups that are a list": whole_toml(r"mixing.groups is \['a'\]", '[mixing]\ngroups = ["a"]\n'),
+    "a group that is a number": toml("mixing.groups.a is 3: it must be a table", "[mixing.groups]\na = 3\n", GROUPS),
+    "mixing that is a number": whole_toml("mixing is 3: it must be a table", "mixing = 3\n"),
+    "an empty file": whole_toml("no data groups: add a table", ""),
+    "not TOML": toml("is not valid TOML", "[mixing\n"),
+    "a table twice": toml("is not valid TOML", "[mixing]\n[mixing]\n"),
+    "not UTF-8": whole_toml("config.toml is not valid TOML", b"\xff\xfe"),
+    "text for a number": toml("mixing.seed is 'x': it must be int", "[mixing]\nseed = 'x'\n"),
+    "true for a number": toml("mixing.seed is True: it must be int", "[mixing]\nseed = true\n"),
+    "a fraction for a count": toml("mixing.evaluation.sequences is 1.5", "sequences = 1.5", "sequences = 12"),
+    "a choice that is none": toml("mixing.aioli.order is 'any'", "order = 'any'\neta = 1.0", "eta = 1.0"),
+    # flags
+    "unknown method": flags("mixing.method is 'magic': choose one of stratified, static", "--mixing.method", "magic"),
+    "unknown flag": flags("--mixing.eta", "--mixing.eta", "1"),
+    "no number of steps": flags("steps", "--training.steps", "abc"),
+    "no steps": flags("training.steps is 0: at least 1", "--training.steps", "0"),
+    "unknown model": flags("model.name is 'gpt9'", "--model.name", "gpt9"),
+    "unknown flavor": flags("model.flavor is '900B'", "--model.flavor", "900B"),
+    "sequences longer than the data": flags("has no sequence of seq_len 99999998", "--training.seq_len", "99999998"),
+    "a batch that cannot be split": flags("global_batch_size is 7: it must be a multiple", "--training.global_batch_size", "7"),
+    "no rows on a rank": flags("global_batch_size is 8: .*local_batch_size 0", "--training.local_batch_size", "0"),
+    "a layout of no ranks": flags("tensor_parallel_degree is 0: at least 1", "--parallelism.tensor_parallel_degree", "0"),
+    "no held-out sequences": flags("mixing.evaluation.sequences is 0: at least 1", "--mixing.evaluation.sequences", "0"),
+    "no skipped update allowed": flags("max_skipped_updates is 0: at least 1", "--mixing.max_skipped_updates", "0"),
+    "weights of 0": flags(
+        "static.proportions sum to 0.0: at least one weight must be positive",
+        *("--mixing.method", "static", "--mixing.groups.a.weight", "0"),
+        *("--mixing.groups.b.weight", "0", "--mixing.groups.c.weight", "0"),
+    ),
+    "a negative weight": flags(r"static.proportions\[0\] is -1", "--mixing.method", "static", "--mixing.groups.a.weight", "-1"),
+    "one_hot_factor too small": flags("with 3 groups it must be above 1/3 = 0.3333", "--mixing.aioli.one_hot_factor", "0.25"),
+    "LearnParams longer than the round": flags(
+        "steps_per_round is 6, but LearnParams alone takes .* 1 x 2 x 3 = 6 steps", "--mixing.aioli.steps_per_round", "6"
+    ),
+    "a step of 0": flags("aioli.eta is 0.0: the step size must be", "--mixing.aioli.eta", "0"),
+    "a step that is no number": flags("aioli.eta is nan: the step size must be", "--mixing.aioli.eta", "nan"),
+    "an average of more than all": flags("aioli.ema is 1.5: the weight on the past", "--mixing.aioli.ema", "1.5"),
+    "steps on no prior": flags("prior_steps is 5 but no aioli.prior is given", "--mixing.aioli.prior_steps", "5"),
+    "a least share too large": flags("guards.min_share is 0.9", "--mixing.guards.min_share", "0.9"),
+    "no reference model": flags("mixing.doremi.reference is ''", "--mixing.method", "doremi"),
+    "plan without a file": flags("static.plan names no file", *PLAN[:4]),
+    # plans, graphs, ledgers
+    "no plan there": flags("file", *PLAN),
+    "a plan that is not JSON": file("file is not a plan .*not JSON", "{", *PLAN),
+    "a plan without groups": file("file is not a plan", {"proportions": [1.0]}, *PLAN),
+    "a plan of other groups": file(r"\['x'\], this run has", {"groups": ["x"], "proportions": [1.0]}, *PLAN),
+    "a plan of words": file("file is not a plan", {"groups": ABC, "proportions": ["x", 1, 1]}, *PLAN),
+    "a plan below 0": file(r"file: proportions\[0\] is -1", {"groups": ABC, "proportions": [-1, 1, 1]}, *PLAN),
+    "a plan nested without end": file("file is not a plan", "[" * 10**6, *PLAN),
+    "a plan of a terabyte": file("has 1099511627776 bytes, at most", 1 << 40, *PLAN),
+    "a graph of other groups": file("is a graph of the groups", {"groups": ["x"], "graph": [[1]]}, *GRAPH),
+    "a graph of another shape": file("file is not a graph", {"groups": ABC, "graph": [[1]]}, *GRAPH),
+    "no graph there": flags("file", *GRAPH),
+    "half a line of a ledger": file("line 2: not a ledger record", RECORD % "train" + '{"step": 1', *ORDERS),
+    "a ledger of other lines": file("line 1: not a ledger record", '{"step": 0}\n', *ORDERS),
+    "a ledger that is binary": file("line 1: not a ledger record", b"\x80\x04\x95\n", *ORDERS),
+    "shares that are none": file("not shares that sum to 1", RECORD.replace("0.5", "7.5") % "train", *ORDERS),
+    "shares that are nan": file("not shares that sum to 1", RECORD.replace("0.5", "NaN") % "train", *ORDERS),
+    "a ledger without LearnParams": file("records no LearnParams", RECORD % "train", *ORDERS),
+    "a ledger of another sweep": file(r"orders\[0\] is \[0\]: it must name", RECORD % "learn_params", *ORDERS),
+}
+"""Faults in the config of a training run, its flags and the files that these name."""
+
+STORES = {
+    "no store": toml("nowhere/train.*titan-aioli tokenize", "[mixing.groups.nowhere]\n[mixing.evaluation]\n", "[mixing.evaluation]\n"),
+    "data cut short": store("train.bin: holds .* expected", cut(".bin", 100)),
+    "data too long": store("train.bin: holds .* expected", cut(".bin", -2)),
+    "an index cut short": store("train.idx: holds .* expected", cut(".idx", 8)),
+    "an empty index": store("not a Megatron index", lambda path: path.with_suffix(".idx").write_bytes(b"")),
+    "no index": store("train.bin is there, but not its index", lambda path: path.with_suffix(".idx").unlink()),
+    "no data": store("no token store at", lambda path: path.with_suffix(".bin").unlink()),
+    "half a header": store("the header alone has 34", lambda path: path.with_suffix(".idx").write_bytes(b"MMIDIDX\0\0\1")),
+    "a foreign index": store("not a Megatron index", poke(0, "<Q", 7)),
+    "another version": store("version 2 of the index format", poke(9, "<Q", 2)),
+    "an unknown dtype": store("dtype code 99 is not known", poke(17, "<B", 99)),
+    "tokens that are floats": store("floats are no token ids", poke(17, "<B", 7)),
+    "sequences without end": store("expected .* for 1152921504606846976 sequences", poke(18, "<Q", 1 << 60)),
+    "a negative size": store("sequence 0 has the size -5", poke(34, "<i", -5)),
+    "a moved sequence": store("sequence 0 starts at byte 6", poke(34 + 4 * 40, "<q", 6)),
+    "documents that do not rise": store("document index must rise", poke(8, "<q", 1, from_end=True)),
+    "metadata that is not JSON": store("train.json: the metadata", sidecar('"titan_aioli token store 1"{')),
+    "metadata of another store": store(
+        "says 5 tokens, but the index counts", sidecar('{"format": "titan_aioli token store 1", "tokens": 5}')
+    ),
+    "metadata that is a list": store("train.json: the metadata", sidecar('["titan_aioli token store 1"]')),
+    "a vocabulary of words": store(
+        "train.json: the metadata", sidecar('{"format": "titan_aioli token store 1", "vocab_size": "many"}')
+    ),
+    "a vocabulary larger than the model's": store(
+        "group 'a': .*uses a vocabulary of 50304 tokens, the model has 4096",
+        sidecar('{"format": "titan_aioli token store 1", "vocab_size": 50304}'),
+    ),
+    "tokens beyond the model's": array("uses a vocabulary of 60001 tokens", np.full(100, 60000)),
+    "tokens below 0": array("token ids below 0", np.full(100, -1)),
+    "a pickle": array("not a whole NumPy array", pickle.dumps(np.array([{}], dtype=object))),
+    "an array of objects": array("not a whole NumPy array", npy(np.array([{}] * 99), allow_pickle=True)),
+    "an array of two dimensions": array(r"shape \[10, 10\], expected one flat array", np.ones((10, 10), int)),
+    "an array of floats": array("expected one flat array of integer token ids", np.ones(100)),
+    "an array cut short": array("not a whole NumPy array", npy(np.ones(999, int))[:-8]),
+    "an array said to be huge": array("not a whole NumPy array", npy(np.ones(999, int)).replace(b"(999,), }      ", b"(999999999,), }")),
+    "an array of no tokens": array("has no sequence of seq_len 16", np.ones(0, int)),
+    "raw tokens of an odd size": array("are no whole number of uint16", b"abc", ".bin", *RAW, "uint16"),
+    "raw floats": array("holds no token ids", b"abcd", ".bin", *RAW, "float32"),
+    "an unknown dtype of raw tokens": array("uint99", b"abcd", ".bin", *RAW, "uint99"),
+    "a dtype that is another": array("the store says its dtype is int64", np.ones(99, int), ".npy", *RAW, "uint16"),
+    "a folder": file("file is a folder; it holds no token store", None, "--mixing.groups.a.train", "FILE"),
+}
+"""Faults in the token stores of a training run."""
+
+TRAINING = {**CONFIG, **STORES}
+"""All that `python -m titan_aioli.train` refuses before it trains, and `titan-aioli check` with it."""
+
+COMMANDS = {
+    "no corpus": command("no input at nowhere.jsonl", "tokenize", "nowhere.jsonl", "--group", "a", "--tokenizer", "t", "--output", "FOLDER"),
+    "a line that is not JSON": corpus(r"docs.jsonl, line 1: not JSON", "docs.jsonl", '{"text": '),
+    "a field that is missing": corpus("line 1: no field 'text'; found body", "docs.jsonl", [{"body": "x"}]),
+    "a corpus cut short": corpus("cannot be read beyond line", "docs.jsonl.gz", gzip.compress(b'{"text": "one"}\n' * 99)[:-9]),
+    "a broken Parquet file": corpus("not a whole Parquet", "docs.parquet", b"PAR1xx"),
+    "a text that is binary": corpus("not a text in UTF-8", "docs.txt", b"\xff\xfe\x00"),
+    "no text": corpus("no document with any text", "docs.jsonl", [{"text": ""}]),
+    "a group outside the folder": corpus("a group's name is a folder's", "docs.jsonl", [{"text": "x", "g": "../x"}], "--group-by", "g"),
+    "no tokenizer": tokenizer("no tokenizer at", lambda folder: (folder / "tokenizer.json").unlink()),
+    "a tokenizer that is none": tokenizer("not a tokenizer.json", lambda folder: (folder / "tokenizer.json").write_text("{}")),
+    "an unknown end": tokenizer("has no token '<end>'", lambda folder: None, "--end-of-document", "<end>"),
+    "broken tokenizer settings": tokenizer("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("{")),
+    "settings that are a list": tokenizer("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("[]")),
+    "no such command": command("no command 'trian': choose one of", "trian"),
+    "no run": command("is not the dump folder of a mixing run", "report", "FOLDER/.."),
+    "a run of garbage": command("mixture.json is not what a run writes", "rows", "FOLDER"),
+    "a store to inspect that is not there": command("no token store at", "inspect", "FOLDER/none"),
+    "a table without columns": command("has no column proportion.GROUP", "plan", "FOLDER/mixture.json"),
+}
+"""Faults in the inputs of the other commands."""
+
+CHECKPOINTS = {
+    "not an archive": ("cannot be read", lambda arrays: b"cos\nsystem\n(S'true'\ntR."),
+    "nothing": ("cannot be read", lambda arrays: b""),
+    "cut short": ("cannot be read", lambda arrays: packed(arrays)[:-30]),
+    "a bit flipped": ("cannot be read", lambda arrays: packed(arrays)[:200] + b"\xff" + packed(arrays)[201:]),
+    "a compressed bomb": ("larger than its", lambda arrays: packed({"step": np.zeros(10**7)}, compressed=True)),
+    "compressed": ("is compressed", lambda arrays: packed({"step": np.random.default_rng(0).bytes(99)}, compressed=True)),
+    "an array said to be huge": ("says int64.*and has 8", member(npy(np.ones(1, int)).replace(b"(1,), }       ", b"(99999999,), }"))),
+    "an array of objects": ("says object", member(npy(np.array([{}]), allow_pickle=True))),
+    "a text": ("cannot be read", member("seven")),
+    "no ledger": ("has no ledger.step", without("ledger.step")),
+    "no method's state": (r"has no method_state.losses", without("method_state.losses")),
+    "no groups": ("has no groups", without("groups")),
+    "other groups": (r"written with groups \['x'\]", changed(groups=["x"])),
+    "another method": ("written with method odm, this run has aioli", changed(method="odm")),
+    "another shape": (r"method_state.losses is float64\[2\], this run needs float64\[3\]", changed(method_state__losses=[1.0, 2.0])),
+    "words for numbers": ("method_state.round is", changed(method_state__round="two")),
+    "shares that are nan": ("damaged.*shares that sum to 1", changed(method_state__proportions=[np.nan] * 3, method_state__stage=2)),
+    "a ledger of no shares": ("damaged.*shares that sum to 1", changed(ledger__proportions=np.ones((2, 3)))),
+    "a ledger of other lengths": ("damaged", changed(ledger__step=[0])),
+    "a ledger that goes back": ("damaged", changed(ledger__step=[5, 0])),
+    "a step below 0": ("damaged: a count is negative", changed(step=-1)),
+    "many steps": ("damaged", changed(step=[1, 2])),
+}
+"""Faults in the part of a checkpoint that is the mixture's: (message, damage to its arrays)."""
+# fmt: on

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.bad_input.cases import copy_stores
-from tests.bad_input.test_bad_input import CONFIG as BAD_INPUT
+from tests.bad_input.cases import TRAINING as BAD_INPUT
+from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
 from titan_aioli.commands.check.command import group_table, run_table, short
 from titan_aioli.commands.check.forecast import forecast, walk

@@ -121,5 +121,6 @@ def test_bad_arguments_end_with_one_line(capsys):
 
 
 def test_methods_laws_and_the_world_import_no_torch():
-    code = "import sys, titan_aioli.commands.simulate.command, titan_aioli.commands.plan; sys.exit('torch' in sys.modules)"
+    modules = "titan_aioli.commands.simulate.command, titan_aioli.commands.plan"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,31 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from titan_aioli.control.controller import MixtureController
-from titan_aioli.control.ledger import Ledger
-from titan_aioli.control.ledger_file import LedgerFile, read_ledger_file
-from titan_aioli.control.resume import Identity
+from tests.control.helpers import AIOLI, make_controller
+from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import ResumeRefused
 from titan_aioli.methods import UNTIL_END, build_method
 
-AIOLI = {"num_sweeps": 1, "steps_per_mixture": 2, "steps_per_round": 10, "seed": 3}
 NUM_STEPS = 24
-
-
-def make_controller(
-    folder,
-    name="aioli",
-    groups=("a", "b", "c"),
-    batch_size=8,
-    stores="s",
-    limits="",
-    adapt=False,
-    **hyperparameters,
-):
-    method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
-    file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    identity = Identity(name, groups, stores, limits)
-    return MixtureController(method, identity, batch_size, Ledger(), file, adapt)
 
 
 def held_out(step):

@@ -10,7 +10,6 @@ from titan_aioli.methods import METHODS
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import files, torchrun, train
 
-pytestmark = pytest.mark.xdist_group("ranks")
 SHORT = {
     "aioli": [],
     "skill_it": ["--mixing.skill_it.steps_per_round", "2", "--mixing.skill_it.eta", "1.0"],

@@ -11,7 +11,6 @@ from titan_aioli.hosts.titan02.launch import launch
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import torchrun
 
-pytestmark = pytest.mark.xdist_group("ranks")
 LIMIT_SECONDS = 60  # about 6 s on two free cores; a rank that waits for another would take 100 s
 BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
 

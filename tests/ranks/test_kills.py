@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.append(str(SCRIPTS))
-
-from scripts.soak import train_and_kill
-from scripts.support.killing import Soak
+from scripts.support.killing import Soak, train_and_kill
 from titan_aioli.testing.torchrun import files
 
-pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 KILLS = int(os.environ.get("KILLS", "12"))
 STEPS_PER_KILL = 4
 

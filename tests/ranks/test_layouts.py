@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("ranks")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "layouts.py"
 QUICK = ["pp2", "cp2"]
 LONG = [

@@ -6,7 +6,6 @@ import pytest
 
 from titan_aioli.testing.torchrun import command, environment, files, free_port, torchrun, train, train_losses
 
-pytestmark = pytest.mark.xdist_group("ranks")
 BRIEF = ["--training.steps", "12"]
 NO_SHARED_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # restarts hang without it
 

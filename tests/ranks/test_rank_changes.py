@@ -9,7 +9,6 @@ from titan_aioli.commands.rows import check_audit
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import TINY, train
 
-pytestmark = pytest.mark.xdist_group("ranks")
 BRIEF = ("--mixing.evaluation.sequences", "6", "--mixing.evaluation.no-test", "--mixing.evaluation.freq", "0")
 STEPS = ("--lr_scheduler.total_steps", "20")
 

@@ -10,7 +10,6 @@ from titan_aioli.commands.rows import check_audit
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import TINY, files, torchrun, train, train_losses
 
-pytestmark = pytest.mark.xdist_group("ranks")
 KILLS = (3, 5, 8, 11, 17)  # 3, 5 and 11 are inside LearnParams
 
 

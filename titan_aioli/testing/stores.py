@@ -18,7 +18,12 @@ def numbered_group(name: str, first_token: int, num_sequences: int, seq_len: int
 
 
 def write_stores(folder: Path, num_documents: int = 40) -> Path:
-    """Three groups of counting documents, each with its own range of tokens and steps; a few kB."""
+    """The folder, with stores of three groups of counting documents; each group has its own range of tokens.
+
+    Args:
+        folder: gets `a`, `b` and `c`, each with the stores `train`, `validation` and `test`; some 100 kB.
+        num_documents: documents in `train`, 300 tokens each.
+    """
     rng = np.random.default_rng(0)
     for name, low, high in (("a", 0, 60), ("b", 40, 160), ("c", 150, VOCAB_SIZE)):
         for split, count in (("train", num_documents), ("validation", 8), ("test", 6)):

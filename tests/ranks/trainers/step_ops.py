@@ -13,7 +13,6 @@ import titan_aioli.hosts.titan02  # noqa: F401, before the first import of torch
 # isort: split
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchtitan.distributed import utils
 
 from scripts.support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
 from titan_aioli.hosts.titan02.job import load_config
@@ -38,7 +37,7 @@ def count(trainer_class, model_name, arguments):
     config = load_config(arguments)
     config.model.name = model_name or config.model.name
     config.metrics.log_freq = 1000
-    once = mock.patch.object(utils, "init_distributed", lambda *a, **k: 2)
+    once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 2)
     if not dist.is_initialized():
         trainer = trainer_class(config)
     else:

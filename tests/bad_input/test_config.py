@@ -1,0 +1,20 @@
+"""Bad configs, flags and the files they name: each is refused in one line that says what, where and why.
+
+In process, through the same entry as `python -m titan_aioli.train`; one also on two ranks (seconds; the limit
+allows for a busy machine).
+"""
+
+import pytest
+
+from tests.bad_input.cases import CONFIG
+from tests.bad_input.faults import every_rank_refuses
+
+
+@pytest.mark.parametrize("name", CONFIG)
+def test_a_fault_is_one_line_that_says_what_to_do(name, tmp_path, stores, capfd):
+    CONFIG[name].refuse(tmp_path, stores, capfd)
+
+
+@pytest.mark.xdist_group("ranks")
+def test_a_fault_ends_every_rank(tmp_path, stores):
+    every_rank_refuses(CONFIG["a batch that cannot be split"], tmp_path, stores)

@@ -1,0 +1,26 @@
+"""What tests of the controller, and of checkpoints it refuses, start from."""
+
+from titan_aioli.control.controller import MixtureController
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.control.ledger_file import LedgerFile
+from titan_aioli.control.resume import Identity
+from titan_aioli.methods import build_method
+
+AIOLI = {"num_sweeps": 1, "steps_per_mixture": 2, "steps_per_round": 10, "seed": 3}
+
+
+def make_controller(
+    folder,
+    name="aioli",
+    groups=("a", "b", "c"),
+    batch_size=8,
+    stores="s",
+    limits="",
+    adapt=False,
+    **hyperparameters,
+):
+    """A controller that has not begun; its ledger file is in the folder."""
+    method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
+    file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
+    identity = Identity(name, groups, stores, limits)
+    return MixtureController(method, identity, batch_size, Ledger(), file, adapt)
