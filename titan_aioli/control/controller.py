@@ -16,6 +16,7 @@ from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.control.resume import differences, read_saved, refuse, what_changed
 from titan_aioli.control.state import from_arrays, pack, to_arrays, unpack
 from titan_aioli.errors import UserError
+from titan_aioli.files import to_plain
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.faults import describe_absent, describe_faults
 from titan_aioli.proportions import without
@@ -158,7 +159,7 @@ class MixtureController:
         values.update(to_arrays(self.state, "method state"))
         for index, entry in enumerate(self.ledger):
             values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
-        return {name: repr(_to_plain(value)) for name, value in values.items()}
+        return {name: repr(to_plain(value)) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, equal on all ranks, as one leaf of bytes."""
@@ -233,9 +234,3 @@ class MixtureController:
             "stores": self.stores_fingerprint,
             "limits": self.limits,
         }
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_to_plain(item) for item in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

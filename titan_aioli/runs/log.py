@@ -7,7 +7,6 @@ data/ledger.py), `losses.jsonl` (every evaluation) and, when it ends, `results.j
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from titan_aioli.files import write_json
 from titan_aioli.methods.protocol import PHASES
 
 logger = logging.getLogger()
@@ -64,14 +64,6 @@ def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | N
         predicted, measured = np.mean(record["predicted_drop"]), np.mean(record["measured_drop"])
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
     return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a small JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, indent=1, default=_to_plain) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 class RunLog:
@@ -163,9 +155,3 @@ def _pairs(names: Sequence[str], values: Sequence[float] | np.ndarray, form: str
     shown = list(zip(names, values, strict=True))
     pairs = ", ".join(f"{name} {value:{form}}" for name, value in shown[:8])
     return f"{pairs}, and {len(shown) - 8} more" if len(shown) > 8 else pairs
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return str(value)

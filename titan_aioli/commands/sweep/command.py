@@ -27,9 +27,9 @@ from rich.progress import (
 
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
 from titan_aioli.errors import UserError
+from titan_aioli.files import write_json
 from titan_aioli.laws.table import write_table
 from titan_aioli.methods.skill_it import skill_graph
-from titan_aioli.runs.log import write_json
 
 
 def sweep(

@@ -11,10 +11,9 @@ import numpy as np
 
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
+from titan_aioli.files import read_toml, write_json
 from titan_aioli.laws.cover import dirichlet_cover
 from titan_aioli.laws.table import read_mixtures
-from titan_aioli.runs.log import write_json
-from titan_aioli.toml import tomllib
 
 OWN_FLAGS = re.compile(
     r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"
@@ -57,7 +56,7 @@ def plan_sweep(
     ]
     if not runs:
         raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
-    tables = tomllib.loads(config.read_text(encoding="utf-8"))
+    tables = read_toml(config)
     return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags), tables
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tomli_w
 
 from titan_aioli.errors import UserError
 from titan_aioli.files import replacing
 from titan_aioli.runs.run import read_run
-from titan_aioli.toml import format_toml
 
 POLL_SECONDS = 0.5
 TAIL_BYTES = 8192
@@ -60,7 +60,7 @@ class SweepRun(NamedTuple):
             mixing["groups"][name]["weight"] = share
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "config.toml") as file:
-            file.write(format_toml(config).lstrip("\n").encode())
+            tomli_w.dump(config, file)
 
     def train(self, command: Sequence[str], lock: int, on_step: Callable[[int], None]) -> str | None:
         """Run the command to its end; None, or in one line why it failed.
