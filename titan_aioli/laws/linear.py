@@ -18,11 +18,6 @@ class LinearLaw(NamedTuple):
     theta: Array
     """[M, G], nats per token and unit of proportion."""
 
-    @property
-    def mixing_matrix(self) -> Array:
-        """A [M, G], where theta is of loss changes: drop of group i per unit of proportion of group j."""
-        return -self.theta
-
     def predict(self, proportions: Array) -> Array:
         """Losses (or changes) [..., M] at proportions [..., G]."""
         return proportions @ self.theta.T

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from titan_aioli.files import write_json
 from titan_aioli.methods.protocol import PHASES
+from titan_aioli.runs.plan_file import write_plan
 
 logger = logging.getLogger()
 
@@ -112,7 +113,7 @@ class RunLog:
         self.progress.close()
         if self._is_writer:
             write_json(self.folder / "results.json", content)
-            write_json(self.folder / "plan.json", plan)
+            write_plan(self.folder / "plan.json", **plan)
         mean = content["validation_loss_mean"]
         logger.info(f"mixing: finished, mean held-out loss {mean:.4f}, see {self.folder}")
 
