@@ -29,7 +29,7 @@ from rich.table import Table
 from support.killing import MARK, Soak, draw_kill
 from tqdm import tqdm
 
-from titan_aioli.commands.rows import blocks
+from titan_aioli.runs.audit import blocks
 from titan_aioli.runs.run import read_run
 
 
