@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
+from titan_aioli.commands import report as command
 from titan_aioli.commands.report import epoch_table, loss_table, round_table
 from titan_aioli.runs.run import read_run
 
@@ -53,3 +54,16 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path, capsys):
         main(["report", str(tmp_path)])
     assert stopped.value.code == 2
     assert "has no mixture.json" in capsys.readouterr().err
+
+
+def test_runs_without_a_mixing_matrix_have_no_row_for_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(command, "save", lambda figure, output: drawn.append(figure))
+    folder = write_run(tmp_path / "static", "static")
+    with_matrix = read_run(folder)
+    without = with_matrix._replace(records=[{**r, "normalized_A": None} for r in with_matrix.records])
+    for record in without.records:
+        del record["normalized_A"]
+    command.draw([without], tmp_path / "one.png")
+    command.draw([without, with_matrix], tmp_path / "two.png")
+    assert [len(figure.axes) for figure in drawn] == [2, 7]  # 3 rows of 2, and the matrix's scale

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main
-from titan_aioli.commands.simulate.command import parse_settings
+from titan_aioli.commands.settings import parse_settings
 from titan_aioli.commands.simulate.world import World, evaluation_budget, simulate_run
 from titan_aioli.methods import METHODS, build_method
 
@@ -121,5 +121,6 @@ def test_bad_arguments_end_with_one_line(capsys):
 
 
 def test_methods_laws_and_the_world_import_no_torch():
-    code = "import sys, titan_aioli.commands.simulate.command, titan_aioli.commands.plan; sys.exit('torch' in sys.modules)"
+    names = "titan_aioli.commands.simulate.command, titan_aioli.commands.plan"
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,13 +15,22 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.commands.simulate.command import MAX_DRAWN, parse_settings
+from titan_aioli.commands.figures import (
+    draw_legend,
+    draw_proportions,
+    first_and_last,
+    largest,
+    save,
+    subplots,
+    trained,
+)
+from titan_aioli.commands.settings import parse_settings
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, build_method
 from titan_aioli.runs.run import Run, read_run
 
 Array = np.ndarray
 MAX_LINES = 12
-"""Training stretches shown in the table; of more, the first and the last ones."""
+"""Number of training phases shown in the table; of more, the first and the last ones."""
 
 
 class WhatIf(NamedTuple):
@@ -46,7 +55,7 @@ def replay(
     run: Annotated[Path, tyro.conf.Positional],
     *,
     method: str = "",
-    set: tuple[str, ...] = (),
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
     output: Path = Path("replay.png"),
 ) -> None:
     """Feed a run's recorded observations to another method, or to the same one with other hyperparameters.
@@ -60,13 +69,13 @@ def replay(
     Args:
         run: dump folder of a run (job.dump_folder).
         method: name of the method. Left out: the one that was run, with the hyperparameters it had.
-        set: hyperparameters to change, as METHOD.NAME=VALUE.
+        settings: hyperparameters to change, as METHOD.NAME=VALUE.
         output: the figure; the suffix chooses the format (.png, .pdf, .svg).
     """
     loaded = read_run(run)
     recorded = loaded.mixture["method"]
     name = method or recorded
-    changed = parse_settings(set, [name]).get(name, {})
+    changed = parse_settings(settings, [name]).get(name, {})
     result = what_if(loaded.records, recorded, other_method(loaded, name, changed))
     console = Console()
     if result.is_same:
@@ -131,15 +140,12 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
 
 
 def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
-    """Recorded and alternative share of every group, for each stretch of training."""
+    """Recorded and alternative share of every group, for each phase of training."""
     table = Table(title=f"recorded -> {name}")
     table.add_column("from step", justify="right")
     for group in groups:
         table.add_column(group, justify="right")
-    rows = [n for n, phase in enumerate(result.recorded_phases) if phase in ("train", "prior")]
-    for index, n in enumerate(rows):
-        if MAX_LINES // 2 <= index < len(rows) - MAX_LINES // 2:
-            continue
+    for n in first_and_last(trained(result.recorded_phases), MAX_LINES):
         pairs = zip(result.recorded[n], result.proportions[n], strict=True)
         table.add_row(str(result.steps[n]), *(f"{before:.4f} -> {after:.4f}" for before, after in pairs))
     return table
@@ -147,24 +153,13 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
 
 def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, output: Path) -> None:
     """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure, axes = subplots(1, 2, (10, 4), sharey=True)
     sides = ((recorded, result.recorded_phases, result.recorded), (other, result.phases, result.proportions))
-    drawn = np.sort(np.argsort(-result.recorded[-1], kind="stable")[:MAX_DRAWN])
-    for axis, (title, phases, shares) in zip(axes, sides, strict=True):
-        kept = [n for n, phase in enumerate(phases) if phase in ("train", "prior")] or [0]
-        steps = np.append(result.steps[kept], max(result.steps))
-        for group in drawn:
-            values = shares[kept, group]
-            axis.step(steps, np.append(values, values[-1]), where="post", label=groups[group])
-        axis.set(title=title, xlabel="step", ylim=(0, None))
-    axes[0].set_ylabel("proportion")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), frameon=False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    drawn = largest(result.recorded[-1])
+    for axis, (title, phases, shares) in zip(axes[0], sides, strict=True):
+        kept = trained(phases) or [0]
+        draw_proportions(axis, result.steps[kept], max(result.steps), shares[kept], groups, drawn)
+        axis.set(title=title)
+    axes[0, 0].set_ylabel("proportion")
+    draw_legend(figure, axes[0, 0], 6)
+    save(figure, output)

@@ -148,7 +148,8 @@ class MixingTrainer(Trainer):
         while self.controller.phase_is_over:
             record = self.controller.finish_phase(self.observer.measure())
             check_ranks_agree(self.controller, self.device)
-            self._show(record)
+            learned = getattr(self.controller.method, "metrics", lambda state: {})(self.controller.state)
+            self._show(record, learned)
             self.controller.check_skipped(self.mixing.max_skipped_updates)
             self.loader.start_phase(self.controller.phase_end)
 
@@ -169,13 +170,14 @@ class MixingTrainer(Trainer):
             self._show(record)
             self.loader.start_phase(self.controller.phase_end)
 
-    def _show(self, record: dict[str, Any]) -> None:
+    def _show(self, record: dict[str, Any], learned: dict[str, np.ndarray] | None = None) -> None:
         """An update, on the console and in the metrics; of those at every step, where steps are shown."""
         num_steps = self.controller.phase.num_steps
         is_brief = record["phase"] == "train" and num_steps < self.job_config.metrics.log_freq
         is_shown = not is_brief or self.metrics_processor.should_log(self.step)
-        metrics = self.log.updated(record, None if num_steps == UNTIL_END else num_steps, is_shown)
-        if metrics:
+        self.log.show_update(record, None if num_steps == UNTIL_END else num_steps, is_shown)
+        if is_shown:
+            metrics = self.log.update_metrics(record, learned or {})
             self.metrics_processor.logger.log(metrics, self.controller.step)
 
     def _step_metrics(self) -> dict[str, float]:
