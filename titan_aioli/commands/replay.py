@@ -7,6 +7,7 @@ followed. Fed to its own method unchanged, a run gives its own proportions back:
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from titan_aioli.commands.figures import (
 )
 from titan_aioli.commands.settings import parse_settings
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, build_method
+from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.runs.run import Run, read_run
 
 Array = np.ndarray
@@ -113,16 +115,20 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
             f"the run of {recorded_method} recorded {observed}, the other method needs {method.observes}"
         )
     recorded = np.array([record["proportions"] for record in records], dtype=np.float64)
-    state = method.init(recorded.shape[1])
     phases, proportions = [], []
-    for number, record in enumerate(records):
-        if number > 0 and method.observes != "nothing":
-            if record["observation"] is None:
-                raise ValueError(
-                    f"ledger.jsonl, line {number + 1} has no observation, so it cannot be replayed"
-                )
-            state = method.update(state, np.array(record["observation"], dtype=np.float64))
-        phase = method.phase(state)
+
+    def observe(stretch: Stretch) -> Array:
+        record = records[len(phases)]  # it begins with what was observed in the phase before
+        if record["observation"] is None:
+            raise ValueError(
+                f"ledger.jsonl, line {len(phases) + 1} has no observation, so it cannot be replayed"
+            )
+        return np.array(record["observation"], dtype=np.float64)
+
+    stretches = walk(method, recorded.shape[1], observe)
+    if method.observes == "nothing":
+        stretches = repeat(next(stretches))
+    for number, (record, (_, _, phase, _)) in enumerate(zip(records, stretches, strict=False)):
         measures_as_recorded = record["phase"] == "learn_params" and np.allclose(
             phase.proportions, recorded[number]
         )
@@ -155,11 +161,13 @@ def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, outpu
     """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
     figure, axes = subplots(1, 2, (10, 4), sharey=True)
     sides = ((recorded, result.recorded_phases, result.recorded), (other, result.phases, result.proportions))
-    drawn = largest(result.recorded[-1])
+    drawn, tops = largest(result.recorded[-1]), []
     for axis, (title, phases, shares) in zip(axes[0], sides, strict=True):
         kept = trained(phases) or [0]
         draw_proportions(axis, result.steps[kept], max(result.steps), shares[kept], groups, drawn)
         axis.set(title=title)
+        tops.append(shares[kept][:, drawn].max())
+    axes[0, 0].set_ylim(0, 1.05 * max(tops))  # of both: the axis is shared
     axes[0, 0].set_ylabel("proportion")
     draw_legend(figure, axes[0, 0], 6)
     save(figure, output)
