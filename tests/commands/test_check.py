@@ -125,7 +125,7 @@ def test_the_command_prints_what_the_run_would_do(stores, capsys, tmp_path):
     flags = ["--job.dump_folder", str(tmp_path), "--mixing.stores", str(stores)]
     main(["check", str(TINY), "--world-size", "2", *flags])
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("20 steps x 8 sequences x 16 tokens", "12 steps, 60.0% of all", "go on from step 6"):
+    for part in ("20 steps x 8 sequences x 16 tokens", "12 steps, 60.0% of all", "resume from step 6"):
         assert part in text
 
 

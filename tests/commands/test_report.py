@@ -39,7 +39,7 @@ def test_an_unfinished_run_is_shown_as_such(tmp_path):
 
 def test_rounds_show_what_training_drew_from(tmp_path):
     text = shown(round_table(read_run(write_run(tmp_path / "aioli"))))
-    assert "0.600" in text and "0.750" not in text  # the stretch of training, not LearnParams
+    assert "0.600" in text and "0.750" not in text  # the phase of training, not LearnParams
 
 
 def test_the_command_draws_a_figure_of_several_runs(tmp_path, capsys):

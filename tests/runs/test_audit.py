@@ -1,4 +1,4 @@
-"""rows.csv: written a step at a time, computed again from the ledger, compared row by row."""
+"""rows.csv: written step by step, computed again from the ledger, compared row by row."""
 
 import numpy as np
 import pytest

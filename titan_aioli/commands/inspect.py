@@ -87,7 +87,7 @@ def _extremes(store: TokenStore) -> tuple[int, int, int]:
 
 
 def sample(store: TokenStore, documents: int, tokenizer: Path | None) -> list[str]:
-    """Lines that show some documents (or stretches, where the store knows no documents), evenly spread."""
+    """Lines that show some documents (or passages, where the store knows no documents), evenly spread."""
     offsets = store.document_offsets
     if offsets is None:
         offsets = np.append(np.arange(0, store.num_tokens, 256), store.num_tokens)

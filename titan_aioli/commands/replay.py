@@ -1,6 +1,6 @@
 """`titan-aioli replay`: what another method, or other hyperparameters, would have decided.
 
-The observations that a run recorded are fed to a method, one a ledger entry. They were measured under the
+The observations that a run recorded are fed to a method, one per ledger entry. They were measured under the
 mixtures of the recorded run, so the answer is about the decisions, not about the losses that would have
 followed. Fed to its own method unchanged, a run gives its own proportions back: a check of the record.
 (To train again on a recorded ledger as a fixed schedule, use mixing.method = "replay".)

@@ -20,7 +20,7 @@ from titan_aioli.stores.tokenize.tokenizer import tokenizer_file, tokenizer_info
 from titan_aioli.stores.tokenize.work_folder import WorkFolder
 
 PLAN_VERSION = 1
-"""Goes up when the same settings and inputs would give other bytes."""
+"""Number that goes up when the same settings and inputs would give other bytes."""
 
 
 def tokenize(
@@ -42,7 +42,7 @@ def tokenize(
 
     Writes OUTPUT/GROUP/{train,validation,test}.{bin,idx,json}: Megatron indexed datasets, each with a file
     that says what is in it. Every document ends with an end-of-document token. Killed and run again, the
-    same command goes on where it stopped. One group out of files, or many out of one dataset:
+    same command continues where it stopped. One group out of files, or many out of one dataset:
       titan-aioli tokenize books/ --group books --tokenizer assets/tokenizer --output stores
       titan-aioli tokenize slimpajama/*.jsonl.zst --group-by meta.redpajama_set_name
           --tokenizer assets/tokenizer --output stores --processes 16

@@ -1,4 +1,4 @@
-"""The linear mixing law: the loss, or its change over a stretch of training, is linear in the proportions."""
+"""The linear mixing law: the loss, or its change over a phase of training, is linear in the proportions."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ def fit_linear(proportions: Array, losses: Array, huber_delta: float | None = No
     """The linear law closest to a table of runs; in closed form, or iterated for the Huber objective.
 
     Args:
-        proportions: [N, G], of each run or stretch; at least G of them.
+        proportions: [N, G], of each run or phase; at least G of them.
         losses: [N, M], final losses (static) or changes of loss (dynamic), nats per token.
         huber_delta: nats per token; None: least squares.
     Raises: ValueError: see `check_table`, or the mixtures do not span the simplex.

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     """[M], at these proportions, nats per token; for grid_search those measured."""
     fit: Fit | None
     parameters: dict[str, Array]
-    """Of the law: `b` [M] and `theta` [M, G], or `theta` alone; none for grid_search."""
+    """Parameters of the law: `b` [M] and `theta` [M, G], or `theta` alone; none for grid_search."""
     settings: dict[str, Any]
     """What else decided: weights, anchor, anchor_strength, caps."""
     table_sha256: str

@@ -18,7 +18,7 @@ from titan_aioli.runs.run import Run
 
 HEADER = "row,step,group,epoch,sequence\n"
 BLOCK_STEPS = 256
-"""Most steps whose rows are computed at once."""
+"""Largest number of steps whose rows are computed at once."""
 
 
 class AuditFile:

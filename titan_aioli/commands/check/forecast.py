@@ -135,7 +135,7 @@ def checkpoint_line(config: Any) -> str:
     """Which checkpoints the run would write, and whether it would resume from one that is there."""
     saving, steps, dump = config.checkpoint, config.training.steps, Path(config.job.dump_folder)
     if not saving.enable:
-        return "none: a run that is stopped begins anew (checkpoint.enable)"
+        return "none: a run that is stopped starts over (checkpoint.enable)"
     folder = dump / saving.folder
     count = -(-steps // saving.interval) + (saving.enable_first_step_checkpoint and saving.interval > 1)
     kept = f", the newest {saving.keep_latest_k} kept" if saving.keep_latest_k else ", all kept"
@@ -145,7 +145,7 @@ def checkpoint_line(config: Any) -> str:
     found = [
         int(match[1]) for path in folder.glob("step-*") if (match := re.fullmatch(r"step-(\d+)", path.name))
     ]
-    return line + (f"; the run would go on from step {max(found)}, which is there" if found else "")
+    return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
 
 
 def _sequences(groups: Sequence[Group], per_group: int) -> int:

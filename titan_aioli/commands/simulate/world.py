@@ -1,7 +1,7 @@
 """A synthetic world whose mixing law is known: what a method is first tried on.
 
 The world stands for the model and the data: it is told a mixture and a number of steps, and its losses fall
-by the law. It gives every kind of observation that a method can ask for. No torch; a step costs G numbers.
+by the law. It gives every kind of observation that a method can ask for. No torch; a phase costs a few vectors of length G.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ CURVE_POINTS = 50
 
 
 class Matrix(NamedTuple):
-    """A = diag(own) + given @ taken.T: loss drop of a group a step, per unit of proportion of another."""
+    """A = diag(own) + given @ taken.T: loss drop of a group per step and unit of proportion of another."""
 
     own: Array
     """[G], what a group does for itself, nats."""
@@ -99,7 +99,7 @@ class World:
         return losses - drop
 
     def present_A(self, losses: Array, step: int) -> Array:
-        """A [G, G] of the law at a step and its losses, nats a step and unit of proportion."""
+        """A [G, G] of the law at a step and its losses, nats per step and unit of proportion."""
         A = self.matrix().dense()
         if self.law == "decaying":
             return A * ((losses - self.floor) / (self.start - self.floor))[:, None]

@@ -18,7 +18,7 @@ from titan_aioli.laws.table import read_mixtures
 OWN_FLAGS = re.compile(
     r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"
 )
-"""Training flags that a sweep sets itself."""
+"""Pattern of the training flags that a sweep sets itself."""
 
 
 class Sweep(NamedTuple):
@@ -28,7 +28,7 @@ class Sweep(NamedTuple):
     groups: list[str]
     runs: list[SweepRun]
     num_steps: int
-    """Of each run."""
+    """Optimizer steps of each run."""
     nproc_per_node: int
     flags: Sequence[str]
 

@@ -42,7 +42,7 @@ class SweepRun(NamedTuple):
         return (self.folder / "results.json").is_file()
 
     def command(self, nproc_per_node: int, flags: Sequence[str]) -> list[str]:
-        """The words that start it, or go on with it from its last checkpoint."""
+        """The words that start it, or resume it from its last checkpoint."""
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(nproc_per_node), "-m", "titan_aioli.train"]
         return [*torchrun, "--job.config_file", str(self.folder / "config.toml"), *flags]
@@ -67,7 +67,7 @@ class SweepRun(NamedTuple):
 
         Args:
             lock: file descriptor that the run holds open as long as it lives.
-            on_step: told of the steps done, now and then.
+            on_step: called with the number of steps done, about twice per second.
         """
         path = self.folder / "log.txt"
         environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
