@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 scripts/setup.sh
 start=$SECONDS
-.venv/bin/python -m titan_aioli.data.demo_corpus outputs/demo --tokenize
+.venv/bin/titan-aioli demo-corpus outputs/demo --tokenize
 for method in stratified aioli; do
     rm -rf "outputs/demo/$method"
     CONFIG_FILE="train_configs/debug_$method.toml" PYTHONWARNINGS=ignore scripts/run_train.sh \

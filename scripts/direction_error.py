@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tomli_w
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from support.one_rank import train_one_rank
 from titan_aioli.commands.replay import other_method
+from titan_aioli.files import read_toml
 from titan_aioli.methods.aioli.mixing_matrix import shifted_sum, solve_mixing_matrix
 from titan_aioli.runs.run import read_run
-from titan_aioli.toml import format_toml, tomllib
 
 BASE_STEPS, BASE_FACTOR, POOLING = 4, 0.75, 0.8
 ROUNDS, ROUND_SWEEPS = 6, 4
@@ -51,7 +52,7 @@ class Setting(NamedTuple):
 
 def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
     """CONFIG with a stretch of uniform training and then LearnParams, at a constant learning rate."""
-    config = tomllib.loads(args.config.read_text())
+    config = read_toml(args.config)
     groups = config["mixing"]["groups"]
     learn = setting.sweeps * setting.steps * len(groups)
     round_steps = learn + (learn if setting.rounds > 1 else setting.steps)
@@ -72,7 +73,7 @@ def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
             "prior": dict.fromkeys(groups, 1.0),
         },
     )
-    return format_toml(config)
+    return tomli_w.dumps(config)
 
 
 def sums_of_sweeps(folder: Path, setting: Setting) -> np.ndarray:
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     args = parser.parse_args()
     args.output = args.output.resolve()
-    num_groups = len(tomllib.loads(args.config.read_text())["mixing"]["groups"])
+    num_groups = len(read_toml(args.config)["mixing"]["groups"])
     pairs = [(steps, BASE_FACTOR) for steps in sorted({*args.steps, BASE_STEPS})]
     pairs += [(BASE_STEPS, factor) for factor in args.factors if factor != BASE_FACTOR]
     settings = [Setting(args.learn_steps // (num_groups * steps), steps, factor) for steps, factor in pairs]

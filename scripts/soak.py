@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from support.killing import MARK, Soak, train_and_kill
-from titan_aioli.commands.rows import blocks
+from titan_aioli.runs.audit import blocks
 from titan_aioli.runs.run import read_run
 
 

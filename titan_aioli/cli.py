@@ -14,6 +14,7 @@ from typing import Any
 import tyro
 
 from titan_aioli.commands.check.command import check
+from titan_aioli.commands.demo_corpus import demo_corpus
 from titan_aioli.commands.inspect import inspect
 from titan_aioli.commands.plan import plan
 from titan_aioli.commands.replay import replay
@@ -33,13 +34,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "plan": plan,
     "simulate": simulate,
     "replay": replay,
+    "demo-corpus": demo_corpus,
 }
 
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run a subcommand; what the user can put right is one line and exit status 2, without a traceback.
+    """Run a subcommand; what the user can fix is one line and exit status 2, without a traceback.
 
     Args:
         words: the command line without the program's name. Default: this process's.
@@ -85,7 +87,7 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 def overview() -> str:
     """One line for each subcommand."""
     lines = [
-        f"  {name:<10} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
+        f"  {name:<11} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
     ]
     return "\n".join(
         ["usage: titan-aioli COMMAND ...", "", *lines, "", "`titan-aioli COMMAND --help` shows its options."]

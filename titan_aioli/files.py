@@ -1,4 +1,4 @@
-"""Small file habits that everything in `titan_aioli.data` shares.
+"""Small file habits that the whole package shares: files that are whole or not there, JSON, TOML.
 
 A file appears under its name only when it is whole: it is written beside it, flushed to disk and renamed.
 """
@@ -6,11 +6,19 @@ A file appears under its name only when it is whole: it is written beside it, fl
 import io
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 EDGE_BYTES = 65536
 READ_BYTES = 1 << 20
@@ -33,6 +41,55 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def to_plain(value: Any, nan_as_null: bool = False) -> Any:
+    """The value as JSON knows it: arrays and tuples become lists, NumPy's numbers Python's, paths strings.
+
+    Args:
+        value: anything; what is none of these, alone or inside of dicts and lists, stays as it is.
+        nan_as_null: whether nan and infinities become None: strict JSON has no word for them.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+        if not nan_as_null:
+            return value
+    if isinstance(value, Mapping):
+        return {key: to_plain(item, nan_as_null) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, nan_as_null) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if nan_as_null and isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def write_json(
+    path: str | Path, content: Any, *, indent: int = 1, sort_keys: bool = False, nan_as_null: bool = False
+) -> None:
+    """Write a small JSON file, whole or not at all; the folder is made where it is missing.
+
+    Args:
+        path: the file to make or replace.
+        content: as `to_plain` takes it.
+        indent: spaces per level.
+        sort_keys: whether equal contents give equal bytes, whatever the order of their keys.
+        nan_as_null: whether nan becomes null; otherwise it is written as NaN, which Python reads.
+    """
+    text = json.dumps(to_plain(content, nan_as_null), indent=indent, sort_keys=sort_keys)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises: OSError: it cannot be read. ValueError: it is not TOML, or not UTF-8.
+    """
+    with open(path, "rb") as file:
+        return tomllib.load(file)
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -223,9 +223,9 @@ class MixingSession:
         num_steps, log_freq = self.controller.phase.num_steps, self._options.log_freq
         is_brief = record["phase"] == "train" and num_steps < log_freq
         is_shown = not is_brief or shown_at == 1 or shown_at % log_freq == 0
-        metrics = self._log.updated(record, None if num_steps == UNTIL_END else num_steps, is_shown)
-        if metrics:
-            self._log_metrics(metrics, self.controller.step)
+        self._log.show_update(record, None if num_steps == UNTIL_END else num_steps, is_shown)
+        if is_shown:
+            self._log_metrics(self._log.update_metrics(record, learned), self.controller.step)
 
     def _log_held_out_losses(self) -> None:
         step = self.controller.step

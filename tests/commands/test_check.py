@@ -11,7 +11,7 @@ from tests.bad_input.cases import TRAINING as BAD_INPUT
 from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
 from titan_aioli.commands.check.command import group_table, run_table, short
-from titan_aioli.commands.check.forecast import forecast, walk
+from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.config.build import Mixture
 from titan_aioli.hosts.titan02.job import Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
@@ -28,7 +28,7 @@ def lines(renderable, width=80):
 
 
 def test_the_phases_of_aioli():
-    walked = walk(build_method("aioli", 2, **AIOLI), 2, 250)
+    walked = walk_through(build_method("aioli", 2, **AIOLI), 2, 250)
     assert walked.ends == [0, 5, 10, 100, 105, 110, 200, 205, 210]
     assert walked.rounds() == {0: 100, 1: 100, 2: 50}
     assert walked.steps_in("learn_params") == 30
@@ -36,14 +36,14 @@ def test_the_phases_of_aioli():
 
 
 def test_the_phases_of_aioli_after_a_prior_on_one_group():
-    walked = walk(build_method("aioli", 2, **AIOLI, prior=[1, 0], prior_steps=50), 2, 150)
+    walked = walk_through(build_method("aioli", 2, **AIOLI, prior=[1, 0], prior_steps=50), 2, 150)
     assert walked.steps_in("prior") == 50 and sum(walked.rounds().values()) == 100
     assert walked.shares[0] > 0.5
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_step_of_a_run_is_in_one_phase(name):
-    walked = walk(build_method(name, 3), 3, 1234)
+    walked = walk_through(build_method(name, 3), 3, 1234)
     assert sum(walked.steps_by_phase.values()) == 1234
     assert walked.shares.sum() == pytest.approx(1)
     assert walked.ends == sorted(walked.ends) and all(end <= 1234 for end in walked.ends)
@@ -51,7 +51,7 @@ def test_every_step_of_a_run_is_in_one_phase(name):
 
 def test_a_replayed_schedule_is_forecast_exactly():
     schedule = [[0, "train", 0, [1.0, 0.0]], [30, "train", 1, [0.0, 1.0]]]
-    walked = walk(build_method("replay", 2, schedule=schedule), 2, 100)
+    walked = walk_through(build_method("replay", 2, schedule=schedule), 2, 100)
     np.testing.assert_allclose(walked.shares, [0.3, 0.7])
     assert walked.ends == [30] and UNTIL_END not in walked.ends
 
@@ -125,7 +125,7 @@ def test_the_command_prints_what_the_run_would_do(stores, capsys, tmp_path):
     flags = ["--job.dump_folder", str(tmp_path), "--mixing.stores", str(stores)]
     main(["check", str(TINY), "--world-size", "2", *flags])
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("20 steps x 8 sequences x 16 tokens", "12 steps, 60.0% of all", "go on from step 6"):
+    for part in ("20 steps x 8 sequences x 16 tokens", "12 steps, 60.0% of all", "resume from step 6"):
         assert part in text
 
 

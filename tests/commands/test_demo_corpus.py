@@ -88,7 +88,7 @@ def test_the_command_makes_corpus_tokenizer_and_stores(small, tmp_path, monkeypa
     monkeypatch.setattr(demo_corpus, "collect", lambda: small)
     monkeypatch.setattr(demo_corpus, "VAL_SHARE", 0.3)
     monkeypatch.setattr(demo_corpus, "TEST_SHARE", 0.3)
-    demo_corpus.main(tmp_path, tokenize=True)
+    demo_corpus.demo_corpus(tmp_path, tokenize=True)
     for group in small:
         for split in "train", "validation", "test":
             store = open_store(tmp_path / "stores" / group / split)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main
-from titan_aioli.commands.plan import make_plan, plan, read_plan, write_plan
+from titan_aioli.commands.plan import plan
 from titan_aioli.laws import LogLinearLaw, dirichlet_cover, optimal_mixture
+from titan_aioli.laws.plan import make_plan
 from titan_aioli.laws.table import read_table
+from titan_aioli.runs.plan_file import read_plan
 
 LAW = LogLinearLaw(b=np.array([2.0, 1.0]), theta=np.array([[-1.0, 1.0], [0.5, -0.5]]))
 
@@ -72,20 +74,6 @@ def test_grid_search_takes_the_best_run(runs):
     np.testing.assert_array_equal(made.predicted_losses, table.losses[best])
     only_code = make_plan(table, "grid_search", weights=np.array([0.0, 1.0]))
     assert only_code.proportions[1] == table.proportions[:, 1].max()
-
-
-def test_plan_is_read_in_the_order_of_the_run_and_only_for_its_groups(runs, tmp_path):
-    path = tmp_path / "plan.json"
-    made = make_plan(read_table(runs), "linear")
-    write_plan(made, path)
-    np.testing.assert_allclose(read_plan(path, ["code", "web"]), made.proportions[::-1])
-    with pytest.raises(
-        ValueError, match=r"a plan for the groups \['code', 'web'\], this run has \['math', 'web'\]"
-    ):
-        read_plan(path, ["web", "math"])
-    path.write_text("{}")
-    with pytest.raises(ValueError, match="not a plan"):
-        read_plan(path, ["web", "code"])
 
 
 @pytest.mark.parametrize(

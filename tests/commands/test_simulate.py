@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main
-from titan_aioli.commands.simulate.command import parse_settings
+from titan_aioli.commands.settings import parse_settings
 from titan_aioli.commands.simulate.world import World, evaluation_budget, simulate_run
 from titan_aioli.methods import METHODS, build_method
 

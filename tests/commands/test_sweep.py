@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main, split_flags
-from titan_aioli.commands.plan import read_plan
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.config.hyperparameters import read_graph
+from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.laws.table import read_mixtures, read_table
+from titan_aioli.runs.plan_file import read_plan
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import TINY, train
-from titan_aioli.toml import format_toml, tomllib
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
@@ -126,16 +126,18 @@ def test_a_grid_of_other_groups_is_refused(tmp_path):
         read_mixtures(path, ["a", "b"])
 
 
-def test_toml_reads_back_as_it_was():
+def test_the_config_of_a_run_is_the_sweeps_but_for_its_mixture(tmp_path):
     tables = {
-        "top": "x",
-        "job": {"dump_folder": 'a "b"\\c\x7f\n\u00e9', "empty": {}, "on": True, "lr": 1e-05, "n": -3},
-        "mixing": {"groups": {"stack exchange": {"train": ["a", "b"]}, "b.c": {"weight": 0.1 + 0.2}}},
+        "job": {"dump_folder": "outputs", "description": 'a "b"\\c\x7f\n\u00e9', "lr": 1e-05, "empty": {}},
+        "mixing": {"groups": {"stack exchange": {"train": ["a", "b"]}, "b.c": {"weight": 3}}},
         "list": {"of": [[1, 2], [3.5]], "tables": [{"a": 1}]},
     }
-    assert tomllib.loads(format_toml(tables)) == tables
-    whole = tomllib.loads(TINY.read_text())
-    assert tomllib.loads(format_toml(whole)) == whole
+    SweepRun(tmp_path, [0.1 + 0.2, 0.7]).write_config(tables, ["stack exchange", "b.c"])
+    config = read_toml(tmp_path / "config.toml")
+    assert config["job"] == {**tables["job"], "dump_folder": str(tmp_path)}
+    assert config["list"] == tables["list"]
+    assert config["mixing"]["groups"]["stack exchange"] == {"train": ["a", "b"], "weight": 0.1 + 0.2}
+    assert config["mixing"]["groups"]["b.c"] == {"weight": 0.7}
 
 
 def test_training_flags_may_stand_anywhere():

@@ -7,14 +7,11 @@ import json
 import sys
 from pathlib import Path
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from titan_aioli.files import read_toml
 
 
 def main(path):
-    config = tomllib.loads(path.read_text())
+    config = read_toml(path)
     folder = Path(config["job"]["dump_folder"])
     print("[titan] step:  3  loss: 7.1")
     if (folder / "fail").exists():

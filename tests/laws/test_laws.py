@@ -45,7 +45,7 @@ def test_several_starts_never_end_far_above_the_noise():
 def test_linear_fit_gives_the_mixing_matrix_back():
     A = np.array([[0.3, 0.1], [0.0, 0.2]])
     P = np.array([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])
-    np.testing.assert_allclose(fit_linear(P, -P @ A.T).mixing_matrix, A, atol=1e-12)
+    np.testing.assert_allclose(-fit_linear(P, -P @ A.T).theta, A, atol=1e-12)
 
 
 def test_huber_fit_shrugs_off_an_outlier():

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from titan_aioli.commands.rows import check_audit
+from titan_aioli.runs.audit import check_audit
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import TINY, train
 

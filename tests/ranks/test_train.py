@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from titan_aioli.commands.rows import check_audit
+from titan_aioli.runs.audit import check_audit
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import TINY, files, torchrun, train, train_losses
 

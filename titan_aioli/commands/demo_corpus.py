@@ -1,11 +1,11 @@
-"""A corpus of real text that every installation has: the files of the packages titan_aioli depends on.
+"""`titan-aioli demo-corpus`: real text that every installation has, the files of the packages we depend on.
 
 Six groups that differ in kind, up to 3 MB each: Python code, C++ headers, prose (docstrings and package
 descriptions), type stubs, tables of numbers, licences. Deduplicated over all groups; the same packages
 give the same documents on every machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained
 on equal shares of the groups. Takes about 15 seconds on two cores.
 
-    python -m titan_aioli.commands.demo_corpus outputs/demo --tokenize
+    titan-aioli demo-corpus outputs/demo --tokenize
 
 writes outputs/demo/corpus/GROUP.jsonl.gz, outputs/demo/tokenizer/tokenizer.json and, with --tokenize,
 outputs/demo/stores/GROUP/{train,validation,test}.{bin,idx,json}. Your own text goes the same way: see
@@ -21,9 +21,13 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from rich.console import Console
+from rich.table import Table
 
+from titan_aioli.commands.tokenize import tokenize as make_stores
 from titan_aioli.files import replacing
 
 PACKAGES = """
@@ -31,7 +35,7 @@ PACKAGES = """
     pillow pyarrow pyyaml requests rich scipy setuptools sympy tensorboard tokenizers torch torchdata
     torchtitan tqdm triton tyro
 """.split()  # noqa: SIM905
-"""What `pip install titan_aioli` brings, not what happens to be installed beside it."""
+"""Packages that `pip install titan_aioli` brings, not what happens to be installed beside it."""
 
 GROUPS = ("cpp", "licenses", "prose", "python", "stubs", "tables")
 SUFFIXES = {
@@ -44,12 +48,44 @@ LICENSE_NAME = re.compile(r"licen[sc]e|notice|copying", re.IGNORECASE)
 
 GROUP_BYTES = 3_000_000
 SHORTEST, LONGEST = 300, 10_000
-"""Characters of a document. A longer file becomes several documents, cut where a line ends."""
+"""Bounds of a document, in characters. A longer file becomes several documents, cut where a line ends."""
 SAMPLE_BYTES = 1_000_000
-"""Bytes of each group that the tokenizer is trained on."""
+"""Number of bytes of each group that the tokenizer is trained on."""
 VOCAB_SIZE = 4096
 VAL_SHARE, TEST_SHARE = 0.1, 0.05
 END_OF_DOCUMENT = "<|endoftext|>"
+
+
+def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = False) -> None:
+    """Make a corpus of real text in six groups, and its tokenizer, from the installed packages.
+
+    Writes OUTPUT/corpus/GROUP.jsonl.gz, OUTPUT/tokenizer/ and, with --tokenize, OUTPUT/stores/GROUP:
+
+        titan-aioli demo-corpus outputs/demo --tokenize
+
+    Args:
+        output: folder to write into: corpus/, tokenizer/ and stores/.
+        tokenize: also make the token stores, as `titan-aioli tokenize` does.
+    """
+    corpus = collect()
+    write_corpus(corpus, output / "corpus")
+    train_tokenizer(corpus, output / "tokenizer")
+    table = Table("group", "documents", "bytes of text", "first file")
+    for group, documents in corpus.items():
+        size = sum(len(document["text"].encode()) for document in documents)
+        table.add_row(group, f"{len(documents):,}", f"{size:,}", documents[0]["source"] if documents else "")
+    Console().print(table)
+    print(f"{output / 'corpus'} and a tokenizer of {VOCAB_SIZE} entries, {output / 'tokenizer'}")
+    if tokenize:
+        make_stores(
+            tuple(str(output / "corpus" / f"{group}.jsonl.gz") for group in GROUPS),
+            group_by="group",
+            tokenizer=output / "tokenizer",
+            output=output / "stores",
+            val_share=VAL_SHARE,
+            test_share=TEST_SHARE,
+            restart=True,
+        )
 
 
 def installed_files() -> list[PackagePath]:
@@ -183,40 +219,3 @@ def _sample(corpus: dict[str, list[dict[str, str]]]) -> Iterator[str]:
 
 def _digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def main(output: tyro.conf.Positional[Path], tokenize: bool = False) -> None:
-    """Make the demo corpus and its tokenizer, and print what is in them.
-
-    Args:
-        output: folder to write into: corpus/, tokenizer/ and stores/.
-        tokenize: also make the token stores, as `titan-aioli tokenize` does.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    corpus = collect()
-    write_corpus(corpus, output / "corpus")
-    train_tokenizer(corpus, output / "tokenizer")
-    table = Table("group", "documents", "bytes of text", "first file")
-    for group, documents in corpus.items():
-        size = sum(len(document["text"].encode()) for document in documents)
-        table.add_row(group, f"{len(documents):,}", f"{size:,}", documents[0]["source"] if documents else "")
-    Console().print(table)
-    print(f"{output / 'corpus'} and a tokenizer of {VOCAB_SIZE} entries, {output / 'tokenizer'}")
-    if tokenize:
-        from titan_aioli.commands.tokenize import tokenize as make_stores
-
-        make_stores(
-            tuple(str(output / "corpus" / f"{group}.jsonl.gz") for group in GROUPS),
-            group_by="group",
-            tokenizer=output / "tokenizer",
-            output=output / "stores",
-            val_share=VAL_SHARE,
-            test_share=TEST_SHARE,
-            restart=True,
-        )
-
-
-if __name__ == "__main__":
-    tyro.cli(main)

@@ -4,55 +4,22 @@ A plan is a small JSON file that method `static` trains on and Aioli can take as
 it comes from, how well that law fits, and from which table it was made.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.files import read_json, replacing
-from titan_aioli.laws import fit_linear, fit_log_linear, optimal_mixture, repetition_caps
+from titan_aioli.laws import repetition_caps
+from titan_aioli.laws.plan import LawName, Plan, best_run, make_plan
 from titan_aioli.laws.table import RunTable, read_table
-from titan_aioli.proportions import normalize
+from titan_aioli.runs.plan_file import write_plan
 
 Array = np.ndarray
-LawName = Literal["log_linear", "linear", "grid_search"]
 PerGroup = tuple[tuple[str, float], ...]
-
-
-class Fit(NamedTuple):
-    """How far a law can be trusted, for each evaluated group [M]."""
-
-    mse: Array
-    """Mean squared residual over the runs it was fitted to."""
-    r2: Array
-    """1 - residual / total sum of squares over those runs; nan where the loss does not vary."""
-    held_out_mse: Array
-    """Mean squared error on a run that the fit did not see, each run left out in turn; nan where there are
-    too few runs to leave one out."""
-
-
-class Plan(NamedTuple):
-    """The mixture to train on, and why."""
-
-    law: str
-    """`log_linear`, `linear` or `grid_search` (the best run of the table)."""
-    groups: list[str]
-    proportions: Array
-    """[G], on the simplex."""
-    evaluated: list[str]
-    predicted_losses: Array
-    """[M], at these proportions, nats per token; for grid_search those measured."""
-    fit: Fit | None
-    parameters: dict[str, Array]
-    """Of the law: `b` [M] and `theta` [M, G], or `theta` alone; none for grid_search."""
-    settings: dict[str, Any]
-    """What else decided: weights, anchor, anchor_strength, caps."""
-    table_sha256: str
 
 
 def plan(
@@ -96,72 +63,11 @@ def plan(
         caps=caps,
         huber_delta=huber_delta or None,
     )
-    write_plan(made, output)
+    write_plan(output, **made.fields())
     console = Console()
     console.print(proportions_table(made, table))
     console.print(losses_table(made, table))
     console.print(f"plan: {output}", highlight=False)
-
-
-def make_plan(
-    table: RunTable,
-    law: LawName = "log_linear",
-    weights: Array | None = None,
-    anchor: Array | None = None,
-    anchor_strength: float = 0.0,
-    caps: Array | None = None,
-    huber_delta: float | None = None,
-) -> Plan:
-    """The plan of a table of runs; arguments as in `optimal_mixture`."""
-    settings = {"weights": weights, "anchor": anchor, "anchor_strength": anchor_strength, "caps": caps}
-    P, L = table.proportions, table.losses
-    if law == "grid_search":
-        best = best_run(table, weights)
-        return Plan(law, table.groups, P[best], table.evaluated, L[best], None, {}, settings, table.digest)
-    fit = fit_log_linear if law == "log_linear" else fit_linear
-    fitted = fit(P, L, huber_delta=huber_delta)
-    residual = fitted.predict(P) - L
-    spread = ((L - L.mean(axis=0)) ** 2).sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(spread > 0, 1.0 - (residual**2).sum(axis=0) / spread, np.nan)
-    quality = Fit((residual**2).mean(axis=0), r2, _held_out_mse(fit, P, L, huber_delta))
-    p = optimal_mixture(fitted, len(table.groups), weights, anchor, anchor_strength, caps)
-    losses = fitted.predict(p)
-    return Plan(
-        law, table.groups, p, table.evaluated, losses, quality, fitted._asdict(), settings, table.digest
-    )
-
-
-def best_run(table: RunTable, weights: Array | None = None) -> int:
-    """Index of the run with the lowest (weighted) mean loss."""
-    return int(np.argmin(np.average(table.losses, axis=1, weights=weights)))
-
-
-def write_plan(made: Plan, path: Path) -> None:
-    """Write a plan as JSON, whole or not at all."""
-    content = made._asdict()
-    content["fit"] = made.fit._asdict() if made.fit else None
-    text = json.dumps(_plain(content), indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(f"{text}\n".encode())
-
-
-def read_plan(path: Path, groups: Sequence[str]) -> Array:
-    """The proportions of a plan in the order of a run's groups, [G].
-
-    Raises: ValueError: the file is no plan, or it was made for other groups.
-    """
-    content = read_json(path, "a plan made by `titan-aioli plan`")
-    try:
-        shares = dict(zip(content["groups"], map(float, content["proportions"]), strict=True))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a plan made by `titan-aioli plan` ({error!r})") from None
-    if set(shares) != set(groups):
-        raise ValueError(f"{path} is a plan for the groups {sorted(shares)}, this run has {sorted(groups)}")
-    proportions = np.array([shares[name] for name in groups])
-    normalize(proportions, f"{path}: proportions")  # refuses what is no mixture
-    return proportions
 
 
 def proportions_table(made: Plan, table: RunTable) -> Table:
@@ -193,18 +99,6 @@ def losses_table(made: Plan, table: RunTable) -> Table:
     return shown
 
 
-def _held_out_mse(fit: Any, P: Array, L: Array, huber_delta: float | None) -> Array:
-    errors = []
-    for left_out in range(len(P)):
-        kept = np.arange(len(P)) != left_out
-        try:
-            law = fit(P[kept], L[kept], huber_delta=huber_delta)
-        except ValueError:  # too few runs are left
-            return np.full(L.shape[1], np.nan)
-        errors.append((law.predict(P[left_out]) - L[left_out]) ** 2)
-    return np.mean(errors, axis=0)
-
-
 def _caps(table: RunTable, group_tokens: PerGroup, training_tokens: float, max_epochs: float) -> Array:
     if training_tokens <= 0:
         raise ValueError("--group-tokens needs --training-tokens: how long the planned run is")
@@ -219,14 +113,3 @@ def _in_order(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
         if name not in groups:
             raise ValueError(f"--{option} names {name!r}; the table has the groups {', '.join(groups)}")
     return np.array([dict(pairs).get(name, 0.0) for name in groups])
-
-
-def _plain(value: Any) -> Any:
-    """The value with arrays as lists, and None for nan, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value

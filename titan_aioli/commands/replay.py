@@ -1,12 +1,13 @@
 """`titan-aioli replay`: what another method, or other hyperparameters, would have decided.
 
-The observations that a run recorded are fed to a method, one a ledger entry. They were measured under the
+The observations that a run recorded are fed to a method, one per ledger entry. They were measured under the
 mixtures of the recorded run, so the answer is about the decisions, not about the losses that would have
 followed. Fed to its own method unchanged, a run gives its own proportions back: a check of the record.
 (To train again on a recorded ledger as a fixed schedule, use mixing.method = "replay".)
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,13 +16,23 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.commands.simulate.command import MAX_DRAWN, parse_settings
+from titan_aioli.commands.figures import (
+    draw_legend,
+    draw_proportions,
+    first_and_last,
+    largest,
+    save,
+    subplots,
+    trained,
+)
+from titan_aioli.commands.settings import parse_settings
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, build_method
+from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.runs.run import Run, read_run
 
 Array = np.ndarray
 MAX_LINES = 12
-"""Training stretches shown in the table; of more, the first and the last ones."""
+"""Number of training phases shown in the table; of more, the first and the last ones."""
 
 
 class WhatIf(NamedTuple):
@@ -46,7 +57,7 @@ def replay(
     run: Annotated[Path, tyro.conf.Positional],
     *,
     method: str = "",
-    set: tuple[str, ...] = (),
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
     output: Path = Path("replay.png"),
 ) -> None:
     """Feed a run's recorded observations to another method, or to the same one with other hyperparameters.
@@ -60,13 +71,13 @@ def replay(
     Args:
         run: dump folder of a run (job.dump_folder).
         method: name of the method. Left out: the one that was run, with the hyperparameters it had.
-        set: hyperparameters to change, as METHOD.NAME=VALUE.
+        settings: hyperparameters to change, as METHOD.NAME=VALUE.
         output: the figure; the suffix chooses the format (.png, .pdf, .svg).
     """
     loaded = read_run(run)
     recorded = loaded.mixture["method"]
     name = method or recorded
-    changed = parse_settings(set, [name]).get(name, {})
+    changed = parse_settings(settings, [name]).get(name, {})
     result = what_if(loaded.records, recorded, other_method(loaded, name, changed))
     console = Console()
     if result.is_same:
@@ -104,16 +115,20 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
             f"the run of {recorded_method} recorded {observed}, the other method needs {method.observes}"
         )
     recorded = np.array([record["proportions"] for record in records], dtype=np.float64)
-    state = method.init(recorded.shape[1])
     phases, proportions = [], []
-    for number, record in enumerate(records):
-        if number > 0 and method.observes != "nothing":
-            if record["observation"] is None:
-                raise ValueError(
-                    f"ledger.jsonl, line {number + 1} has no observation, so it cannot be replayed"
-                )
-            state = method.update(state, np.array(record["observation"], dtype=np.float64))
-        phase = method.phase(state)
+
+    def observe(stretch: Stretch) -> Array:
+        record = records[len(phases)]  # it begins with what was observed in the phase before
+        if record["observation"] is None:
+            raise ValueError(
+                f"ledger.jsonl, line {len(phases) + 1} has no observation, so it cannot be replayed"
+            )
+        return np.array(record["observation"], dtype=np.float64)
+
+    stretches = walk(method, recorded.shape[1], observe)
+    if method.observes == "nothing":
+        stretches = repeat(next(stretches))
+    for number, (record, (_, _, phase, _)) in enumerate(zip(records, stretches, strict=False)):
         measures_as_recorded = record["phase"] == "learn_params" and np.allclose(
             phase.proportions, recorded[number]
         )
@@ -131,15 +146,12 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
 
 
 def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
-    """Recorded and alternative share of every group, for each stretch of training."""
+    """Recorded and alternative share of every group, for each phase of training."""
     table = Table(title=f"recorded -> {name}")
     table.add_column("from step", justify="right")
     for group in groups:
         table.add_column(group, justify="right")
-    rows = [n for n, phase in enumerate(result.recorded_phases) if phase in ("train", "prior")]
-    for index, n in enumerate(rows):
-        if MAX_LINES // 2 <= index < len(rows) - MAX_LINES // 2:
-            continue
+    for n in first_and_last(trained(result.recorded_phases), MAX_LINES):
         pairs = zip(result.recorded[n], result.proportions[n], strict=True)
         table.add_row(str(result.steps[n]), *(f"{before:.4f} -> {after:.4f}" for before, after in pairs))
     return table
@@ -147,24 +159,15 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
 
 def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, output: Path) -> None:
     """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure, axes = subplots(1, 2, (10, 4), sharey=True)
     sides = ((recorded, result.recorded_phases, result.recorded), (other, result.phases, result.proportions))
-    drawn = np.sort(np.argsort(-result.recorded[-1], kind="stable")[:MAX_DRAWN])
-    for axis, (title, phases, shares) in zip(axes, sides, strict=True):
-        kept = [n for n, phase in enumerate(phases) if phase in ("train", "prior")] or [0]
-        steps = np.append(result.steps[kept], max(result.steps))
-        for group in drawn:
-            values = shares[kept, group]
-            axis.step(steps, np.append(values, values[-1]), where="post", label=groups[group])
-        axis.set(title=title, xlabel="step", ylim=(0, None))
-    axes[0].set_ylabel("proportion")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), frameon=False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    drawn, tops = largest(result.recorded[-1]), []
+    for axis, (title, phases, shares) in zip(axes[0], sides, strict=True):
+        kept = trained(phases) or [0]
+        draw_proportions(axis, result.steps[kept], max(result.steps), shares[kept], groups, drawn)
+        axis.set(title=title)
+        tops.append(shares[kept][:, drawn].max())
+    axes[0, 0].set_ylim(0, 1.05 * max(tops))  # of both: the axis is shared
+    axes[0, 0].set_ylabel("proportion")
+    draw_legend(figure, axes[0, 0], 6)
+    save(figure, output)

@@ -10,10 +10,18 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.commands.figures import (
+    draw_legend,
+    draw_proportions,
+    first_and_last,
+    group_colors,
+    save,
+    subplots,
+)
 from titan_aioli.runs.run import Run, read_run
 
 MAX_ROUNDS = 12
-"""Rounds shown in a table; of more, the first and the last ones."""
+"""Number of rounds shown in a table; of more, the first and the last ones."""
 
 
 def report(
@@ -42,7 +50,7 @@ def report(
     console.print(epoch_table(loaded))
     for run in loaded:
         console.print(round_table(run))
-        if any("stderr" in record for record in run.records):
+        if run.estimates():
             console.print(evidence_table(run))
     draw(loaded, output)
     print(f"figure: {output}")
@@ -83,19 +91,14 @@ def epoch_table(runs: Sequence[Run]) -> Table:
 def round_table(run: Run) -> Table:
     """The proportions that each round trained on, and how well its A predicted the drop."""
     table = Table(title=f"{_title(run)}: proportions of each round", box=SIMPLE_HEAD, padding=(0, 1))
-    rounds = run.trained_rounds()
-    checks = {r["round"] - 1: r for r in run.records if "predicted_drop" in r}
+    checks = run.checks()
     for name in ("round", "step", *run.groups, *(("drop", "law says") if checks else ())):
         table.add_column(name, justify="right", overflow="fold")
     if checks:
-        table.caption = "drop: of the mean held-out loss over the stretch; law says: what A predicted"
-    for index, record in enumerate(rounds):
-        if MAX_ROUNDS // 2 <= index < len(rounds) - MAX_ROUNDS // 2:
-            continue
+        table.caption = "drop: of the mean held-out loss over the phase; law says: what A predicted"
+    for record in first_and_last(run.trained_rounds(), MAX_ROUNDS):
         check = checks.get(record["round"]) if record["phase"] == "train" else None
-        drops = (
-            [f"{np.mean(check[name]):.3f}" for name in ("measured_drop", "predicted_drop")] if check else []
-        )
+        drops = [f"{np.mean(drop):.3f}" for drop in (check.measured, check.predicted)] if check else []
         label = "prior" if record["phase"] == "prior" else str(record["round"])
         shares = [f"{share:.3f}" for share in record["proportions"]]
         table.add_row(label, str(record["step"]), *shares, *drops)
@@ -112,75 +115,57 @@ def evidence_table(run: Run) -> Table:
     )
     for name in ("round", *run.groups):
         table.add_column(name, justify="right", overflow="fold")
-    records = [record for record in run.records if "stderr" in record]
-    for index, record in enumerate(records):
-        if MAX_ROUNDS // 2 <= index < len(records) - MAX_ROUNDS // 2:
-            continue
-        sums = np.sum(np.array(record["normalized_A"], dtype=np.float64), axis=0)
-        errors = np.array(record["stderr"], dtype=np.float64)
+    for found in first_and_last(run.estimates(), MAX_ROUNDS):
+        gains = found.column_sums - found.column_sums.mean()
         cells = [
             _bold(
                 f"{value:+.3f}" + (f" +- {error:.3f}" if np.isfinite(error) else ""), abs(value) > 2 * error
             )
-            for value, error in zip(sums - sums.mean(), errors, strict=True)
+            for value, error in zip(gains, found.stderr, strict=True)
         ]
-        table.add_row(str(record["round"]), *cells)
+        table.add_row(str(found.round), *cells)
     return table
 
 
 def draw(runs: Sequence[Run], output: Path) -> None:
-    """One column for each run: proportions, held-out losses, the last mixing matrix."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        3, len(runs), figsize=(1.2 + 4.2 * len(runs), 9.5), squeeze=False, layout="constrained"
-    )
-    colors = plt.get_cmap("tab20" if len(runs[0].groups) > 10 else "tab10").colors  # pyright: ignore
-    shared = {0: max(max(r["proportions"]) for run in runs for r in run.trained_rounds() or run.records)}
+    """One column for each run: proportions, held-out losses and, if a run has one, its last mixing matrix."""
+    has_matrix = any(run.last_matrix() is not None for run in runs)
+    figure, axes = subplots(2 + has_matrix, len(runs), (1.2 + 4.2 * len(runs), 9.5 if has_matrix else 6.6))
+    largest = max(max(r["proportions"]) for run in runs for r in run.trained_rounds() or run.records)
     for column, run in enumerate(runs):
-        _draw_proportions(axes[0, column], run, colors, shared[0])
-        _draw_losses(axes[1, column], run, colors)
-        _draw_matrix(axes[2, column], run, figure)
+        _draw_proportions(axes[0, column], run, largest)
+        _draw_losses(axes[1, column], run)
+        if has_matrix:
+            _draw_matrix(axes[2, column], run, figure)
     _share_limits(axes[1])
     axes[0, 0].set_ylabel("proportion")
     axes[1, 0].set_ylabel("held-out loss (nats per token)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    draw_legend(figure, axes[0, 0], 8)
+    save(figure, output)
 
 
-def _draw_proportions(axis, run: Run, colors, largest: float) -> None:
-    """What each stretch of training drew from; the stretches of LearnParams are shaded."""
+def _draw_proportions(axis, run: Run, largest: float) -> None:
+    """What each phase of training drew from; the phases of LearnParams are shaded."""
     ends = [record["step"] for record in run.records[1:]] + [run.last_step]
     for record, end in zip(run.records, ends, strict=True):
         if record["phase"] == "learn_params" and end > record["step"]:
             axis.axvspan(record["step"], end, color="0.92", linewidth=0)
-    rounds = run.trained_rounds()
-    steps = [record["step"] for record in rounds] + [run.last_step]
-    shares = np.array(
-        [record["proportions"] for record in rounds] + [rounds[-1]["proportions"]] if rounds else []
-    )
-    for index, name in enumerate(run.groups):
-        if len(shares):
-            axis.step(
-                steps, shares[:, index], where="post", label=name, color=colors[index % len(colors)], lw=1.8
-            )
+    if rounds := run.trained_rounds():
+        starts = [record["step"] for record in rounds]
+        shares = np.array([record["proportions"] for record in rounds])
+        everyone = np.arange(len(run.groups))
+        draw_proportions(axis, starts, run.last_step, shares, run.groups, everyone)
     axis.set_ylim(0, largest * 1.15)
     axis.set_title(_title(run))
     axis.set_xlabel("step" + (" (shaded: LearnParams)" if run.last_matrix() is not None else ""))
 
 
-def _draw_losses(axis, run: Run, colors) -> None:
+def _draw_losses(axis, run: Run) -> None:
     measured = {record["step"]: record["validation_loss"] for record in run.losses}
     steps = sorted(measured)
-    for index in range(len(run.groups)):
+    for index, color in enumerate(group_colors(len(run.groups))):
         values = [measured[step][index] for step in steps]
-        axis.plot(steps, values, color=colors[index % len(colors)], marker="o", ms=2.5, lw=1.2)
+        axis.plot(steps, values, color=color, marker="o", ms=2.5, lw=1.2)
     if steps:
         axis.plot(
             steps, [np.mean(measured[step]) for step in steps], "k--", lw=1.5, label="mean of the groups"
@@ -191,11 +176,10 @@ def _draw_losses(axis, run: Run, colors) -> None:
 
 
 def _draw_matrix(axis, run: Run, figure) -> None:
-    """The last round's normalised A: row = group whose loss drops, column = group trained on."""
+    """The last round's normalised A: row = group whose loss drops, column = group trained on; or nothing."""
     matrix = run.last_matrix()
     if matrix is None:
         axis.axis("off")
-        axis.text(0.5, 0.5, f"{run.mixture['method']} estimates\nno mixing matrix", ha="center", va="center")
         return
     image = axis.imshow(matrix, cmap="viridis")
     figure.colorbar(image, ax=axis, shrink=0.8)

@@ -4,25 +4,21 @@ The rows of a run follow from its ledger, its seed and the sizes of its stores, 
 needed; where the run wrote one (mixing.audit), the two are compared.
 """
 
-import csv
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from titan_aioli.control.ledger import Ledger
 from titan_aioli.data.group import Group
-from titan_aioli.data.schedule import Block, Schedule
+from titan_aioli.data.schedule import Block
+from titan_aioli.runs.audit import blocks, check_audit
 from titan_aioli.runs.run import Run, read_run
 from titan_aioli.stores.store import open_store
 
-BLOCK_STEPS = 256
+TOKENS_SHOWN, CHARACTERS_SHOWN = 24, 60
 
 
 def rows(
@@ -56,93 +52,54 @@ def rows(
     )
     for name in ("row", "step", "group", "epoch", "sequence", "store", "in store", "begins"):
         table.add_column(name, overflow="fold")
-    last = min(step + num_steps, loaded.last_step)
-    for block in blocks(loaded, step, last):
+    texts = Texts(loaded, tokenizer)
+    for block in blocks(loaded, step, min(step + num_steps, loaded.last_step)):
         for index in range(block.num_steps):
             for place in range(block.groups.shape[1]):
-                row = block.first_row(index) + place
-                table.add_row(str(row), *_cells(loaded, block, index, place, tokenizer))
+                table.add_row(*_cells(loaded, block, index, place), *texts.cells(block, index, place))
     Console().print(table)
 
 
-def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:
-    """The rows of the steps of a run, in order; the way there is replayed by counts alone.
+class Texts:
+    """Where rows lie and how they begin; opens the tokenizer once, and a group's stores when first needed."""
 
-    A run whose groups or stores were changed on the way begins, here, where they last changed.
-    """
-    ledger, position = run.ledger(), run.start()
-    first_step = max(first_step, position.step)
-    schedules: dict[int, Schedule] = {}
-    while position.step < end_step:
-        target = first_step if position.step < first_step else end_step
-        num_steps = min(_phase_end(ledger, position.step, target) - position.step, BLOCK_STEPS)
-        batch_size = ledger.batch_size_at(position.step) or run.mixture["batch_size"]
-        schedule = schedules.setdefault(batch_size, run.schedule(batch_size))
-        proportions = ledger.at_step(position.step).proportions
-        if position.step < first_step:
-            position = schedule.skip(position, proportions, num_steps)
-            continue
-        block = schedule.plan(position, proportions, num_steps)
-        position = block.position_after(num_steps - 1)
-        yield block
+    def __init__(self, run: Run, tokenizer: Path | None):
+        self._run = run
+        self._groups: dict[str, Group | None] = {}
+        self._tokenizer: Any = None
+        if tokenizer is not None:
+            from tokenizers import Tokenizer
 
+            self._tokenizer = Tokenizer.from_file(str(tokenizer))
 
-def check_audit(run: Run) -> int:
-    """Compare rows.csv with the rows that the ledger gives; the number of rows.
+    def cells(self, block: Block, index: int, place: int) -> tuple[str, str, str]:
+        """Store, sequence in the store and beginning of a row."""
+        name, sequence = self._run.groups[block.groups[index, place]], int(block.sequences[index, place])
+        if name not in self._groups:
+            self._groups[name] = self._open(name)
+        group = self._groups[name]
+        if group is None:
+            return "(not on this machine)", "", ""
+        store, number = group.locate(sequence)
+        return store.path, str(number), self._beginning(group, sequence)
 
-    Raises: ValueError: the first row that differs, or a file that ends early.
-    """
-    path = run.folder / "rows.csv"
-    if not path.is_file():
-        raise ValueError(f"{run.folder} has no rows.csv: train with mixing.audit = true")
-    count = 0
-    with open(path, newline="", encoding="utf-8") as file:
-        recorded = csv.reader(file)
-        next(recorded, None)
-        recorded = _from_row(recorded, run.start().first_row)
-        for block in track(list(blocks(run, 0, run.last_step)), description="checking", transient=True):
-            for index in range(block.num_steps):
-                for expected in _audit_rows(run, block, index):
-                    found = next(recorded, None)
-                    if found != expected:
-                        raise ValueError(f"{path}: expected {','.join(expected)}, found {found}")
-                    count += 1
-        if (extra := next(recorded, None)) is not None:
-            raise ValueError(f"{path}: has {','.join(extra)} after the run's last row")
-    return count
+    def _open(self, name: str) -> Group | None:
+        paths = self._run.mixture["stores"][name]
+        if not all(Path(f"{path}.idx").is_file() or Path(path).exists() for path in paths):
+            return None
+        return Group(name, [open_store(path) for path in paths], self._run.mixture["seq_len"])
+
+    def _beginning(self, group: Group, sequence: int) -> str:
+        if self._tokenizer is None:
+            return ""
+        tokens: Any = np.empty(group.seq_len + 1, dtype=np.int64)
+        group.read(sequence, tokens)
+        text = self._tokenizer.decode(tokens[:TOKENS_SHOWN].tolist())
+        return " ".join(text.split())[:CHARACTERS_SHOWN]
 
 
-def _audit_rows(run: Run, block: Block, index: int) -> Iterator[list[str]]:
-    columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
-    for row, (group, epoch, sequence) in enumerate(columns, start=block.first_row(index)):
-        yield [str(row), str(block.step(index)), run.groups[group], str(epoch), str(sequence)]
-
-
-def _from_row(recorded: Iterator[list[str]], first_row: int) -> Iterator[list[str]]:
-    """The lines of rows.csv from a row on."""
-    return itertools.dropwhile(lambda line: int(line[0]) < first_row, recorded)
-
-
-def _phase_end(ledger: Ledger, step: int, end_step: int) -> int:
-    return min([entry.step for entry in ledger if entry.step > step] + [end_step])
-
-
-def _cells(run: Run, block: Block, index: int, place: int, tokenizer: Path | None) -> list[str]:
+def _cells(run: Run, block: Block, index: int, place: int) -> list[str]:
+    """Row, step, group, epoch and sequence."""
+    values = (block.epochs[index, place], block.sequences[index, place])
     name = run.groups[block.groups[index, place]]
-    sequence = int(block.sequences[index, place])
-    cells = [str(block.step(index)), name, str(block.epochs[index, place]), str(sequence)]
-    paths = run.mixture["stores"][name]
-    if not all(Path(f"{path}.idx").is_file() or Path(path).exists() for path in paths):
-        return [*cells, "(not on this machine)", "", ""]
-    group = Group(name, [open_store(path) for path in paths], run.mixture["seq_len"])
-    store, number = group.locate(sequence)
-    return [*cells, store.path, str(number), _beginning(group, sequence, tokenizer) if tokenizer else ""]
-
-
-def _beginning(group: Group, sequence: int, tokenizer: Path) -> str:
-    from tokenizers import Tokenizer
-
-    tokens: Any = np.empty(group.seq_len + 1, dtype=np.int64)
-    group.read(sequence, tokens)
-    text = Tokenizer.from_file(str(tokenizer)).decode(tokens[:24].tolist())
-    return " ".join(text.split())[:60]
+    return [str(block.first_row(index) + place), str(block.step(index)), name, *map(str, values)]

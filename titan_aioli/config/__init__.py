@@ -8,19 +8,14 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 """
 
 import dataclasses
-import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from typeguard import TypeCheckError, check_type
 
 from titan_aioli.config.methods import ADO, ODM, Aioli, DoGE, DoReMi, Guards, Replay, SkillIt, Static
 from titan_aioli.errors import UserError
+from titan_aioli.files import read_toml
 
 
 @dataclass
@@ -122,11 +117,10 @@ def check_mixing_keys(args: list[str]) -> None:
     if path is None:
         return
     try:
-        with open(path, "rb") as file:
-            tables = tomllib.load(file)
+        tables = read_toml(path)
     except OSError as error:
         raise UserError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"the config file {path} is not valid TOML: {error}") from None
     _check_keys(tables.get("mixing", {}), Mixing, "mixing")
 

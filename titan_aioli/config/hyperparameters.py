@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from titan_aioli.commands.plan import read_plan
 from titan_aioli.config import Mixing
 from titan_aioli.config.methods import Guards
 from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
 from titan_aioli.methods import Guarded, MixingMethod
+from titan_aioli.runs.plan_file import read_plan
 
 NOT_OF_THE_METHOD = ("orders_from", "prior_plan", "reference", "clip_tokens", "sequences", "ledger")
 """Fields of the methods' config tables that say where something comes from or how it is measured."""

@@ -15,6 +15,7 @@ from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.control.resume import Adaptation, Identity, compare, read_saved
 from titan_aioli.control.state import Arrays, from_arrays, pack, to_arrays, unpack
 from titan_aioli.errors import UserError
+from titan_aioli.files import to_plain
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.faults import describe_absent, describe_faults
 from titan_aioli.proportions import without
@@ -150,7 +151,7 @@ class MixtureController:
         values.update(to_arrays(self.state, "method state"))
         for index, entry in enumerate(self.ledger):
             values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
-        return {name: repr(_to_plain(value)) for name, value in values.items()}
+        return {name: repr(to_plain(value)) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, equal on all ranks, as one leaf of bytes."""
@@ -224,8 +225,3 @@ class MixtureController:
         self.ledger_file.append(record)
         return record
 
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_to_plain(item) for item in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

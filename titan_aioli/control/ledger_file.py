@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.control.ledger import Ledger, LedgerEntry
+from titan_aioli.files import to_plain
 
 LARGEST_LINE_BYTES = 1 << 28
 """Length of the longest line that is read: a line holds a few [G, G] matrices as text, with G up to 2,000."""
@@ -26,7 +27,7 @@ class LedgerFile:
         self.num_bytes = 0
 
     def append(self, record: dict[str, Any]) -> None:
-        line = (json.dumps(record, default=_to_plain) + "\n").encode()
+        line = (json.dumps(to_plain(record)) + "\n").encode()
         if self.is_writer:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab" if self.num_bytes else "wb") as file:
@@ -92,9 +93,3 @@ def _checked(record: Any) -> dict[str, Any]:
     if shares.ndim != 1 or not (shares >= 0).all() or not abs(shares.sum() - 1) < 1e-6:
         raise ValueError(f"the proportions {str(entry.proportions)[:100]} are not shares that sum to 1")
     return record
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    raise TypeError(f"a ledger record cannot hold {type(value).__name__}")

@@ -1,7 +1,7 @@
 """Mixing laws: the loss of every group as a function of the proportions, fitted to a table of runs.
 
-A *static* law speaks of whole runs (final loss against the mixture of the run), a *dynamic* one of a stretch
-of training (loss drop against the mixture of the stretch). Both take two shapes: linear, and log-linear with
+A *static* law speaks of whole runs (final loss against the mixture of the run), a *dynamic* one of a
+phase (loss drop against its mixture). Both take two shapes: linear, and log-linear with
 an irreducible loss. Plain numpy and scipy; a fit takes milliseconds.
 """
 

@@ -13,11 +13,26 @@ def mse(observed: Array, predicted: Array) -> float:
     return float(np.mean((np.asarray(observed) - np.asarray(predicted)) ** 2))
 
 
+def mse_by_group(observed: Array, predicted: Array) -> Array:
+    """Mean squared residual of each group [M] over the runs of [N, M], (nats per token) squared."""
+    return np.mean((observed - predicted) ** 2, axis=0)
+
+
 def r2(observed: Array, predicted: Array) -> float:
     """1 - residual / total sum of squares over all runs and groups together; nan where nothing varies."""
-    observed = np.asarray(observed, dtype=np.float64)
-    total = np.sum((observed - observed.mean()) ** 2)
-    return float(1.0 - np.sum((observed - predicted) ** 2) / total) if total > 0 else float("nan")
+    return float(_r2(np.asarray(observed, dtype=np.float64), predicted, axis=None))
+
+
+def r2_by_group(observed: Array, predicted: Array) -> Array:
+    """`r2` of each group [M] over the runs of [N, M]; nan where its loss does not vary."""
+    return _r2(observed, predicted, axis=0)
+
+
+def _r2(observed: Array, predicted: Array, axis: int | None) -> Array:
+    residual = np.sum((observed - predicted) ** 2, axis=axis)
+    total = np.sum((observed - observed.mean(axis=axis)) ** 2, axis=axis)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, 1.0 - residual / total, np.nan)
 
 
 class Similarity(NamedTuple):

@@ -1,4 +1,4 @@
-"""The linear mixing law: the loss, or its change over a stretch of training, is linear in the proportions."""
+"""The linear mixing law: the loss, or its change over a phase of training, is linear in the proportions."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,6 @@ class LinearLaw(NamedTuple):
     theta: Array
     """[M, G], nats per token and unit of proportion."""
 
-    @property
-    def mixing_matrix(self) -> Array:
-        """A [M, G], where theta is of loss changes: drop of group i per unit of proportion of group j."""
-        return -self.theta
-
     def predict(self, proportions: Array) -> Array:
         """Losses (or changes) [..., M] at proportions [..., G]."""
         return proportions @ self.theta.T
@@ -36,7 +31,7 @@ def fit_linear(proportions: Array, losses: Array, huber_delta: float | None = No
     """The linear law closest to a table of runs; in closed form, or iterated for the Huber objective.
 
     Args:
-        proportions: [N, G], of each run or stretch; at least G of them.
+        proportions: [N, G], of each run or phase; at least G of them.
         losses: [N, M], final losses (static) or changes of loss (dynamic), nats per token.
         huber_delta: nats per token; None: least squares.
     Raises: ValueError: see `check_table`, or the mixtures do not span the simplex.

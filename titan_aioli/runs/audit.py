@@ -1,16 +1,24 @@
 """The audit: one line for each row trained on, so that "which data did step 1,234 see" has an answer.
 
 `rows.csv` in the dump folder holds the global plan (all ranks plan the same rows; one writes them). A
-resumed run cuts it back to the rows that its checkpoint has trained.
+resumed run cuts it back to the rows that its checkpoint has trained. The rows also follow from the run's
+ledger, its seed and the sizes of its stores: `blocks` computes them again, `check_audit` compares the two.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import dropwhile
 from pathlib import Path
 
-from titan_aioli.data.schedule import Block
+from rich.progress import track
+
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.data.schedule import Block, Schedule
+from titan_aioli.runs.run import Run
 
 HEADER = "row,step,group,epoch,sequence\n"
+BLOCK_STEPS = 256
+"""Largest number of steps whose rows are computed at once."""
 
 
 class AuditFile:
@@ -23,16 +31,10 @@ class AuditFile:
 
     def write_step(self, block: Block, index: int) -> None:
         """The rows of one step of a block, in training order."""
-        step, first_row = block.step(index), block.first_row(index)
         if not self._rewound:
-            self._rewind(first_row)
-        columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
-        lines = [
-            f"{first_row + place},{step},{self._group_names[group]},{epoch},{sequence}\n"
-            for place, (group, epoch, sequence) in enumerate(columns)
-        ]
+            self._rewind(block.first_row(index))
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(lines))
+            file.write("".join(_lines(block, index, self._group_names)))
 
     def _rewind(self, first_row: int) -> None:
         """Keep the header and the lines of rows before `first_row`."""
@@ -48,3 +50,67 @@ class AuditFile:
                 if not is_whole or int(line.split(b",", 1)[0]) >= first_row:
                     os.truncate(self.path, file.tell() - len(line))
                     return
+
+
+def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:
+    """The rows of the steps of a run, in order; the way there is replayed by counts alone.
+
+    A run whose groups or stores were changed on the way begins, here, where they last changed.
+    """
+    ledger, position = run.ledger(), run.start()
+    first_step = max(first_step, position.step)
+    schedules: dict[int, Schedule] = {}
+    while position.step < end_step:
+        target = first_step if position.step < first_step else end_step
+        num_steps = min(_phase_end(ledger, position.step, target) - position.step, BLOCK_STEPS)
+        batch_size = ledger.batch_size_at(position.step) or run.mixture["batch_size"]
+        schedule = schedules.setdefault(batch_size, run.schedule(batch_size))
+        proportions = ledger.at_step(position.step).proportions
+        if position.step < first_step:
+            position = schedule.skip(position, proportions, num_steps)
+            continue
+        block = schedule.plan(position, proportions, num_steps)
+        position = block.position_after(num_steps - 1)
+        yield block
+
+
+def check_audit(run: Run) -> int:
+    """Compare rows.csv with the rows that the ledger gives; the number of rows.
+
+    Raises: ValueError: the first row that differs, or a file that ends early.
+    """
+    path = run.folder / "rows.csv"
+    if not path.is_file():
+        raise ValueError(f"{run.folder} has no rows.csv: train with mixing.audit = true")
+    start, count = run.start(), 0
+    steps = ((block, index) for block in blocks(run, 0, run.last_step) for index in range(block.num_steps))
+    with open(path, encoding="utf-8") as file:
+        next(file, None)
+        recorded = _from_row(file, start.first_row)
+        for block, index in track(
+            steps, description="checking", total=run.last_step - start.step, transient=True
+        ):
+            for expected in _lines(block, index, run.groups):
+                if (found := next(recorded, "the end of the file")) != expected:
+                    raise ValueError(f"{path}: expected {expected.strip()}, found {found.strip()}")
+                count += 1
+        if (extra := next(recorded, None)) is not None:
+            raise ValueError(f"{path}: has {extra.strip()} after the run's last row")
+    return count
+
+
+def _lines(block: Block, index: int, group_names: Sequence[str]) -> Iterator[str]:
+    """The lines of rows.csv of one step of a block, in training order."""
+    step, first_row = block.step(index), block.first_row(index)
+    columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
+    for row, (group, epoch, sequence) in enumerate(columns, start=first_row):
+        yield f"{row},{step},{group_names[group]},{epoch},{sequence}\n"
+
+
+def _from_row(lines: Iterable[str], first_row: int) -> Iterator[str]:
+    """The lines of rows.csv from a row on."""
+    return dropwhile(lambda line: int(line.split(",", 1)[0]) < first_row, lines)
+
+
+def _phase_end(ledger: Ledger, step: int, end_step: int) -> int:
+    return min([entry.step for entry in ledger if entry.step > step] + [end_step])

@@ -1,24 +1,24 @@
 """What a run tells people: metrics by group, a console line at each update, and the result on disk.
 
 A run's dump folder holds `mixture.json` (what was asked for), `ledger.jsonl` (what was decided, see
-data/ledger.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of it) and
-`plan.json` (the mixture it found).
+control/ledger_file.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of
+it) and `plan.json` (the mixture it found).
 """
 
 import json
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from titan_aioli.files import write_json
 from titan_aioli.methods.protocol import PHASES
+from titan_aioli.runs.plan_file import write_plan
 
 logger = logging.getLogger()
-
 
 OBSERVED = {
     "validation": "validation_loss",
@@ -26,7 +26,11 @@ OBSERVED = {
     "train": "phase_train_loss",
     "excess": "excess_loss",
 }
-"""Name of the metric for what a method observes of each group; `sample`: fewer of the held-out sequences."""
+"""Name of the metric for what a run's method observes of each group.
+
+The keys are the method's `observes`, and "sample": the held-out losses too, but on fewer sequences than the
+log and the results use (see measure/held_out.py), so that the two are not taken for one curve.
+"""
 
 
 def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.ndarray) -> dict[str, float]:
@@ -34,8 +38,17 @@ def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.nda
     return {f"{prefix}/{name}": float(v) for name, v in zip(names, values, strict=True) if np.isfinite(v)}
 
 
-def update_metrics(names: Sequence[str], record: dict[str, Any], observes: str) -> dict[str, float]:
-    """The metrics of a ledger record: proportions, what was observed, predicted and measured drops."""
+def update_metrics(
+    names: Sequence[str], record: dict[str, Any], observes: str, learned: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """The metrics of an update: proportions, what was observed, what the method learned from it.
+
+    Args:
+        names: [G], the groups.
+        record: of the ledger.
+        observes: a key of OBSERVED.
+        learned: vectors [G] by the name of their metric, from the method's `metrics`.
+    """
     metrics = by_group("mixing/proportion", names, record["proportions"])
     metrics["mixing/round"] = record["round"]
     metrics["mixing/phase"] = PHASES.index(record["phase"])
@@ -43,12 +56,8 @@ def update_metrics(names: Sequence[str], record: dict[str, Any], observes: str) 
         metrics.update(by_group(f"mixing/{OBSERVED[observes]}", names, seen))
         if observes == "validation":
             metrics["mixing/validation_loss_mean"] = float(np.mean(seen))
-    for name in ("predicted_drop", "measured_drop"):
-        if name in record:
-            metrics.update(by_group(f"mixing/{name}", names, record[name]))
-    if "stderr" in record:
-        metrics.update(by_group("aioli/column_sum", names, np.sum(record["normalized_A"], axis=0)))
-        metrics.update(by_group("aioli/stderr", names, record["stderr"]))
+    for name, values in learned.items():
+        metrics.update(by_group(name, names, values))
     return metrics
 
 
@@ -64,14 +73,6 @@ def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | N
         predicted, measured = np.mean(record["predicted_drop"]), np.mean(record["measured_drop"])
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
     return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a small JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content, indent=1, default=_to_plain) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 class RunLog:
@@ -93,7 +94,7 @@ class RunLog:
         self._losses = folder / "losses.jsonl"
 
     def begin(self, done: int, mixture: dict[str, Any]) -> None:
-        """A run starts or goes on after `done` steps: keep what was measured up to there."""
+        """A run starts, or resumes after `done` steps: keep what was measured up to there."""
         self.progress.update(done)
         if not self._is_writer:
             return
@@ -107,20 +108,28 @@ class RunLog:
             with open(self._losses, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "validation_loss": losses.tolist()}) + "\n")
 
-    def updated(self, record: dict[str, Any], num_steps: int | None, is_shown: bool) -> dict[str, float]:
-        """An update of the mixture: its console line, if shown; its metrics, {} if not."""
+    def show_update(self, record: dict[str, Any], num_steps: int | None, is_shown: bool) -> None:
+        """An update of the mixture, beside the progress bar and, if shown, as a line on the console.
+
+        Args:
+            record: of the ledger.
+            num_steps: of the phase that begins; None: to the end of the run.
+            is_shown: whether to print the line: phases of one step have none at every step.
+        """
         self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
-        if not is_shown:
-            return {}
-        logger.info(update_line(self._names, record, num_steps, self._observes))
-        return update_metrics(self._names, record, self._observes)
+        if is_shown:
+            logger.info(update_line(self._names, record, num_steps, self._observes))
+
+    def update_metrics(self, record: dict[str, Any], learned: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The metrics of an update; see the function of this name."""
+        return update_metrics(self._names, record, self._observes, learned)
 
     def finished(self, content: dict[str, Any], plan: dict[str, Any]) -> None:
         """The run is over: `results.json`, and `plan.json` for other runs to train on."""
         self.progress.close()
         if self._is_writer:
             write_json(self.folder / "results.json", content)
-            write_json(self.folder / "plan.json", plan)
+            write_plan(self.folder / "plan.json", **plan)
         mean = content["validation_loss_mean"]
         logger.info(f"mixing: finished, mean held-out loss {mean:.4f}, see {self.folder}")
 
@@ -154,7 +163,7 @@ def result(
 
 
 def _per_group(record: dict[str, Any]) -> np.ndarray | None:
-    """What was observed of each group [G]; None if nothing was, or more than a number a group."""
+    """What was observed of each group [G]; None if nothing was, or more than a number per group."""
     observation = record["observation"]
     return np.asarray(observation) if observation is not None and np.ndim(observation) == 1 else None
 
@@ -163,9 +172,3 @@ def _pairs(names: Sequence[str], values: Sequence[float] | np.ndarray, form: str
     shown = list(zip(names, values, strict=True))
     pairs = ", ".join(f"{name} {value:{form}}" for name, value in shown[:8])
     return f"{pairs}, and {len(shown) - 8} more" if len(shown) > 8 else pairs
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return str(value)

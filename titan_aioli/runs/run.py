@@ -14,8 +14,27 @@ from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
 
 
+class Check(NamedTuple):
+    """How well the mixing law that a round was trained on predicted what it did, nats per token."""
+
+    predicted: np.ndarray
+    """[G], loss drops over the round's training."""
+    measured: np.ndarray
+    """[G]."""
+
+
+class Estimate(NamedTuple):
+    """What one LearnParams found, in the unit of the update of the proportions."""
+
+    round: int
+    column_sums: np.ndarray
+    """[G], of the normalised mixing matrix A: how much each group is to gain."""
+    stderr: np.ndarray
+    """[G], of the column sums; nan where it is not known."""
+
+
 class Run(NamedTuple):
-    """What a run left behind; see run_log.py and data/ledger.py for the files."""
+    """What a run left behind; see runs/log.py and control/ledger_file.py for the files."""
 
     name: str
     folder: Path
@@ -58,8 +77,28 @@ class Run(NamedTuple):
         return Schedule(self.groups, mixture["num_sequences"], batch_size, mixture["seed"], weighted)
 
     def trained_rounds(self) -> list[dict[str, Any]]:
-        """The records of the training stretches, one a round (also of a prior)."""
+        """The records of the training phases, one per round (also of a prior)."""
         return [r for r in self.records if r["phase"] in ("train", "prior") and r["step"] < self.last_step]
+
+    def checks(self) -> dict[int, Check]:
+        """By round, whether its law held; {} for a method that predicts nothing."""
+        drops = [record for record in self.records if "predicted_drop" in record]
+        return {
+            record["round"] - 1: Check(np.array(record["predicted_drop"]), np.array(record["measured_drop"]))
+            for record in drops
+        }
+
+    def estimates(self) -> list[Estimate]:
+        """What each LearnParams said of the groups, and how sure that is; [] for a method without one."""
+        return [
+            Estimate(
+                record["round"],
+                np.sum(np.array(record["normalized_A"], dtype=np.float64), axis=0),
+                np.array(record["stderr"], dtype=np.float64),
+            )
+            for record in self.records
+            if "stderr" in record
+        ]
 
     def last_matrix(self) -> np.ndarray | None:
         """The normalised mixing matrix A of the last round, [G, G]; None for a method without one."""
@@ -93,6 +132,6 @@ def read_run(folder: Path) -> Run:
 
 
 def _last_section(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records from the last one on that says anew how many rows of each group were drawn."""
+    """The records from the last one on that gives the rows drawn of each group, as one of a change does."""
     starts = [index for index, record in enumerate(records) if "drawn" in record]
     return records[starts[-1] :] if starts else records

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from titan_aioli.files import replacing
+from titan_aioli.files import write_json
 
 FORMAT = "titan_aioli token store 1"
 """Mark of our own files: a JSON file of another origin beside a store is ignored."""
@@ -16,8 +16,7 @@ LARGEST_BYTES = 1 << 20
 
 def write_sidecar(prefix: str, metadata: dict[str, Any]) -> None:
     """Write PREFIX.json with sorted keys, so that equal stores have equal files."""
-    with replacing(f"{prefix}.json") as file:
-        file.write(json.dumps({**metadata, "format": FORMAT}, indent=2, sort_keys=True).encode() + b"\n")
+    write_json(f"{prefix}.json", {**metadata, "format": FORMAT}, indent=2, sort_keys=True)
 
 
 def read_sidecar(prefix: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from titan_aioli.config.build import Mixture
 from titan_aioli.data.group import Group
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
+from titan_aioli.methods.walk import walk
 
 Array = np.ndarray
 
@@ -73,7 +74,7 @@ def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
         batch_size: B, rows of one optimizer step.
     """
     steps, evaluation, method = config.training.steps, config.mixing.evaluation, mixture.method
-    walked = walk(method, len(mixture.train), steps)
+    walked = walk_through(method, len(mixture.train), steps)
     per_group = affordable_sequences(
         evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences
     )
@@ -103,41 +104,38 @@ def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
     )
 
 
-def walk(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
+def walk_through(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
     """The phases of a run of `num_steps`.
 
     Methods that observe training or gradients have phases of one length; theirs are counted, not walked,
-    since each update may be dear.
+    because an update may be expensive.
     """
-    state, step, ends = method.init(num_groups), 0, []
+    ends: list[int] = []
     shares, steps_by_phase = np.zeros(num_groups), Counter()
     if method.observes not in ("validation", "nothing"):
-        phase = method.phase(state)
+        phase = method.phase(method.init(num_groups))
         ends = list(range(phase.num_steps, num_steps + 1, phase.num_steps))
         for number, start in enumerate((0, *ends)):
             if start < num_steps:
                 steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
         return Walk(phase.proportions, ends, steps_by_phase)
     observation = np.ones(num_groups) if method.observes == "validation" else None
-    while len(ends) < MAX_PHASES:
-        phase = method.phase(state)
-        trained = min(phase.num_steps, num_steps - step)
+    for step, trained, phase, state in walk(method, num_groups, lambda _: observation, num_steps):
         shares += trained * phase.proportions
         if trained:
             steps_by_phase[state.round, phase.name] += trained
-        if phase.num_steps > num_steps - step:
+        if trained == phase.num_steps:
+            ends.append(step + trained)
+        if len(ends) == MAX_PHASES:
             break
-        step += trained
-        ends.append(step)
-        state = method.update(state, observation)
     return Walk(shares / num_steps, ends, steps_by_phase)
 
 
 def checkpoint_line(config: Any) -> str:
-    """Which checkpoints the run would write, and whether it would go on from one that is there."""
+    """Which checkpoints the run would write, and whether it would resume from one that is there."""
     saving, steps, dump = config.checkpoint, config.training.steps, Path(config.job.dump_folder)
     if not saving.enable:
-        return "none: a run that is stopped begins anew (checkpoint.enable)"
+        return "none: a run that is stopped starts over (checkpoint.enable)"
     folder = dump / saving.folder
     count = -(-steps // saving.interval) + (saving.enable_first_step_checkpoint and saving.interval > 1)
     kept = f", the newest {saving.keep_latest_k} kept" if saving.keep_latest_k else ", all kept"
@@ -147,7 +145,7 @@ def checkpoint_line(config: Any) -> str:
     found = [
         int(match[1]) for path in folder.glob("step-*") if (match := re.fullmatch(r"step-(\d+)", path.name))
     ]
-    return line + (f"; the run would go on from step {max(found)}, which is there" if found else "")
+    return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
 
 
 def _sequences(groups: Sequence[Group], per_group: int) -> int:

@@ -1,21 +1,19 @@
 """`titan-aioli simulate`: methods in a synthetic world whose mixing law is known, in seconds."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.commands.figures import draw_proportions, largest, save, subplots, trained
+from titan_aioli.commands.settings import parse_settings
 from titan_aioli.commands.simulate.many_ranks import ranks_table
 from titan_aioli.commands.simulate.world import LawName, Trace, World, evaluation_budget, simulate_run
 from titan_aioli.methods import build_method
 
-MAX_DRAWN = 12
-"""Groups drawn; of more, those with the largest shares at the end."""
 BUDGET_SEQUENCES = [16, 64, 256, 1024, 4096]
 BUDGET_SWEEPS = [1, 2, 4, 8]
 BUDGET_NOISE = 0.05
@@ -31,7 +29,7 @@ def simulate(
     law: LawName = "decaying",
     noise: float = 0.0,
     seed: int = 0,
-    set: tuple[str, ...] = (),
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
     budget: bool = False,
     ranks: int = 0,
     output: Path = Path("simulate.png"),
@@ -48,7 +46,7 @@ def simulate(
             changes over the run).
         noise: standard deviation of each loss that a method is shown, nats per token.
         seed: of the world and the noise.
-        set: hyperparameters, as METHOD.NAME=VALUE.
+        settings: hyperparameters, as METHOD.NAME=VALUE.
         budget: add a panel: error of Aioli's A against the number of held-out sequences.
         ranks: also plan the rows of so many data-parallel ranks (4096, say), 8 rows each, and check that none
             is drawn twice.
@@ -57,7 +55,7 @@ def simulate(
     if not methods:
         raise ValueError("name at least one method")
     world = World(groups, steps, law, noise, seed)
-    chosen = parse_settings(set, methods)
+    chosen = parse_settings(settings, methods)
     traces = {}
     for name in methods:
         traces[name] = simulate_run(build_method(name, groups, **chosen.get(name, {})), world)
@@ -72,29 +70,6 @@ def simulate(
         console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
     draw(traces, errors, output)
     console.print(f"figure: {output}", highlight=False)
-
-
-def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Hyperparameters by method, from METHOD.NAME=VALUE; a value is JSON, or else a string.
-
-    Raises: ValueError: not of that form, or for a method that is not run.
-    """
-    chosen: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        name, dot, rest = setting.partition(".")
-        key, equals, text = rest.partition("=")
-        if not (dot and equals and key):
-            raise ValueError(f"{setting!r}: write METHOD.NAME=VALUE, such as aioli.eta=0.5")
-        if name not in methods:
-            raise ValueError(
-                f"{setting!r} is for {name}, which is not run; the methods are {', '.join(methods)}"
-            )
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        chosen.setdefault(name, {})[key] = value
-    return chosen
 
 
 def result_table(traces: dict[str, Trace], world: World) -> Table:
@@ -133,17 +108,10 @@ def budget_table(errors: np.ndarray) -> Table:
 
 def draw(traces: dict[str, Trace], errors: np.ndarray | None, output: Path) -> None:
     """Mean loss of all methods, the proportions of each, and error of A against evaluation budget."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     count = 1 + len(traces) + (errors is not None)
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False, layout="constrained"
-    )
+    figure, grid = subplots(rows, columns, (4.6 * columns, 3.6 * rows))
     axes = list(grid.flat)
     for name, trace in traces.items():
         axes[0].plot(trace.loss_steps, trace.losses.mean(axis=1), label=name, lw=1.5)
@@ -155,20 +123,16 @@ def draw(traces: dict[str, Trace], errors: np.ndarray | None, output: Path) -> N
         _draw_budget(axes[1 + len(traces)], errors)
     for axis in axes[count:]:
         axis.axis("off")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    save(figure, output)
 
 
 def _draw_proportions(axis, name: str, trace: Trace) -> None:
     """What the run trained on, without the perturbed mixtures of LearnParams."""
-    kept = [n for n, phase in enumerate(trace.phases) if phase in ("train", "prior")] or [0]
-    steps = np.append(trace.steps[kept], trace.steps[-1])
-    shares = np.vstack([trace.proportions[kept], trace.proportions[kept[-1]]])
-    drawn = np.sort(np.argsort(-shares[-1], kind="stable")[:MAX_DRAWN])
-    for group in drawn:
-        axis.step(steps, shares[:, group], where="post", lw=1.2, label=f"group {group}")
-    axis.set(xlabel="step", ylabel="proportion", title=name, ylim=(0, None))
+    kept = trained(trace.phases) or [0]
+    shares = trace.proportions[kept]
+    names = [f"group {group}" for group in range(shares.shape[1])]
+    draw_proportions(axis, trace.steps[kept], trace.steps[-1], shares, names, largest(shares[-1]))
+    axis.set(ylabel="proportion", title=name)
     if shares.shape[1] <= 8:
         axis.legend(frameon=False, fontsize=7)
 

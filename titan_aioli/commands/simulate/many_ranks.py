@@ -15,7 +15,7 @@ from titan_aioli.data.schedule import Position, Schedule
 
 SEQUENCES_PER_GROUP = 10**9
 MAX_STEPS = 100
-"""Steps planned for each method, from the start of its run."""
+"""Number of steps planned for each method, from the start of its run."""
 
 
 class RankCheck(NamedTuple):
@@ -51,7 +51,7 @@ def check_ranks(trace: Trace, num_ranks: int, rows_per_rank: int, seed: int) -> 
             block = schedule.plan(position, proportions, 1)
             seconds += time.perf_counter() - start
             position = block.position_after(0)
-            # Rank r trains rows r * rows_per_rank and on, as the loader cuts a step.
+            # Rank r trains the rows from r * rows_per_rank on, as the loader cuts a step.
             of_ranks = (block.groups[0] * SEQUENCES_PER_GROUP + block.sequences[0]).reshape(num_ranks, -1)
             drawn.append(of_ranks.ravel())
             asked += proportions * batch_size
@@ -62,10 +62,10 @@ def check_ranks(trace: Trace, num_ranks: int, rows_per_rank: int, seed: int) -> 
 
 
 def ranks_table(traces: dict[str, Trace], num_ranks: int, rows_per_rank: int, seed: int) -> Table:
-    """The checks of several methods, one a row."""
+    """The checks of several methods, one per row."""
     table = Table(title=f"{num_ranks:,} ranks with {rows_per_rank} rows each, the first {MAX_STEPS} steps")
     table.add_column("method")
-    for name in ("rows a step", "drawn twice", "largest drift (rows)", "ms to plan a step"):
+    for name in ("rows per step", "drawn twice", "largest drift (rows)", "ms to plan a step"):
         table.add_column(name, justify="right")
     for name, trace in traces.items():
         found = check_ranks(trace, num_ranks, rows_per_rank, seed)

@@ -1,7 +1,7 @@
 """A synthetic world whose mixing law is known: what a method is first tried on.
 
 The world stands for the model and the data: it is told a mixture and a number of steps, and its losses fall
-by the law. It gives every kind of observation that a method can ask for. No torch; a step costs G numbers.
+by the law. It gives every kind of observation that a method can ask for. No torch; a phase costs a few vectors of length G.
 """
 
 from dataclasses import dataclass, replace
@@ -10,18 +10,19 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from titan_aioli.methods import MixingMethod, build_method
+from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.proportions import uniform
 
 Array = np.ndarray
 LawName = Literal["linear", "decaying", "drifting"]
 RANK = 3
-"""Of what groups do for each other, so that 10,000 of them need no [G, G] matrix."""
+"""Rank of the off-diagonal part of A: 10,000 groups need no [G, G] matrix."""
 CURVE_POINTS = 50
-"""Of the loss curve of a run that is one long phase."""
+"""Number of points of the loss curve of a run that is one long phase."""
 
 
 class Matrix(NamedTuple):
-    """A = diag(own) + given @ taken.T: loss drop of a group a step, per unit of proportion of another."""
+    """A = diag(own) + given @ taken.T: loss drop of a group per step and unit of proportion of another."""
 
     own: Array
     """[G], what a group does for itself, nats."""
@@ -98,7 +99,7 @@ class World:
         return losses - drop
 
     def present_A(self, losses: Array, step: int) -> Array:
-        """A [G, G] of the law at a step and its losses, nats a step and unit of proportion."""
+        """A [G, G] of the law at a step and its losses, nats per step and unit of proportion."""
         A = self.matrix().dense()
         if self.law == "decaying":
             return A * ((losses - self.floor) / (self.start - self.floor))[:, None]
@@ -164,31 +165,29 @@ def simulate_run(method: MixingMethod, world: World, max_entries: int = 1_000_00
         method: built for the world's number of groups.
         max_entries: phases after which to give up; a method that only ever measures would not end.
     """
-    state, losses, step = method.init(world.num_groups), world.start, 0
+    losses, before, after_steps = world.start, world.start, 0
     steps, phases, proportions, errors = [0], [], [], []
     loss_steps, history = [0], [losses]
-    stretch = -(-world.num_steps // CURVE_POINTS)
-    while step < world.num_steps and len(phases) < max_entries:
-        phase = method.phase(state)
-        num_steps = min(phase.num_steps, world.num_steps - step)
-        before, end = losses, step + num_steps
-        while step < end:
-            taken = min(stretch, end - step)
-            losses = world.train(losses, phase.proportions, step, taken)
-            step += taken
-            loss_steps.append(step)
+    taken = -(-world.num_steps // CURVE_POINTS)
+
+    def observe(stretch: Stretch) -> Array | None:
+        return world.observe(method.observes, before, losses, stretch.phase.proportions, len(phases))
+
+    for step, num_steps, phase, state in walk(method, world.num_groups, observe, world.num_steps):
+        if phases and "solved_A" in (report := method.report(state)):
+            A_star = world.present_A(losses, step) * after_steps
+            errors.append((step, _matrix_error(report["solved_A"], A_star)))
+        if step == world.num_steps or len(phases) == max_entries:
+            break
+        before, after_steps, end = losses, phase.num_steps, step + num_steps
+        for start in range(step, end, taken):
+            stop = min(start + taken, end)
+            losses = world.train(losses, phase.proportions, start, stop - start)
+            loss_steps.append(stop)
             history.append(losses)
-        steps.append(step)
+        steps.append(end)
         phases.append(phase.name)
         proportions.append(phase.proportions)
-        if num_steps < phase.num_steps:
-            break
-        seen = world.observe(method.observes, before, losses, phase.proportions, len(phases))
-        state = method.update(state, seen)
-        if "solved_A" in (report := method.report(state)):
-            errors.append(
-                (step, _matrix_error(report["solved_A"], world.present_A(losses, step) * phase.num_steps))
-            )
     return Trace(
         np.array(steps), phases, np.array(proportions), np.array(loss_steps), np.array(history), errors
     )

@@ -1,8 +1,8 @@
 """`titan-aioli sweep`: runs that differ in the mixture only, and the table that `titan-aioli plan` reads.
 
 OUTPUT/sweep.json is the plan: the mixtures and all that they were asked for with. Each run is a folder beside
-it. Killed and started again, the same command goes on: finished runs stay, the one under way goes on from
-its last checkpoint.
+it. Killed and started again, the same command continues: finished runs stay, the one under way resumes
+from its last checkpoint.
 """
 
 import fcntl
@@ -27,9 +27,9 @@ from rich.progress import (
 
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
 from titan_aioli.errors import UserError
+from titan_aioli.files import write_json
 from titan_aioli.laws.table import write_table
 from titan_aioli.methods.skill_it import skill_graph
-from titan_aioli.runs.log import write_json
 
 
 def sweep(
@@ -49,7 +49,7 @@ def sweep(
     """Train on many mixtures, one run each, and collect the table that `titan-aioli plan` reads.
 
     Every run is the config with method `static` and its own proportions; all else is the same. Killed and
-    started again, the same command goes on where it stopped (from a run's last checkpoint, if the config
+    started again, the same command continues where it stopped (from a run's last checkpoint, if the config
     writes any). Further flags are those of training:
 
         titan-aioli sweep train_configs/debug_stratified.toml --output outputs/sweep --cover 12
@@ -146,7 +146,10 @@ def collect(planned: Sweep, loss: str) -> str:
 
 @contextmanager
 def _locked(output: Path) -> Iterator[int]:
-    """Holds the folder alone; a run of a sweep that was killed holds it until it ends. Ends on SIGTERM."""
+    """Exclusive lock on the sweep's folder; SIGTERM exits cleanly.
+
+    Runs inherit it: one that outlives a killed sweep keeps the lock until it ends.
+    """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with open(output / "lock", "wb") as file:

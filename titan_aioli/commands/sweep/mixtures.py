@@ -11,15 +11,14 @@ import numpy as np
 
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
+from titan_aioli.files import read_toml, write_json
 from titan_aioli.laws.cover import dirichlet_cover
 from titan_aioli.laws.table import read_mixtures
-from titan_aioli.runs.log import write_json
-from titan_aioli.toml import tomllib
 
 OWN_FLAGS = re.compile(
     r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"
 )
-"""Training flags that a sweep sets itself."""
+"""Pattern of the training flags that a sweep sets itself."""
 
 
 class Sweep(NamedTuple):
@@ -29,7 +28,7 @@ class Sweep(NamedTuple):
     groups: list[str]
     runs: list[SweepRun]
     num_steps: int
-    """Of each run."""
+    """Optimizer steps of each run."""
     nproc_per_node: int
     flags: Sequence[str]
 
@@ -57,7 +56,7 @@ def plan_sweep(
     ]
     if not runs:
         raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
-    tables = tomllib.loads(config.read_text(encoding="utf-8"))
+    tables = read_toml(config)
     return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags), tables
 
 

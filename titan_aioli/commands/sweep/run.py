@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tomli_w
 
 from titan_aioli.errors import UserError
 from titan_aioli.files import replacing
 from titan_aioli.runs.run import read_run
-from titan_aioli.toml import format_toml
 
 POLL_SECONDS = 0.5
 TAIL_BYTES = 8192
@@ -42,7 +42,7 @@ class SweepRun(NamedTuple):
         return (self.folder / "results.json").is_file()
 
     def command(self, nproc_per_node: int, flags: Sequence[str]) -> list[str]:
-        """The words that start it, or go on with it from its last checkpoint."""
+        """The words that start it, or resume it from its last checkpoint."""
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", str(nproc_per_node), "-m", "titan_aioli.train"]
         return [*torchrun, "--job.config_file", str(self.folder / "config.toml"), *flags]
@@ -60,14 +60,14 @@ class SweepRun(NamedTuple):
             mixing["groups"][name]["weight"] = share
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "config.toml") as file:
-            file.write(format_toml(config).lstrip("\n").encode())
+            tomli_w.dump(config, file)
 
     def train(self, command: Sequence[str], lock: int, on_step: Callable[[int], None]) -> str | None:
         """Run the command to its end; None, or in one line why it failed.
 
         Args:
             lock: file descriptor that the run holds open as long as it lives.
-            on_step: told of the steps done, now and then.
+            on_step: called with the number of steps done, about twice per second.
         """
         path = self.folder / "log.txt"
         environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}

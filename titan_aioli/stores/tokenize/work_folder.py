@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from titan_aioli.files import replacing
+from titan_aioli.files import write_json
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts, merge_shards
 
 LOCK = "lock"
@@ -60,7 +60,7 @@ class WorkFolder:
                 return counts
             self._remove_stores()
             self._clear()
-        _write(self.planned, {"plan": self.plan})
+        write_json(self.planned, {"plan": self.plan}, sort_keys=True)
         return None
 
     def _refuse_other_plan(self, place: Path) -> None:
@@ -146,7 +146,7 @@ class WorkFolder:
         return _read(path) if path.is_file() else None
 
     def end_source(self, source: int, num_shards: int) -> None:
-        _write(self.partial / f"source-{source:05d}.json", num_shards)
+        write_json(self.partial / f"source-{source:05d}.json", num_shards, sort_keys=True)
 
     def is_encoded(self, source: int) -> bool:
         """Whether every shard of a source is written."""
@@ -166,7 +166,7 @@ class WorkFolder:
             return self._merged_counts()
         shutil.rmtree(self.stores, ignore_errors=True)
         counts = merge_shards(self.shards(num_sources), self.stores, dtype, describe)
-        _write(self.merged, counts)
+        write_json(self.merged, counts, sort_keys=True)
         return counts
 
     def _merged_counts(self) -> list[StoreCounts]:
@@ -182,7 +182,7 @@ class WorkFolder:
             if merged.is_dir():  # otherwise an earlier run has moved it
                 self.refuse_taken(group)
                 os.rename(merged, self.output / group)
-        _write(self.partial / "record.json", {"plan": self.plan, "stores": counts})
+        write_json(self.partial / "record.json", {"plan": self.plan, "stores": counts}, sort_keys=True)
         os.replace(self.partial / "record.json", self.record)
         self._clear()
 
@@ -199,8 +199,3 @@ class WorkFolder:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_bytes())
-
-
-def _write(path: Path, value: Any) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")

@@ -1,0 +1,64 @@
+"""rows.csv: written step by step, computed again from the ledger, compared row by row."""
+
+import numpy as np
+import pytest
+
+from tests.runs.small_run import GROUPS, write_run
+from titan_aioli.runs.audit import AuditFile, blocks, check_audit
+from titan_aioli.runs.run import read_run
+
+
+def write_audit(run):
+    audit = AuditFile(run.folder / "rows.csv", GROUPS)
+    for block in blocks(run, 0, run.last_step):
+        for index in range(len(block.groups)):
+            audit.write_step(block, index)
+
+
+def test_rows_follow_the_ledger(tmp_path):
+    planned = list(blocks(read_run(write_run(tmp_path / "aioli")), 0, 6))
+    counts = [np.bincount(row, minlength=2).tolist() for block in planned for row in block.groups]
+    assert counts[:2] == [[3, 1], [1, 3]]
+    assert np.sum(counts[2:], axis=0).tolist() == [10, 6]  # 16 rows at 0.6, 0.4: 9.6 and 6.4
+
+
+def test_rows_of_a_late_step_are_those_of_the_whole_run(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli"))
+    whole = np.concatenate([block.sequences for block in blocks(run, 0, 6)])
+    late = np.concatenate([block.sequences for block in blocks(run, 4, 6)])
+    np.testing.assert_array_equal(late, whole[4:])
+
+
+def test_the_audit_is_compared_row_by_row(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli"))
+    write_audit(run)
+    assert check_audit(run) == 24
+    path = run.folder / "rows.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], *lines[6:]]) + "\n")  # one row lost
+    with pytest.raises(ValueError, match="expected 4,1,"):
+        check_audit(run)
+
+
+def test_a_resumed_audit_is_cut_back(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli"))
+    write_audit(run)
+    whole = (run.folder / "rows.csv").read_text()
+    resumed = AuditFile(run.folder / "rows.csv", GROUPS)
+    for block in blocks(run, 3, run.last_step):
+        for index in range(len(block.groups)):
+            resumed.write_step(block, index)
+    assert (run.folder / "rows.csv").read_text() == whole
+
+
+def test_an_audit_that_ends_early_or_late_is_told_apart(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli"))
+    write_audit(run)
+    path = run.folder / "rows.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, "24,6,law,0,0\n"]))
+    with pytest.raises(ValueError, match="has 24,6,law,0,0 after the run's last row"):
+        check_audit(run)
+    path.write_text("".join(lines[:-1]))
+    with pytest.raises(ValueError, match=r"expected 23,5,.*, found the end of the file"):
+        check_audit(run)

@@ -1,0 +1,70 @@
+"""What a run shows of an update, and the files that it leaves."""
+
+import json
+import logging
+
+import numpy as np
+from tqdm import tqdm
+
+from titan_aioli.runs.log import RunLog, result
+
+RECORD = {"step": 8, "round": 1, "phase": "train", "proportions": [0.75, 0.25], "observation": [3.0, 2.0]}
+
+
+def make_log(folder, observes="validation"):
+    return RunLog(folder, ["law", "code"], observes, is_writer=True, progress=tqdm(disable=True))
+
+
+def test_metrics_are_what_was_decided_seen_and_learned(tmp_path):
+    learned = {"aioli/stderr": np.array([0.5, np.nan]), "mixing/predicted_drop": np.array([0.25, 0.5])}
+    metrics = make_log(tmp_path).update_metrics(RECORD, learned)
+    assert metrics == {
+        "mixing/proportion/law": 0.75,
+        "mixing/proportion/code": 0.25,
+        "mixing/round": 1,
+        "mixing/phase": 2,
+        "mixing/validation_loss/law": 3.0,
+        "mixing/validation_loss/code": 2.0,
+        "mixing/validation_loss_mean": 2.5,
+        "aioli/stderr/law": 0.5,
+        "mixing/predicted_drop/law": 0.25,
+        "mixing/predicted_drop/code": 0.5,
+    }
+
+
+def test_a_sample_of_the_held_out_sequences_has_a_metric_of_its_own(tmp_path):
+    metrics = make_log(tmp_path, "sample").update_metrics(RECORD, {})
+    assert metrics["mixing/sampled_validation_loss/law"] == 3.0
+    assert "mixing/validation_loss_mean" not in metrics
+
+
+def test_an_update_is_one_line_if_it_is_shown(tmp_path, caplog):
+    log = make_log(tmp_path)
+    drops = {"predicted_drop": [0.25, 0.5], "measured_drop": [0.5, 0.5]}
+    with caplog.at_level(logging.INFO):
+        log.show_update(RECORD, 4, is_shown=False)
+        log.show_update({**RECORD, **drops, "note": "why"}, None, is_shown=True)
+    assert caplog.messages == [
+        "mixing: step 8, round 1: train to the end on law 0.750, code 0.250 | validation loss law 3.0000, "
+        "code 2.0000, mean 2.5000 | drop predicted 0.3750, measured 0.5000 | why"
+    ]
+
+
+def test_a_finished_run_leaves_its_results_and_a_plan(tmp_path):
+    log = make_log(tmp_path / "deep")
+    losses = np.array([1.0, 2.0])
+    content = result("aioli", ["law", "code"], 8, losses, losses, np.array([0.5, 2.0]), 1024)
+    log.finished(content, {"law": "aioli", "groups": ["law", "code"], "proportions": np.array([0.75, 0.25])})
+    results = json.loads((tmp_path / "deep" / "results.json").read_text())
+    assert results["perplexity"] == np.exp(1.5) and results["validation_loss"] == [1.0, 2.0]
+    plan = (tmp_path / "deep" / "plan.json").read_text()
+    assert plan.startswith('{\n "law": "aioli",\n "groups": [\n  "law",') and plan.endswith("}\n")
+
+
+def test_evaluations_after_the_resumed_step_are_dropped(tmp_path):
+    log = make_log(tmp_path)
+    log.begin(0, {})
+    for step in (2, 4):
+        log.evaluated(step, np.array([1.0, 2.0]))
+    make_log(tmp_path).begin(2, {})
+    assert (tmp_path / "losses.jsonl").read_text() == '{"step": 2, "validation_loss": [1.0, 2.0]}\n'
