@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.methods import build_method
-from titan_aioli.methods.loss_curve import LossCurve, add_point, fit_power_law
+from titan_aioli.methods.ado import LossCurve, add_point, fit_power_law
 from titan_aioli.methods.odm import exploration
 from titan_aioli.proportions import softmax
 

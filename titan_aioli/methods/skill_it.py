@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.checks import require_choice, require_count, require_number
+from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax
 
@@ -75,12 +75,12 @@ class SkillIt:
     """Use 0.5 for entries of exactly 1 off the diagonal, as the released code does."""
 
     def check(self, num_groups: int) -> None:
-        checks.number("skill_it.eta", self.eta, above=0, what="the step size")
-        checks.count("skill_it.window", self.window, why="an empty window says nothing about the losses")
-        checks.count("skill_it.steps_per_round", self.steps_per_round)
-        checks.choice("skill_it.evaluate", self.evaluate, ("end", "start"))
+        require_number("skill_it.eta", self.eta, above=0, what="the step size")
+        require_count("skill_it.window", self.window, why="an empty window says nothing about the losses")
+        require_count("skill_it.steps_per_round", self.steps_per_round)
+        require_choice("skill_it.evaluate", self.evaluate, ("end", "start"))
         if self.steps_per_evaluation is not None:
-            checks.count("skill_it.steps_per_evaluation", self.steps_per_evaluation)
+            require_count("skill_it.steps_per_evaluation", self.steps_per_evaluation)
         if self.steps_per_round % self._steps():
             raise ValueError(
                 f"skill_it.steps_per_evaluation is {self._steps()}: it must divide steps_per_round = "
@@ -128,7 +128,13 @@ class SkillIt:
         )
 
     def report(self, state: SkillItState) -> dict[str, np.ndarray | str]:
-        return {"note": skipped_note(state.skipped)} if state.skipped.any() else {}
+        return {**report_skipped(state.skipped)}
+
+    def metrics(self, state: SkillItState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: SkillItState) -> np.ndarray:
+        return state.proportions
 
     def _update_proportions(self, state: SkillItState, window_losses: np.ndarray) -> SkillItState:
         with np.errstate(over="ignore", invalid="ignore"):

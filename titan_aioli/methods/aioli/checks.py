@@ -3,7 +3,7 @@
 import warnings
 from typing import TYPE_CHECKING
 
-from titan_aioli.methods import checks
+from titan_aioli.methods.checks import require_choice, require_count, require_number, require_weights
 
 if TYPE_CHECKING:
     from titan_aioli.methods.aioli.aioli import Aioli
@@ -14,16 +14,16 @@ def check_aioli(method: "Aioli", num_groups: int) -> None:
 
     Raises: ValueError: which, its value, what is allowed.
     """
-    checks.count("aioli.num_sweeps", method.num_sweeps)
-    checks.count("aioli.steps_per_mixture", method.steps_per_mixture)
-    checks.number("aioli.eta", method.eta, above=0, what="the step size")
-    checks.choice("aioli.update", method.update_rule, ("cumulative", "restart"))
-    checks.choice("aioli.order", method.order, ("per_sweep", "shuffled"))
-    checks.choice("aioli.mixtures", method.mixtures, ("one_hot", "centred", "opposite"))
+    require_count("aioli.num_sweeps", method.num_sweeps)
+    require_count("aioli.steps_per_mixture", method.steps_per_mixture)
+    require_number("aioli.eta", method.eta, above=0, what="the step size")
+    require_choice("aioli.update", method.update_rule, ("cumulative", "restart"))
+    require_choice("aioli.order", method.order, ("per_sweep", "shuffled"))
+    require_choice("aioli.mixtures", method.mixtures, ("one_hot", "centred", "opposite"))
     if method.ema is not None:
-        checks.number("aioli.ema", method.ema, at_least=0, below=1, what="the weight on the past")
+        require_number("aioli.ema", method.ema, at_least=0, below=1, what="the weight on the past")
     if method.pooling is not None:
-        checks.number("aioli.pooling", method.pooling, at_least=0, below=1, what="the weight on past rounds")
+        require_number("aioli.pooling", method.pooling, at_least=0, below=1, what="the weight on past rounds")
     elif method.pool_training:
         raise ValueError(
             "aioli.pool_training is true but aioli.pooling is not set: set it, to 0.8 for example"
@@ -70,9 +70,9 @@ def _check_regression(method: "Aioli", num_groups: int) -> None:
 
 
 def _check_prior_and_orders(method: "Aioli", num_groups: int) -> None:
-    checks.count("aioli.prior_steps", method.prior_steps, smallest=0, why="0: no prior")
+    require_count("aioli.prior_steps", method.prior_steps, smallest=0, why="0: no prior")
     if method.prior is not None:
-        checks.weights("aioli.prior", method.prior, num_groups)
+        require_weights("aioli.prior", method.prior, num_groups)
     elif method.prior_steps > 0:
         raise ValueError(f"aioli.prior_steps is {method.prior_steps} but no aioli.prior is given")
     expected = sorted(list(range(method.num_mixtures(num_groups))) * method.num_sweeps)
