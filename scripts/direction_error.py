@@ -27,7 +27,7 @@ from support.one_rank import train_one_rank
 from tqdm import tqdm
 
 from titan_aioli.commands.replay import other_method
-from titan_aioli.methods.aioli.mixing_matrix import shifted_sum, solve_mixing_matrix
+from titan_aioli.methods.aioli.learn_params import shifted_sum, solve_mixing_matrix
 from titan_aioli.runs.run import read_run
 from titan_aioli.toml import format_toml, tomllib
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.methods import METHODS, build_method
-from titan_aioli.methods.aioli.mixing_matrix import normalized, solve_mixing_matrix
+from titan_aioli.methods.aioli.learn_params import normalized, solve_mixing_matrix
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]]

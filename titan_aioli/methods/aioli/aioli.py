@@ -1,9 +1,14 @@
 """Aioli: estimate the mixing law during the run, then move the proportions down its gradient.
 
-One round is LearnParams (Algorithm 2: short stretches on mixtures centred on one group each, with the
-held-out loss of every group before and after) and a stretch of training on the updated proportions
-(Algorithm 1). The stretches of LearnParams are real training steps; what a round costs beyond them is
-1 evaluation a stretch. The evaluation that ends one stretch is the start of the next.
+One round is LearnParams (Algorithm 2, learn_params.py: short segments on perturbed mixtures, with the
+held-out losses L before and after each) and a stretch of training on the updated proportions (Algorithm 1):
+
+    L(t) - L(t + 1) = A p                      the law: A_ij is the drop of group i per unit of group j
+    A               = LearnParams              estimated anew in every round
+    p_j             <- p_j exp(eta sum_i A_ij) / Z     with A shifted to be non-negative, of sum 1
+
+The segments of LearnParams are real training steps; what a round costs beyond them is one evaluation per
+segment. The evaluation that ends one segment is the start of the next.
 """
 
 from collections.abc import Sequence
@@ -12,8 +17,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from titan_aioli.methods.aioli.checks import check_aioli
-from titan_aioli.methods.aioli.mixing_matrix import normalized, shifted_sum, solve_mixing_matrix
+from titan_aioli.methods.aioli.learn_params import (
+    check_learn_params,
+    count_mixtures,
+    draw_sweep_order,
+    normalized,
+    perturbed_mixture,
+    shifted_sum,
+    solve_mixing_matrix,
+)
 from titan_aioli.methods.aioli.regression import (
     add_level,
     add_stretch,
@@ -36,9 +48,10 @@ from titan_aioli.methods.aioli.state import (
     AioliState,
     initial_state,
 )
+from titan_aioli.methods.checks import require_choice, require_count, require_number, require_weights
 from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.proportions import centred_on, normalize, pulled, softmax
+from titan_aioli.proportions import normalize, softmax
 
 
 @dataclass(frozen=True)
@@ -94,13 +107,72 @@ class Aioli:
     """Seed of the sweep orders."""
 
     def check(self, num_groups: int) -> None:
-        check_aioli(self, num_groups)
+        check_learn_params(
+            num_groups,
+            self.num_sweeps,
+            self.steps_per_mixture,
+            self.one_hot_factor,
+            self.diagonal,
+            self.order,
+            self.orders,
+            self.mixtures,
+        )
+        require_number("aioli.eta", self.eta, above=0, what="the step size")
+        require_choice("aioli.update", self.update_rule, ("cumulative", "restart"))
+        if self.ema is not None:
+            require_number("aioli.ema", self.ema, at_least=0, below=1, what="the weight on the past")
+        require_count("aioli.prior_steps", self.prior_steps, smallest=0, why="0: no prior")
+        if self.prior is not None:
+            require_weights("aioli.prior", self.prior, num_groups)
+        elif self.prior_steps > 0:
+            raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
+        self._check_round(num_groups)
+        self._check_regression(num_groups)
+
+    def _check_round(self, num_groups: int) -> None:
+        """LearnParams leaves some of a round to train."""
+        if self.train_steps(num_groups) < 1:
+            mixtures = self.num_mixtures(num_groups)
+            raise ValueError(
+                f"aioli.steps_per_round is {self.steps_per_round}, but LearnParams alone takes num_sweeps x "
+                f"steps_per_mixture x {'groups' if mixtures == num_groups else 'mixtures'} = "
+                f"{self.num_sweeps} x {self.steps_per_mixture} x {mixtures} = "
+                f"{self.learn_params_steps(num_groups)} steps: "
+                "set it above that, or fewer sweeps or steps"
+            )
+
+    def _check_regression(self, num_groups: int) -> None:
+        """The options that rest on regression.py."""
+        if self.pooling is not None:
+            require_number(
+                "aioli.pooling", self.pooling, at_least=0, below=1, what="the weight on past rounds"
+            )
+        elif self.pool_training:
+            raise ValueError(
+                "aioli.pool_training is true but aioli.pooling is not set: set it, to 0.8 for example"
+            )
+        options = {
+            f'mixtures = "{self.mixtures}"': self.mixtures != "one_hot",
+            "pooling": self.pooling is not None,
+            "shrink": self.shrink,
+        }
+        chosen = [name for name, is_chosen in options.items() if is_chosen]
+        if not chosen or num_groups == 1:
+            return
+        if self.diagonal:
+            raise ValueError(f"aioli.diagonal is true: it cannot be combined with {' and '.join(chosen)}")
+        stretches = self.num_sweeps * self.num_mixtures(num_groups)
+        if self.pooling is None and stretches < num_groups + 2:
+            raise ValueError(
+                f"aioli.num_sweeps is {self.num_sweeps}: with {' and '.join(chosen)} it must be at least 2, "
+                f"since {stretches} stretches cannot tell noise from signal (or set aioli.pooling)"
+            )
 
     def init(self, num_groups: int) -> AioliState:
-        return initial_state(num_groups)
+        return initial_state(num_groups, is_pooled=self.pooling is not None)
 
     def phase(self, state: AioliState) -> Phase:
-        num_groups = len(state.losses)
+        num_groups = len(state.proportions)
         if state.stage == START and self.prior is not None and self.prior_steps > 0:
             return Phase(normalize(self.prior, "aioli.prior"), self.prior_steps, "prior")
         if state.stage == START:
@@ -129,12 +201,22 @@ class Aioli:
             if state.note == TOO_FEW:
                 learned["note"] = "the proportions stay as they are: too few stretches for the regression yet"
             if state.note == NOT_FINITE:
-                all_drops = state.evidence[0, 2 + len(state.losses) :]
+                all_drops = state.evidence[0, 2 + len(state.proportions) :]
                 learned["note"] = skipped_note(unusable(all_drops))
             return learned
         if state.round == 0 or state.segment > 0:
             return {}
         return {"predicted_drop": state.predicted_drop, "measured_drop": state.measured_drop}
+
+    def metrics(self, state: AioliState) -> dict[str, np.ndarray]:
+        if state.stage == TRAIN:
+            return {"aioli/column_sum": state.normalized_A.sum(axis=0), "aioli/stderr": state.stderr}
+        if state.round == 0 or state.segment > 0:
+            return {}
+        return {"mixing/predicted_drop": state.predicted_drop, "mixing/measured_drop": state.measured_drop}
+
+    def result(self, state: AioliState) -> np.ndarray:
+        return state.proportions
 
     def learn_params_steps(self, num_groups: int) -> int:
         """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * mixtures of a sweep."""
@@ -142,7 +224,7 @@ class Aioli:
 
     def num_mixtures(self, num_groups: int) -> int:
         """Perturbed mixtures of one sweep."""
-        return 2 * num_groups if self.mixtures == "opposite" else num_groups
+        return count_mixtures(self.mixtures, num_groups)
 
     def train_steps(self, num_groups: int) -> int:
         """Optimizer steps of the training stretch of one round."""
@@ -161,25 +243,20 @@ class Aioli:
         """
         if self.orders is not None and round_ < len(self.orders):
             return [int(group) for group in self.orders[round_]]
-        rng, count = np.random.default_rng((self.seed, round_)), self.num_mixtures(num_groups)
-        if self.order == "shuffled":
-            return rng.permutation(np.tile(np.arange(count), self.num_sweeps)).tolist()
-        return [swept for _ in range(self.num_sweeps) for swept in rng.permutation(count).tolist()]
+        count = self.num_mixtures(num_groups)
+        return draw_sweep_order(count, self.num_sweeps, self.order, self.seed, round_)
 
     def perturbed(self, state: AioliState) -> np.ndarray:
         """The mixture of the current segment, [G]."""
-        num_groups = len(state.losses)
-        swept = self.sweep_order(state.round, num_groups)[state.segment]
-        if self.mixtures == "one_hot" or num_groups == 1:
-            return centred_on(swept % num_groups, num_groups, self.one_hot_factor)
-        strength = (self.one_hot_factor - 1 / num_groups) / (1 - 1 / num_groups)
-        return pulled(state.proportions, swept, strength, in_pairs=self.mixtures == "opposite")
+        swept = self.sweep_order(state.round, len(state.proportions))[state.segment]
+        return perturbed_mixture(self.mixtures, swept, state.proportions, self.one_hot_factor)
 
     def _end_segment(self, state: AioliState, losses: np.ndarray) -> AioliState:
         """Algorithm 2: beta_ij += L_i - L'_i, and after the last segment solve for A and update."""
-        order = self.sweep_order(state.round, len(losses))
+        num_groups = len(state.proportions)
+        order = self.sweep_order(state.round, num_groups)
         swept, drop, drops = order[state.segment], state.losses - losses, state.drops.copy()
-        if swept < len(losses):
+        if swept < num_groups:
             drops[:, swept] += drop
         evidence = add_stretch(state.evidence, state.segment, self.perturbed(state), drop)
         state = state._replace(segment=state.segment + 1, losses=losses, drops=drops, evidence=evidence)
@@ -189,14 +266,15 @@ class Aioli:
 
     def _end_learn_params(self, state: AioliState) -> AioliState:
         """A from the round's drops (the paper), or from a regression over the rounds."""
-        raw_A, past = state.drops / self.num_sweeps, self.pooling or 0.0
+        raw_A = state.drops / self.num_sweeps
         products, freedom = without_trend(state.evidence)
         unit = 1.0 if self.pooling is None else spread(products, freedom)
         if self.pool_training and np.isfinite(trained := self._training_stretch(state, unit)).all():
             products, freedom = products + np.outer(trained, trained), freedom + 1
         products = scaled(products, 1 / unit)
-        if np.isfinite(products).all():
-            products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
+        if self.pooling is not None and np.isfinite(products).all():
+            products = products + self.pooling * state.pooled
+            freedom = freedom + self.pooling * state.pooled_freedom
             state = state._replace(pooled=products, pooled_freedom=freedom)
         found, stderr = slopes(scaled(products, unit), freedom)
         if self.mixtures == "one_hot" and self.pooling is None:
@@ -208,7 +286,7 @@ class Aioli:
 
     def _training_stretch(self, state: AioliState, unit: float) -> np.ndarray:
         """[2 G], what the training before this LearnParams shows; nan in the first round."""
-        num_segments = self._train_segments(len(state.losses))
+        num_segments = self._train_segments(len(state.proportions))
         trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
         levels = (state.level, level(state.evidence))
         return training_stretch(trained, levels, unit, num_segments, num_stretches=state.evidence[0, 0])
@@ -241,6 +319,6 @@ class Aioli:
             level=level(state.evidence),
             drops=np.zeros_like(state.drops),
             evidence=np.zeros_like(state.evidence),
-            predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(losses)),
+            predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(state.proportions)),
             measured_drop=state.losses - losses,
         )
