@@ -61,18 +61,18 @@ class ADO:
     """Optimizer steps over which the losses are averaged."""
     warmup_updates: int = 50
     """Updates trained on the prior, while the loss curves begin."""
-    ignored_updates: int = 10
-    """Updates at the start of the run whose losses are left out of the fit; below warmup_updates."""
+    ignored_updates: int = 10  # below warmup_updates
+    """Updates at the start whose losses are left out of the fit."""
     gamma1: float = 0.1
-    """Weight of the newest policy in the credit h, in (0, 1]."""
-    gamma2: float = 0.1
-    """Weight of the newest preference rho in the policy, in (0, 1]; the rest is on the mean policy."""
+    """Weight of the newest proportions in the credit, in (0, 1]."""
+    gamma2: float = 0.1  # the rest is on the mean of the proportions so far
+    """Weight of the newest preference in the proportions, in (0, 1]."""
     s: float = 0.5
-    """Exponent of the credit, at least 0. 0: no credit assignment."""
-    min_share: float = 0.01
-    """delta_min, least share of a group; at most half of 1 / G is used."""
-    num_bins: int = 64
-    """H, an even number: points of a loss curve that are kept."""
+    """Exponent of the credit. 0: no credit assignment."""
+    min_share: float = 0.01  # delta_min; at most half of 1 / G is used
+    """Least share of a group."""
+    num_bins: int = 64  # H
+    """Points of each loss curve that are kept, an even number."""
 
     def check(self, num_groups: int) -> None:
         if self.prior is not None:

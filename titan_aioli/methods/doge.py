@@ -49,17 +49,17 @@ class DoGE:
     observes: ClassVar[str] = "gradients"
 
     mu: float = 0.01
-    """Strength of the pull towards the last weights: the step size is learning_rate / mu."""
+    """Strength of the pull towards the last proportions: the step size is learning_rate / mu."""
     learning_rate: float = 5e-4
     """Learning rate that the scores are measured in; usually the peak of the schedule."""
     max_norm: float = 1.0
     """Every gradient is first scaled down to at most this norm."""
     max_score: float = 5.0
     """Scores are clipped to [0, max_score] learning rates."""
-    smoothing: float = 0.0
-    """Share c of the uniform mixture in w, in [0, 1]: w <- (1 - c) w + c / G."""
+    smoothing: float = 0.0  # c in w <- (1 - c) w + c / G
+    """Share of the uniform mixture in the proportions."""
     steps_per_update: int = 1
-    """Optimizer steps between two measurements of the gradients."""
+    """Optimizer steps between two measurements, each as expensive as one more step for every group."""
 
     def check(self, num_groups: int) -> None:
         for name in ("mu", "learning_rate", "max_norm", "max_score"):

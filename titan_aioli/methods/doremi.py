@@ -47,10 +47,10 @@ class DoReMi:
 
     observes: ClassVar[str] = "excess"
 
-    mu: float = 1.0
-    """Step size, per nat. The paper uses 1, the scripts of arXiv:2411.05735 use 0.01."""
-    smoothing: float = 1e-3
-    """Share c of the uniform mixture in w, in [0, 1]: w <- (1 - c) w + c / G."""
+    mu: float = 1.0  # the paper's; the scripts of arXiv:2411.05735 use 0.01
+    """Step size of the update of the proportions, per nat."""
+    smoothing: float = 1e-3  # c in w <- (1 - c) w + c / G
+    """Share of the uniform mixture in the proportions."""
     steps_per_update: int = 1
     """Optimizer steps over which an excess loss is averaged."""
 

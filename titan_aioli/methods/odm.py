@@ -45,8 +45,8 @@ class ODM:
     """Weight on the past in the moving average of the rewards, in [0, 1)."""
     importance_weighted: bool = True
     """Divide the loss of a group by its share, as in the paper."""
-    warmup_updates: int = 0
-    """Updates on `prior`, in which only rewards are gathered (the paper: 1 % of the run)."""
+    warmup_updates: int = 0  # the paper: 1 % of the run
+    """Updates on `prior`, in which only rewards are gathered."""
     prior: Sequence[float] | None = None
     """[G] weights of the mixture of the warm-up. None: uniform."""
     steps_per_update: int = 1

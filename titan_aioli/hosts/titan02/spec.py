@@ -15,8 +15,7 @@ from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.models.llama3 import TransformerModelArgs
 from torchtitan.protocols.train_spec import TrainSpec, get_train_spec, register_train_spec
 
-from titan_aioli.config.build import build_mixture
-from titan_aioli.config.repetition import max_drawn
+from titan_aioli.config.build import build_mixture, max_drawn
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.hosts.titan02.cpu import for_cpu

@@ -13,11 +13,13 @@ segment. The evaluation that ends one segment is the start of the next.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from titan_aioli.methods.aioli.learn_params import (
+    Mixtures,
+    Order,
     check_learn_params,
     count_mixtures,
     draw_sweep_order,
@@ -53,6 +55,8 @@ from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import normalize, softmax
 
+UpdateRule = Literal["cumulative", "restart"]
+
 
 @dataclass(frozen=True)
 class Aioli:
@@ -66,45 +70,43 @@ class Aioli:
     aliases: ClassVar[dict[str, str]] = {"update": "update_rule"}
 
     num_sweeps: int = 4
-    """Passes over the G perturbed mixtures in one LearnParams."""
+    """Passes over the perturbed mixtures, one for each group, in one LearnParams."""
     steps_per_mixture: int = 4
     """Consecutive optimizer steps on one perturbed mixture."""
     steps_per_round: int | None = None
-    """Optimizer steps of one LearnParams and the training after it. None: 8 times LearnParams."""
+    """Optimizer steps of a round: LearnParams and the training after it. Unset: 8 times LearnParams."""
     one_hot_factor: float = 0.75
-    """Share of the swept group in its mixture, in (1/G, 1]."""
+    """Share of the swept group in its perturbed mixture, above 1 / number of groups, at most 1."""
     eta: float = 0.2
-    """Step size of exponentiated gradient."""
+    """Step size of the update of the proportions."""
     ema: float | None = None
-    """Weight on the past in the moving average of A, in [0, 1). None: no average."""
-    diagonal: bool = False
-    """Keep only the diagonal of A before normalising. Needs one_hot_factor < 1, as in the released code."""
-    normalize: bool = True
-    """Shift A so that no entry is negative and divide by its sum. False: A in nats per segment."""
-    update_rule: str = "cumulative"
-    """Also called `update`. `cumulative`: weights multiply over the rounds (the paper). `restart`: from ones
-    in every round (the released code where `ema` is set), which keeps p in a box around uniform."""
-    order: str = "per_sweep"
-    """Order of the swept groups: a permutation per sweep, or `shuffled`: one over all sweeps (the paper)."""
-    orders: Sequence[Sequence[int]] | None = None
-    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
+    """Weight on the past in a moving average of the mixing matrix A. Unset: no average."""
+    diagonal: bool = False  # needs one_hot_factor < 1, as in the released code
+    """Use the diagonal of A only."""
+    normalize: bool = True  # False: A in nats per segment
+    """Shift A to be non-negative and divide it by its sum before the update."""
+    update_rule: UpdateRule = "cumulative"  # restart: the released code where `ema` is set; p stays in a box
+    """Weights multiply over the rounds (the paper), or start from uniform in every round."""
+    order: Order = "per_sweep"  # shuffled: the paper
+    """Order of the perturbed mixtures: a permutation for every sweep, or one over all sweeps."""
+    mixtures: Mixtures = "one_hot"
+    """Perturbed mixtures: around uniform (the paper), centred on the current proportions, or opposite pairs
+    of them, towards and away from each group."""
+    pooling: float | None = None  # the drops of a round count in units of their own spread
+    """Weight on the evidence of past rounds in a running regression. Unset: each round alone (the paper)."""
+    pool_training: bool = False
+    """With pooling: count the training stretches in the regression too, not those of LearnParams alone."""
+    shrink: bool = False
+    """Shorten the step where the column sums of A differ little beyond their standard errors."""
     prior: Sequence[float] | None = None
     """[G] weights trained on first, for `prior_steps` (Aioli restricted). The first round still starts its
     weights from uniform, as in the paper and the released code."""
     prior_steps: int = 0
-    """Optimizer steps on `prior`. 0: no prior."""
-    mixtures: str = "one_hot"
-    """Perturbed mixtures: `one_hot` around uniform (the paper), `centred` on the current proportions, or
-    `opposite`: towards and away from each group, so that 2 G of them make a sweep."""
-    pooling: float | None = None
-    """Weight on the evidence of past rounds in a running regression, in [0, 1); the drops of a round count in
-    units of their own spread. None: each round alone."""
-    pool_training: bool = False
-    """With `pooling`: count the training stretches too, by what they differ from LearnParams around."""
-    shrink: bool = False
-    """Shorten the step where the column sums of A differ little beyond their standard errors."""
+    """Optimizer steps on the prior. 0: no prior."""
     seed: int = 0
     """Seed of the sweep orders."""
+    orders: Sequence[Sequence[int]] | None = None
+    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
 
     def check(self, num_groups: int) -> None:
         check_learn_params(
@@ -118,7 +120,7 @@ class Aioli:
             self.mixtures,
         )
         require_number("aioli.eta", self.eta, above=0, what="the step size")
-        require_choice("aioli.update", self.update_rule, ("cumulative", "restart"))
+        require_choice("aioli.update", self.update_rule, get_args(UpdateRule))
         if self.ema is not None:
             require_number("aioli.ema", self.ema, at_least=0, below=1, what="the weight on the past")
         require_count("aioli.prior_steps", self.prior_steps, smallest=0, why="0: no prior")

@@ -8,11 +8,15 @@ Source: Chen et al. 2024, arXiv:2411.05735, Algorithm 2.
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from titan_aioli.methods.checks import require_choice, require_count
 from titan_aioli.proportions import centred_on, pulled
+
+Order = Literal["per_sweep", "shuffled"]
+Mixtures = Literal["one_hot", "centred", "opposite"]
 
 
 def check_learn_params(
@@ -21,9 +25,9 @@ def check_learn_params(
     steps_per_mixture: int,
     one_hot_factor: float,
     diagonal: bool,
-    order: str,
+    order: Order,
     orders: Sequence[Sequence[int]] | None,
-    mixtures: str,
+    mixtures: Mixtures,
 ) -> None:
     """Refuse hyperparameters of LearnParams that make no sense for this number of groups.
 
@@ -32,8 +36,8 @@ def check_learn_params(
     """
     require_count("aioli.num_sweeps", num_sweeps)
     require_count("aioli.steps_per_mixture", steps_per_mixture)
-    require_choice("aioli.order", order, ("per_sweep", "shuffled"))
-    require_choice("aioli.mixtures", mixtures, ("one_hot", "centred", "opposite"))
+    require_choice("aioli.order", order, get_args(Order))
+    require_choice("aioli.mixtures", mixtures, get_args(Mixtures))
     if num_groups > 1 and not 1.0 / num_groups < one_hot_factor <= 1.0:
         raise ValueError(
             f"aioli.one_hot_factor is {one_hot_factor}: with {num_groups} groups it must be above "
