@@ -94,7 +94,8 @@ def _check_update(method: MixingMethod, state: Any, observation: np.ndarray | No
     before = None if observation is None else observation.copy()
     method.phase(loaded).proportions[:] = -1  # what a caller does with it is the caller's business
     following = method.update(loaded, observation)
-    method.report(following), method.metrics(following), method.result(following)
+    for read in (method.report, method.metrics, method.result):
+        read(following)
     assert_same_state(loaded, state)
     np.testing.assert_array_equal(observation, before)  # pyright: ignore[reportArgumentType]
     assert_same_state(following, expected)

@@ -4,7 +4,7 @@ One round is LearnParams (Algorithm 2, learn_params.py: short segments on pertur
 held-out losses L before and after each) and a stretch of training on the updated proportions (Algorithm 1):
 
     L(t) - L(t + 1) = A p                      the law: A_ij is the drop of group i per unit of group j
-    A               = LearnParams              estimated anew in every round
+    A               = LearnParams              estimated in every round
     p_j             <- p_j exp(eta sum_i A_ij) / Z     with A shifted to be non-negative, of sum 1
 
 The segments of LearnParams are real training steps; what a round costs beyond them is one evaluation per
