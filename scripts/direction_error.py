@@ -29,7 +29,7 @@ from tqdm import tqdm
 from support.one_rank import train_one_rank
 from titan_aioli.commands.replay import other_method
 from titan_aioli.files import read_toml
-from titan_aioli.methods.aioli.mixing_matrix import shifted_sum, solve_mixing_matrix
+from titan_aioli.methods.aioli.learn_params import shifted_sum, solve_mixing_matrix
 from titan_aioli.runs.run import read_run
 
 BASE_STEPS, BASE_FACTOR, POOLING = 4, 0.75, 0.8

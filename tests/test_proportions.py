@@ -7,7 +7,6 @@ from titan_aioli.proportions import (
     bounded,
     by_size,
     centred_on,
-    exponentiated_gradient,
     normalize,
     softmax,
     uniform,
@@ -58,24 +57,6 @@ def test_softmax_of_logarithms_gives_the_weights_back():
 
 def test_softmax_of_huge_numbers_is_finite():
     np.testing.assert_array_equal(softmax(np.array([1e308, -1e308])), [1.0, 0.0])
-
-
-def test_exponentiated_gradient_multiplies_and_renormalises():
-    # 0.5 * exp(log 3), 0.5 * exp(0) -> 3 : 1
-    moved = exponentiated_gradient(np.array([0.5, 0.5]), np.array([np.log(3) / 2, 0.0]), eta=2.0)
-    np.testing.assert_allclose(moved, [0.75, 0.25], rtol=1e-15)
-
-
-def test_exponentiated_gradient_keeps_a_group_at_zero():
-    moved = exponentiated_gradient(np.array([0.0, 0.5, 0.5]), np.array([9.0, 0.0, 0.0]), eta=1.0)
-    np.testing.assert_array_equal(moved, [0.0, 0.5, 0.5])
-
-
-def test_exponentiated_gradient_refuses_a_bad_step_size_and_nan():
-    with pytest.raises(ValueError, match="eta is 0"):
-        exponentiated_gradient(uniform(2), np.zeros(2), eta=0)
-    with pytest.raises(ValueError, match="must be finite"):
-        exponentiated_gradient(uniform(2), np.array([np.nan, 0]), eta=1)
 
 
 def test_centred_on_shares_the_rest_equally():

@@ -40,6 +40,11 @@ def normalize(weights: ArrayLike, name: str = "weights") -> Array:
     return scaled / scaled.sum()
 
 
+def normalize_or_uniform(weights: ArrayLike | None, num_groups: int, name: str = "weights") -> Array:
+    """The weights [G] divided by their sum, see `normalize`; the uniform mixture where they are None."""
+    return uniform(num_groups) if weights is None else normalize(weights, name)
+
+
 def without(proportions: Array, left_out: Array) -> Array:
     """The proportions of the groups that stay, which share the rest in proportion; [G].
 
@@ -58,26 +63,6 @@ def softmax(log_weights: Array) -> Array:
     with np.errstate(over="ignore"):  # a difference too large to hold is a share of 0
         weights = np.exp(log_weights - np.max(log_weights))
     return weights / weights.sum()
-
-
-def exponentiated_gradient(proportions: Array, gradient: Array, eta: float) -> Array:
-    """One multiplicative step on the simplex: p_j * exp(eta * g_j), renormalised.
-
-    Source: Chen et al. 2024, arXiv:2411.05735, Aioli's update of the proportions (Algorithm 1).
-
-    Args:
-        proportions: [G], on the simplex. A group at 0 stays at 0.
-        gradient: [G], predicted loss drop in nats per token per unit of proportion.
-        eta: step size, positive.
-    Returns: [G], on the simplex.
-    Raises: ValueError: eta is not positive, or an input is not finite.
-    """
-    if not (np.isfinite(eta) and eta > 0):
-        raise ValueError(f"eta is {eta}: the step size must be a positive number")
-    if not (np.isfinite(proportions).all() and np.isfinite(gradient).all()):
-        raise ValueError(f"proportions {proportions} and gradient {gradient} must be finite")
-    with np.errstate(divide="ignore"):
-        return softmax(np.log(proportions) + eta * gradient)
 
 
 def centred_on(group: int, num_groups: int, one_hot_factor: float) -> Array:
@@ -117,7 +102,8 @@ def pulled(proportions: Array, swept: int, strength: float, in_pairs: bool = Fal
     signed = strength if swept < len(proportions) else -strength
     mixture = (1.0 - signed) * proportions
     mixture[group] += signed
-    return np.maximum(mixture, 0.0) / np.maximum(mixture, 0.0).sum()
+    mixture = np.maximum(mixture, 0.0)
+    return mixture / mixture.sum()
 
 
 def by_size(sizes: ArrayLike, temperature: float = 1.0, name: str = "sizes") -> Array:

@@ -148,9 +148,7 @@ class MixingSession:
         step, method, names = self.controller.step, self.controller.method_name, self.group_names
         validation, test = self.held_out.validation(step), self.held_out.test(step)
         tokens = self.loader.position.first_row * self.loader.seq_len
-        found = self.controller.method.report(self.controller.state).get(
-            "average", self.controller.state.proportions
-        )
+        found = self.controller.method.result(self.controller.state)
         content = result(method, names, step, validation, test, self.epochs, tokens)
         self._log.finished(content, {"law": method, "groups": names, "proportions": found})
 
@@ -195,9 +193,7 @@ class MixingSession:
         while controller.phase_is_over:
             record = controller.finish_phase(self.observer.measure(controller.step))
             check_ranks_agree(controller, self._host.device)
-            self._show(
-                record, getattr(controller.method, "metrics", lambda state: {})(controller.state), shown_at
-            )
+            self._show(record, controller.method.metrics(controller.state), shown_at)
             controller.check_skipped(self._options.max_skipped_updates)
             self.loader.start_phase(controller.phase_end)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from titan_aioli.methods import METHODS, build_method
-from titan_aioli.methods.aioli.mixing_matrix import normalized, solve_mixing_matrix
+from titan_aioli.methods.aioli.learn_params import normalized, solve_mixing_matrix
+from titan_aioli.methods.walk import walk
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]]
@@ -15,14 +16,18 @@ CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json
 
 def drive(method, num_groups, observe, num_rounds):
     """States at the start of each training stretch; `observe(phase, losses, round)` gives the next losses."""
-    state, losses, trained = method.init(num_groups), None, []
-    while len(trained) < num_rounds:
-        phase = method.phase(state)
-        if phase.name == "train":
-            trained.append(state)
-        losses = observe(phase, losses, state.round)
-        state = method.update(state, losses)
-    return trained
+    losses, trained = None, []
+
+    def next_losses(stretch):
+        nonlocal losses
+        losses = observe(stretch.phase, losses, stretch.state.round)
+        return losses
+
+    for stretch in walk(method, num_groups, next_losses):
+        if stretch.phase.name == "train":
+            trained.append(stretch.state)
+        if len(trained) == num_rounds:
+            return trained
 
 
 def linear_world(A, start):
@@ -164,6 +169,16 @@ def test_predicted_drop_equals_the_measured_one_under_an_exact_law():
     state = method.update(state, world(method.phase(state), state.losses, 0))
     report = method.report(state)
     np.testing.assert_allclose(report["predicted_drop"], report["measured_drop"], rtol=1e-9)
+    assert set(method.metrics(state)) == {"mixing/predicted_drop", "mixing/measured_drop"}
+
+
+def test_metrics_of_an_update_are_the_column_sums_of_A_and_their_errors():
+    A = np.array([[0.03, 0.01], [0.02, 0.01]])
+    method = build_method("aioli", 2)
+    (trained,) = drive(method, 2, linear_world(A, np.full(2, 4.0)), num_rounds=1)
+    metrics = method.metrics(trained)
+    assert set(metrics) == {"aioli/column_sum", "aioli/stderr"}
+    np.testing.assert_allclose(metrics["aioli/column_sum"], [5 / 7, 2 / 7], rtol=1e-9)
 
 
 def test_sweep_orders_are_a_function_of_seed_and_round_and_can_be_given():

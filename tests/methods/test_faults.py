@@ -10,19 +10,13 @@ from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.control.resume import Identity
 from titan_aioli.errors import UserError
 from titan_aioli.measure.losses import GroupStats
-from titan_aioli.methods import METHODS, build_method
+from titan_aioli.testing.methods import OBSERVING, short_method
 
 GROUPS = ("web", "code", "math")
-SHORT = {
-    "aioli": {"num_sweeps": 1, "steps_per_mixture": 1, "steps_per_round": 4},
-    "skill_it": {"steps_per_round": 1},
-    "ado": {"warmup_updates": 4, "ignored_updates": 0, "num_bins": 8, "steps_per_update": 1},
-}
-OBSERVING = [name for name, method in METHODS.items() if method.observes != "nothing"]
 
 
 def make_controller(folder, name):
-    method = build_method(name, 3, **SHORT.get(name, {}))
+    method = short_method(name, 3)
     ledger_file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
     return MixtureController(method, Identity(name, GROUPS), 8, Ledger(), ledger_file)
 

@@ -1,21 +1,27 @@
 """The `[mixing]` tables of a training config, merged into torchtitan's own.
 
 `python -m titan_aioli.train --job.config_file X.toml` reads them; every field is also a flag, such as
-`--mixing.method stratified` or `--mixing.aioli.eta 0.5`. Values are checked by `check_types` and by the
-builders, since torchtitan does not check those that come from TOML.
+`--mixing.method stratified` or `--mixing.aioli.eta 0.5`. Values are checked by `validate.check_types` and by
+the builders, since torchtitan does not check those that come from TOML.
 
 No `from __future__ import annotations` here: torchtitan looks at the fields' types.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from typeguard import TypeCheckError, check_type
-
-from titan_aioli.config.methods import ADO, ODM, Aioli, DoGE, DoReMi, Guards, Replay, SkillIt, Static
+from titan_aioli.config.methods import (
+    ADOTable,
+    AioliTable,
+    DoGETable,
+    DoReMiTable,
+    GuardsTable,
+    ODMTable,
+    ReplayTable,
+    SkillItTable,
+    StaticTable,
+)
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_toml
 
 
 @dataclass
@@ -83,15 +89,15 @@ class Mixing:
     """Keep the training loss of every group (one more pass over the token losses, no wait)."""
     progress: bool = False
     """Draw a progress bar on the standard error of rank 0."""
-    static: Static = field(default_factory=Static)
-    aioli: Aioli = field(default_factory=Aioli)
-    skill_it: SkillIt = field(default_factory=SkillIt)
-    doremi: DoReMi = field(default_factory=DoReMi)
-    doge: DoGE = field(default_factory=DoGE)
-    odm: ODM = field(default_factory=ODM)
-    ado: ADO = field(default_factory=ADO)
-    replay: Replay = field(default_factory=Replay)
-    guards: Guards = field(default_factory=Guards)
+    static: StaticTable = field(default_factory=StaticTable)
+    aioli: AioliTable = field(default_factory=AioliTable)
+    skill_it: SkillItTable = field(default_factory=SkillItTable)
+    doremi: DoReMiTable = field(default_factory=DoReMiTable)
+    doge: DoGETable = field(default_factory=DoGETable)
+    odm: ODMTable = field(default_factory=ODMTable)
+    ado: ADOTable = field(default_factory=ADOTable)
+    replay: ReplayTable = field(default_factory=ReplayTable)
+    guards: GuardsTable = field(default_factory=GuardsTable)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self):
@@ -108,74 +114,12 @@ class JobConfig:
     mixing: Mixing = field(default_factory=Mixing)
 
 
-def check_mixing_keys(args: list[str]) -> None:
-    """Check the keys of the `[mixing]` tables of the config file that the arguments name.
-
-    Raises: UserError: the file is missing or is not TOML, or a key is unknown; says where and what it may be.
-    """
-    path = _config_file(args)
-    if path is None:
-        return
-    try:
-        tables = read_toml(path)
-    except OSError as error:
-        raise UserError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"the config file {path} is not valid TOML: {error}") from None
-    _check_keys(tables.get("mixing", {}), Mixing, "mixing")
-
-
-def _config_file(args: list[str]) -> str | None:
-    for index, arg in enumerate(args):
-        key, equals, value = arg.replace("config-file", "config_file").partition("=")
-        if key == "--job.config_file":
-            return value if equals else (args[index + 1] if index + 1 < len(args) else None)
-    return None
-
-
-def _check_keys(table: Any, section: type, name: str) -> None:
-    if not isinstance(table, dict):
-        raise UserError(f"{name} is {table!r}: it must be a table [{name}]")
-    types = {entry.name: entry.type for entry in dataclasses.fields(section)}
-    for key, value in table.items():
-        if key not in types:
-            raise UserError(f"[{name}] has an unknown key {key!r}; it may have: {', '.join(types)}")
-        if dataclasses.is_dataclass(types[key]):
-            _check_keys(value, types[key], f"{name}.{key}")  # pyright: ignore[reportArgumentType]
-
-
-def check_types(section: Any, name: str) -> None:
-    """Check every value of a config section against the type of its field, nested sections too.
-
-    Raises: UserError: names the key, the value and the type.
-    """
-    hints = get_type_hints(type(section))
-    for entry in dataclasses.fields(section):
-        value, key = getattr(section, entry.name), f"{name}.{entry.name}"
-        if dataclasses.is_dataclass(value):
-            check_types(value, key)
-            continue
-        is_bool_for_number = isinstance(value, bool) and hints[entry.name] in (int, float)
-        try:
-            check_type(value, hints[entry.name])
-        except TypeCheckError:
-            is_bool_for_number = True
-        if is_bool_for_number:
-            allowed = str(hints[entry.name]).replace("typing.", "")
-            allowed = getattr(hints[entry.name], "__name__", allowed) if "[" not in allowed else allowed
-            raise UserError(f"{key} is {value!r}: it must be {allowed}")
-        if isinstance(value, dict):
-            for key_in_dict, item in value.items():
-                if dataclasses.is_dataclass(item):
-                    check_types(item, f"{key}.{key_in_dict}")
-
-
 def _to_group(name: str, table: Any) -> Group:
     if isinstance(table, Group):
         return table
     if not isinstance(table, dict):
         raise UserError(f"mixing.groups.{name} is {table!r}: it must be a table [mixing.groups.{name}]")
-    known = [entry.name for entry in dataclasses.fields(Group)]
+    known = [entry.name for entry in fields(Group)]
     for key in table:
         if key not in known:
             raise UserError(

@@ -4,20 +4,22 @@ Everything is checked here, on every rank and before any of them waits for anoth
 all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.config import Mixing, check_types
+from titan_aioli.config import Mixing
 from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
-from titan_aioli.config.repetition import describe_limits
+from titan_aioli.config.validate import check_types
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.control.resume import Identity
 from titan_aioli.data.group import Group
+from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, build_method
 from titan_aioli.stores.store import open_store
@@ -34,6 +36,8 @@ class Mixture(NamedTuple):
     validation: list[Group]
     test: list[Group]
     """Empty where evaluation.test is off."""
+    hyperparameters: dict[str, Any]
+    """Of the method, as plain arguments: files that the config names are read once, where it is built."""
 
     @property
     def group_names(self) -> list[str]:
@@ -60,33 +64,44 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
     Raises: UserError: what is wrong, where, and what to do.
     """
     try:
-        check_types(mixing, "mixing")
-        if mixing.method not in METHODS:
-            raise UserError(f"mixing.method is {mixing.method!r}: choose one of {', '.join(METHODS)}")
-        if not mixing.groups:
-            raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
-        if mixing.evaluation.sequences < 1:
-            raise UserError(f"mixing.evaluation.sequences is {mixing.evaluation.sequences}: at least 1")
-        if not 0 <= mixing.evaluation.budget < np.inf:
-            raise UserError(
-                f"mixing.evaluation.budget is {mixing.evaluation.budget}: percent of the training compute, "
-                "0 for no bound"
-            )
-        if mixing.max_skipped_updates < 1:
-            raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
-        for name, group in mixing.groups.items():
-            if group.max_epochs is not None and not group.max_epochs > 0:
-                raise UserError(f"mixing.groups.{name}.max_epochs is {group.max_epochs}: it must be above 0")
+        _check_values(mixing)
         train = _open_groups(mixing, "train", seq_len, vocab_size)
         validation = _open_groups(mixing, "validation", seq_len, vocab_size)
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
-        sizes = [group.num_tokens for group in train]
-        method = guarded(mixing, build_method(mixing.method, len(train), **hyperparameters(mixing, sizes)))
-        if method.observes in ("train", "excess") and not mixing.train_losses:
-            raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
+        values = hyperparameters(mixing, [group.num_tokens for group in train])
+        return Mixture(_build_method(mixing, values), train, validation, test, values)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    return Mixture(method, train, validation, test)
+
+
+def _check_values(mixing: Mixing) -> None:
+    """Refuse values that no method and no store could work with."""
+    check_types(mixing, "mixing")
+    evaluation = mixing.evaluation
+    if mixing.method not in METHODS:
+        raise UserError(f"mixing.method is {mixing.method!r}: choose one of {', '.join(METHODS)}")
+    if not mixing.groups:
+        raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
+    if evaluation.sequences < 1:
+        raise UserError(f"mixing.evaluation.sequences is {evaluation.sequences}: at least 1")
+    if not 0 <= evaluation.budget < np.inf:
+        raise UserError(
+            f"mixing.evaluation.budget is {evaluation.budget}: percent of the training compute, "
+            "0 for no bound"
+        )
+    if mixing.max_skipped_updates < 1:
+        raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
+    for name, group in mixing.groups.items():
+        if group.max_epochs is not None and not group.max_epochs > 0:
+            raise UserError(f"mixing.groups.{name}.max_epochs is {group.max_epochs}: it must be above 0")
+
+
+def _build_method(mixing: Mixing, values: dict[str, Any]) -> MixingMethod:
+    """The method of the config with its hyperparameters, guarded where the config says so."""
+    method = guarded(mixing, build_method(mixing.method, len(mixing.groups), **values))
+    if method.observes in ("train", "excess") and not mixing.train_losses:
+        raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
+    return method
 
 
 def build_controller(
@@ -103,13 +118,33 @@ def build_controller(
     )
 
 
-def describe(mixing: Mixing, loader: Any, num_steps: int) -> dict[str, Any]:
+def describe_limits(mixing: Mixing) -> str:
+    """What bounds the repetition of groups, in words; empty where nothing does."""
+    limits = [f"{name} {group.max_epochs}" for name, group in mixing.groups.items() if group.max_epochs]
+    if not limits or mixing.when_used_up == "repeat":
+        return ""
+    return f"{mixing.when_used_up} after {', '.join(limits)} epochs"
+
+
+def max_drawn(mixing: Mixing, groups: Sequence[Group]) -> np.ndarray | None:
+    """[G] int64, most rows of each group in the whole run; None where nothing bounds them."""
+    if not describe_limits(mixing):
+        return None
+    rows = np.full(len(groups), np.iinfo(np.int64).max)
+    for index, group in enumerate(groups):
+        most = mixing.groups[group.name].max_epochs
+        if most is not None:
+            rows[index] = int(most * group.num_sequences)
+    return rows
+
+
+def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps: int) -> dict[str, Any]:
     """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
     groups = loader.groups
     return {
         "method": mixing.method,
         "groups": [group.name for group in groups],
-        "hyperparameters": hyperparameters(mixing, [group.num_tokens for group in groups]),
+        "hyperparameters": mixture.hyperparameters,
         "guards": guard_arguments(mixing),
         "seed": mixing.seed,
         "batch_size": loader.schedule.batch_size,

@@ -1,22 +1,13 @@
-"""From the methods' config tables to plain arguments: values by group name put in order, files read."""
+"""From the methods' config tables to plain arguments, and to the bounds around the method."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
 from titan_aioli.config import Mixing
-from titan_aioli.config.methods import Guards
-from titan_aioli.control.ledger_file import read_ledger_file
-from titan_aioli.errors import UserError
-from titan_aioli.files import read_json
-from titan_aioli.methods import Guarded, MixingMethod
-from titan_aioli.runs.plan_file import read_plan
-
-NOT_OF_THE_METHOD = ("orders_from", "prior_plan", "reference", "clip_tokens", "sequences", "ledger")
-"""Fields of the methods' config tables that say where something comes from or how it is measured."""
+from titan_aioli.config.methods import GuardsTable, Run
+from titan_aioli.config.sources import by_group
+from titan_aioli.methods import METHODS, Guarded, MixingMethod
 
 
 def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]:
@@ -26,40 +17,15 @@ def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]
         mixing: the config section.
         num_tokens: [G], training tokens of each group.
     """
-    names, method = list(mixing.groups), mixing.method
-    if method == "stratified":
-        return {}
-    if method == "static":
-        return _static_hyperparameters(mixing, names, num_tokens)
-    values = dict(vars(getattr(mixing, method)))
-    for name in NOT_OF_THE_METHOD:
-        values.pop(name, None)
-    if "prior" in values:
-        values["prior"] = by_group(values["prior"], names, f"mixing.{method}.prior") or None
-    if method == "aioli":
-        values["seed"] = mixing.seed
-        if mixing.aioli.prior_plan:
-            values["prior"] = read_plan(Path(mixing.aioli.prior_plan), names).tolist()
-        if mixing.aioli.orders_from:
-            values["orders"] = read_sweep_orders(Path(mixing.aioli.orders_from))
-    if method == "skill_it":
-        values["graph"] = read_graph(Path(mixing.skill_it.graph), names) if mixing.skill_it.graph else None
-    if method == "replay" and mixing.replay.ledger:
-        values["schedule"] = read_schedule(Path(mixing.replay.ledger), names)
-    return values
-
-
-def _static_hyperparameters(mixing: Mixing, names: list[str], num_tokens: Sequence[int]) -> dict[str, Any]:
-    temperature = mixing.static.temperature
-    if mixing.static.by == "tokens":
-        return {"sizes": list(num_tokens), "temperature": temperature}
-    if mixing.static.by == "plan":
-        if not mixing.static.plan:
-            raise UserError('mixing.static.by is "plan" but mixing.static.plan names no file')
-        weights = read_plan(Path(mixing.static.plan), names).tolist()
-    else:
-        weights = [mixing.groups[name].weight for name in names]
-    return {"proportions": weights, "temperature": temperature}
+    table, method = getattr(mixing, mixing.method, None), METHODS[mixing.method]
+    written_as = {name: alias for alias, name in getattr(method, "aliases", {}).items()}
+    names = [written_as.get(entry.name, entry.name) for entry in fields(method)]
+    written = {name: getattr(table, name) for name in names if hasattr(table, name)}
+    resolve = getattr(table, "resolve", None)
+    if resolve is None:
+        return written
+    weights = [group.weight for group in mixing.groups.values()]
+    return resolve(written, Run(list(mixing.groups), weights, num_tokens, mixing.seed))
 
 
 def guarded(mixing: Mixing, method: MixingMethod) -> MixingMethod:
@@ -76,74 +42,4 @@ def guard_arguments(mixing: Mixing) -> dict[str, Any] | None:
     """The bounds of `[mixing.guards]` as arguments of Guarded; None where all are off."""
     values = dict(vars(mixing.guards))
     values["anchor"] = by_group(values["anchor"], list(mixing.groups), "mixing.guards.anchor") or None
-    return None if values == {**vars(Guards()), "anchor": None} else values
-
-
-def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:
-    """Skill-It's graph [G][G] (row = group trained on) from a JSON file, in the order of the groups.
-
-    Raises: UserError: the file holds no graph, or one of other groups.
-    """
-    content = read_json(path, "a graph made by `titan-aioli sweep --single-groups`")
-    try:
-        places = {name: index for index, name in enumerate(content["groups"])}
-        graph = np.array(content["graph"], dtype=np.float64).reshape(len(places), len(places))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a graph made by `titan-aioli sweep --single-groups` ({error!r})"
-        ) from None
-    if set(places) != set(names):
-        raise UserError(f"{path} is a graph of the groups {sorted(places)}, this run has {sorted(names)}")
-    order = [places[name] for name in names]
-    return graph[np.ix_(order, order)].tolist()
-
-
-def by_group(values: dict[str, float], names: Sequence[str], key: str) -> list[float]:
-    """Values by group name as a list in the order of the groups, [] for none; a group left out has 0.
-
-    Raises: UserError: a name is not a group.
-    """
-    for name in values:
-        if name not in names:
-            raise UserError(f"{key} names an unknown group {name!r}; the groups are: {', '.join(names)}")
-    return [float(values.get(name, 0.0)) for name in names] if values else []
-
-
-def read_sweep_orders(path: Path) -> list[list[int]]:
-    """The swept groups of every LearnParams that a ledger.jsonl records, one list a round."""
-    orders: dict[int, list[int]] = {}
-    for record in read_ledger_file(path):
-        if record["phase"] == "learn_params":
-            orders.setdefault(record["round"], []).append(int(np.argmax(record["proportions"])))
-    if not orders:
-        raise UserError(f"{path} records no LearnParams: give the ledger of an aioli run")
-    rounds = [orders[round_] for round_ in sorted(orders)]
-    if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
-        rounds.pop()
-    return rounds
-
-
-def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
-    """The entries of a ledger.jsonl for method `replay`, with proportions in the order of the groups.
-
-    The run's mixture.json beside it says which groups they are of; without it they count as in this order.
-
-    Raises: UserError: the ledger is empty, or of other groups.
-    """
-    records, described = read_ledger_file(path), path.with_name("mixture.json")
-    try:
-        groups = json.loads(described.read_text(encoding="utf-8"))["groups"] if described.is_file() else names
-        order = [groups.index(name) for name in names]
-        if len(groups) != len(names):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{described} does not describe a run of the groups {', '.join(names)}") from None
-    if not records:
-        raise UserError(f"{path} is empty: give the ledger of a run")
-    entries = []
-    for number, record in enumerate(records, 1):
-        shares = record["proportions"]
-        if not isinstance(shares, list) or len(shares) != len(names):
-            raise UserError(f"{path}, line {number}: proportions are {shares}, not {len(names)} numbers")
-        entries.append([record["step"], record["phase"], record["round"], [shares[k] for k in order]])
-    return entries
+    return None if values == {**vars(GuardsTable()), "anchor": None} else values

@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from titan_aioli.config import Mixing, check_mixing_keys
-from titan_aioli.toml import tomllib
+from titan_aioli.config import Mixing
+from titan_aioli.config.validate import check_mixing_keys
+from titan_aioli.files import read_toml
 
 
 def read_mixing(path: Path) -> Mixing:
@@ -14,12 +15,7 @@ def read_mixing(path: Path) -> Mixing:
     Raises: UserError: the file is missing or is not TOML, or a key is unknown.
     """
     check_mixing_keys(["--job.config_file", str(path)])
-    return _build(Mixing, read_tables(path).get("mixing", {}))
-
-
-def read_tables(path: Path) -> dict[str, Any]:
-    """All tables of a TOML file."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return _build(Mixing, read_toml(path).get("mixing", {}))
 
 
 def _build(section: Any, table: dict[str, Any]) -> Any:

@@ -224,4 +224,3 @@ class MixtureController:
         record = {**entry._asdict(), "observation": observation, **report}
         self.ledger_file.append(record)
         return record
-

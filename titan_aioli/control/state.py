@@ -86,6 +86,9 @@ def to_arrays(state: Fields, prefix: str) -> dict[str, Any]:
 def from_arrays(template: State, arrays: Mapping[str, np.ndarray], prefix: str) -> State:
     """A state of the template's type, its fields taken from `prefix.field`.
 
+    An array of size 0 is a field that its run had no use for. Where the saved one or the template's is such,
+    the template's stands: Aioli without pooling no longer saves its pooled evidence, older ones did.
+
     Raises: ResumeRefused: a field is missing or has another shape or kind than the template's.
     """
     fields = {}
@@ -94,6 +97,8 @@ def from_arrays(template: State, arrays: Mapping[str, np.ndarray], prefix: str) 
         if value is None:
             raise ResumeRefused(f"the saved state has no {prefix}.{name}")
         expected = np.asarray(example)
+        if value.ndim == expected.ndim and 0 in (value.size, expected.size):
+            value = expected
         if value.shape != expected.shape or value.dtype.kind != expected.dtype.kind:
             raise ResumeRefused(
                 f"the saved {prefix}.{name} is {value.dtype}{list(value.shape)}, "

@@ -5,8 +5,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from titan_aioli.config import Mixing
-from titan_aioli.config.build import Mixture, build_controller, describe
-from titan_aioli.config.repetition import max_drawn
+from titan_aioli.config.build import Mixture, build_controller, describe, max_drawn
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.measure.budget import affordable_sequences
@@ -112,7 +111,7 @@ def build_session(
         loader,
         held_out,
         log,
-        describe(mixing, loader, num_steps),
+        describe(mixing, mixture, loader, num_steps),
         options,
         log_metrics,
     )

@@ -16,8 +16,7 @@ from titan_aioli.methods.odm import ODM
 from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.replay import Replay
 from titan_aioli.methods.skill_it import SkillIt
-from titan_aioli.methods.static import Static
-from titan_aioli.methods.stratified import Stratified
+from titan_aioli.methods.static import Static, Stratified
 
 __all__ = ["METHODS", "OBSERVES", "UNTIL_END", "Guarded", "MixingMethod", "Phase", "build_method"]
 

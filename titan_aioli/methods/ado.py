@@ -11,11 +11,13 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.faults import skipped_note, unusable
-from titan_aioli.methods.loss_curve import LossCurve, add_point, fit_power_law
+from titan_aioli.methods.checks import require_count, require_number, require_weights
+from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.proportions import bounded, normalize, uniform
+from titan_aioli.proportions import bounded, normalize, normalize_or_uniform
+
+ALPHAS = np.linspace(0.05, 0.8, 31)
+"""Exponents tried for alpha, which the released code of arXiv:2410.11820 keeps within 0.05 and 0.8 too."""
 
 
 class ADOState(NamedTuple):
@@ -59,33 +61,33 @@ class ADO:
     """Optimizer steps over which the losses are averaged."""
     warmup_updates: int = 50
     """Updates trained on the prior, while the loss curves begin."""
-    ignored_updates: int = 10
-    """Updates at the start of the run whose losses are left out of the fit; below warmup_updates."""
+    ignored_updates: int = 10  # below warmup_updates
+    """Updates at the start whose losses are left out of the fit."""
     gamma1: float = 0.1
-    """Weight of the newest policy in the credit h, in (0, 1]."""
-    gamma2: float = 0.1
-    """Weight of the newest preference rho in the policy, in (0, 1]; the rest is on the mean policy."""
+    """Weight of the newest proportions in the credit, in (0, 1]."""
+    gamma2: float = 0.1  # the rest is on the mean of the proportions so far
+    """Weight of the newest preference in the proportions, in (0, 1]."""
     s: float = 0.5
-    """Exponent of the credit, at least 0. 0: no credit assignment."""
-    min_share: float = 0.01
-    """delta_min, least share of a group; at most half of 1 / G is used."""
-    num_bins: int = 64
-    """H, an even number: points of a loss curve that are kept."""
+    """Exponent of the credit. 0: no credit assignment."""
+    min_share: float = 0.01  # delta_min; at most half of 1 / G is used
+    """Least share of a group."""
+    num_bins: int = 64  # H
+    """Points of each loss curve that are kept, an even number."""
 
     def check(self, num_groups: int) -> None:
         if self.prior is not None:
-            checks.weights("ado.prior", self.prior, num_groups)
-        checks.count("ado.steps_per_update", self.steps_per_update)
-        checks.count("ado.ignored_updates", self.ignored_updates, smallest=0)
+            require_weights("ado.prior", self.prior, num_groups)
+        require_count("ado.steps_per_update", self.steps_per_update)
+        require_count("ado.ignored_updates", self.ignored_updates, smallest=0)
         least = self.ignored_updates + 3
-        checks.count(
+        require_count(
             "ado.warmup_updates", self.warmup_updates, least, "3 points of a curve after ignored_updates"
         )
-        checks.number("ado.gamma1", self.gamma1, above=0, at_most=1)
-        checks.number("ado.gamma2", self.gamma2, above=0, at_most=1)
-        checks.number("ado.s", self.s, at_least=0)
-        checks.number("ado.min_share", self.min_share, at_least=0, at_most=1)
-        checks.count("ado.num_bins", self.num_bins, smallest=8)
+        require_number("ado.gamma1", self.gamma1, above=0, at_most=1)
+        require_number("ado.gamma2", self.gamma2, above=0, at_most=1)
+        require_number("ado.s", self.s, at_least=0)
+        require_number("ado.min_share", self.min_share, at_least=0, at_most=1)
+        require_count("ado.num_bins", self.num_bins, smallest=8)
         if self.num_bins % 2:
             raise ValueError(f"ado.num_bins is {self.num_bins}: bins merge in pairs, so it must be even")
 
@@ -125,8 +127,14 @@ class ADO:
         return self._update_policy(state, slopes) if t >= self.warmup_updates else state
 
     def report(self, state: ADOState) -> dict[str, np.ndarray | str]:
-        learned: dict[str, np.ndarray | str] = {} if np.isnan(state.law).all() else {"law": state.law}
-        return learned | ({"note": skipped_note(state.skipped)} if state.skipped.any() else {})
+        learned = {} if np.isnan(state.law).all() else {"law": state.law}
+        return learned | report_skipped(state.skipped)
+
+    def metrics(self, state: ADOState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: ADOState) -> np.ndarray:
+        return state.proportions
 
     def _update_policy(self, state: ADOState, slopes: np.ndarray) -> ADOState:
         """rho in proportion to mu h^s (-dL/dn), then pi = gamma2 rho + (1 - gamma2) pi-bar."""
@@ -149,4 +157,70 @@ class ADO:
         )
 
     def _mu(self, num_groups: int) -> np.ndarray:
-        return uniform(num_groups) if self.prior is None else normalize(self.prior, "ado.prior")
+        return normalize_or_uniform(self.prior, num_groups, "ado.prior")
+
+
+class LossCurve(NamedTuple):
+    """Losses of G groups against time, in at most H bins of equal length."""
+
+    updates_per_bin: int
+    bin_updates: np.ndarray
+    """[H, 2], number of updates in each bin, and the sum of their t."""
+    bin_losses: np.ndarray
+    """[H, 2, G], number of losses in each bin, and their sum (nats per token)."""
+
+
+def add_point(curve: LossCurve, t: int, losses: np.ndarray) -> LossCurve:
+    """The curve with one more update; when the bins are full, neighbours merge and bins grow twice as long.
+
+    Args:
+        t: number of the update.
+        losses: [G], nan where a group had no token.
+    """
+    updates_per_bin, bin_updates, bin_losses = curve
+    last = int(np.count_nonzero(bin_updates[:, 0])) - 1
+    full = last < 0 or bin_updates[last, 0] >= updates_per_bin
+    if full and last + 1 == len(bin_updates):
+        updates_per_bin *= 2
+        half = len(bin_updates) // 2
+        pairs = [bins.reshape(half, 2, *bins.shape[1:]).sum(axis=1) for bins in (bin_updates, bin_losses)]
+        bin_updates, bin_losses = (np.concatenate([pair, np.zeros_like(pair)]) for pair in pairs)
+        last = half - 1
+    else:
+        bin_updates, bin_losses = bin_updates.copy(), bin_losses.copy()
+    present = ~np.isnan(losses)
+    bin_updates[last + full] += 1.0, t
+    bin_losses[last + full] += present, np.where(present, losses, 0.0)
+    return LossCurve(updates_per_bin, bin_updates, bin_losses)
+
+
+def fit_power_law(curve: LossCurve) -> np.ndarray:
+    """epsilon, beta, alpha of every group by weighted least squares, with epsilon and beta not negative.
+
+    For each alpha of a grid the law is linear in epsilon and beta, so both have a closed form; the alpha with
+    the smallest residual is kept. The law is the paper's (Jiang et al. 2024); this fit of it is our own.
+
+    Returns: [3, G]; nan for a group that is in fewer than 3 bins.
+    Cost: three matrix products of [len(ALPHAS), H] with [H, G].
+    """
+    used = curve.bin_updates[:, 0] > 0
+    n = curve.bin_updates[used, 1] / curve.bin_updates[used, 0]
+    w, sums = curve.bin_losses[used, 0], curve.bin_losses[used, 1]
+    L = np.where(w > 0, sums / np.maximum(w, 1.0), 0.0)
+    total = np.maximum(w.sum(axis=0), 1.0)
+    x = n ** -ALPHAS[:, None] / n[0] ** -ALPHAS[:, None] if len(n) else np.zeros((len(ALPHAS), 0))
+    L_mean, x_mean = (w * L).sum(axis=0) / total, x @ w / total
+    L_spread = L - L_mean
+    L_var, x_var = (w * L_spread**2).sum(axis=0) / total, x**2 @ w / total - x_mean**2
+    covariance = x @ (w * L_spread) / total
+    beta = np.maximum(covariance / np.maximum(x_var, 1e-300), 0.0)
+    through_zero = (covariance + x_mean * L_mean) / np.maximum(x_var + x_mean**2, 1e-300)
+    beta = np.where(L_mean - beta * x_mean < 0, np.maximum(through_zero, 0.0), beta)
+    epsilon = np.maximum(L_mean - beta * x_mean, 0.0)
+    residual = L_var - 2 * beta * covariance + beta**2 * x_var + (L_mean - epsilon - beta * x_mean) ** 2
+    best = np.argmin(residual, axis=0)
+    groups = np.arange(len(total))
+    alpha = ALPHAS[best]
+    scale = n[0] ** alpha if len(n) else 1.0
+    law = np.stack([epsilon[best, groups], beta[best, groups] * scale, alpha])
+    return np.where((w > 0).sum(axis=0) >= 3, law, np.nan)

@@ -8,7 +8,7 @@ import numpy as np
 from titan_aioli.proportions import normalize
 
 
-def count(name: str, value: Any, smallest: int = 1, why: str = "") -> None:
+def require_count(name: str, value: Any, smallest: int = 1, why: str = "") -> None:
     """Refuse what is not a whole number of at least `smallest`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < smallest:
         raise ValueError(
@@ -16,7 +16,7 @@ def count(name: str, value: Any, smallest: int = 1, why: str = "") -> None:
         )
 
 
-def number(
+def require_number(
     name: str,
     value: Any,
     above: float | None = None,
@@ -40,13 +40,13 @@ def number(
         raise ValueError(f"{name} is {value!r}: {what} must be a finite number {allowed}".rstrip())
 
 
-def choice(name: str, value: Any, choices: Sequence[str]) -> None:
+def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuse what is not one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}: choose {' or '.join(choices)}")
 
 
-def weights(name: str, values: Sequence[float], num_groups: int) -> None:
+def require_weights(name: str, values: Sequence[float], num_groups: int) -> None:
     """Refuse weights that do not give every group one finite, non-negative number, not all zero."""
     if len(values) != num_groups:
         raise ValueError(f"{name} has {len(values)} numbers for {num_groups} groups")

@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.faults import absent, blamed, skipped_note, unusable
+from titan_aioli.methods.checks import require_count, require_number
+from titan_aioli.methods.faults import absent, blamed, report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax, uniform
 
@@ -49,23 +49,23 @@ class DoGE:
     observes: ClassVar[str] = "gradients"
 
     mu: float = 0.01
-    """Strength of the pull towards the last weights: the step size is learning_rate / mu."""
+    """Strength of the pull towards the last proportions: the step size is learning_rate / mu."""
     learning_rate: float = 5e-4
     """Learning rate that the scores are measured in; usually the peak of the schedule."""
     max_norm: float = 1.0
     """Every gradient is first scaled down to at most this norm."""
     max_score: float = 5.0
     """Scores are clipped to [0, max_score] learning rates."""
-    smoothing: float = 0.0
-    """Share c of the uniform mixture in w, in [0, 1]: w <- (1 - c) w + c / G."""
+    smoothing: float = 0.0  # c in w <- (1 - c) w + c / G
+    """Share of the uniform mixture in the proportions."""
     steps_per_update: int = 1
-    """Optimizer steps between two measurements of the gradients."""
+    """Optimizer steps between two measurements, each as expensive as one more step for every group."""
 
     def check(self, num_groups: int) -> None:
         for name in ("mu", "learning_rate", "max_norm", "max_score"):
-            checks.number(f"doge.{name}", getattr(self, name), above=0)
-        checks.number("doge.smoothing", self.smoothing, at_least=0, at_most=1, what="the share of uniform")
-        checks.count("doge.steps_per_update", self.steps_per_update)
+            require_number(f"doge.{name}", getattr(self, name), above=0)
+        require_number("doge.smoothing", self.smoothing, at_least=0, at_most=1, what="the share of uniform")
+        require_count("doge.steps_per_update", self.steps_per_update)
 
     def init(self, num_groups: int) -> DoGEState:
         return DoGEState(
@@ -95,8 +95,13 @@ class DoGE:
         return DoGEState(round=t, scores=scores, proportions=w, average=average, skipped=bad)
 
     def report(self, state: DoGEState) -> dict[str, np.ndarray | str]:
-        learned: dict[str, np.ndarray | str] = {"scores": state.scores, "average": state.average}
-        return learned | ({"note": skipped_note(state.skipped)} if state.skipped.any() else {})
+        return {"scores": state.scores, "average": state.average} | report_skipped(state.skipped)
+
+    def metrics(self, state: DoGEState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: DoGEState) -> np.ndarray:
+        return state.average
 
     def _scores(self, observation: np.ndarray) -> np.ndarray:
         """<g_i, g_val> / mean_i |g_i| of clipped gradients, in [0, max_score]; an absent group scores 0.

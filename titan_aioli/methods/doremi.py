@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.checks import require_count, require_number
+from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax, uniform
 
@@ -47,17 +47,17 @@ class DoReMi:
 
     observes: ClassVar[str] = "excess"
 
-    mu: float = 1.0
-    """Step size, per nat. The paper uses 1, the scripts of arXiv:2411.05735 use 0.01."""
-    smoothing: float = 1e-3
-    """Share c of the uniform mixture in w, in [0, 1]: w <- (1 - c) w + c / G."""
+    mu: float = 1.0  # the paper's; the scripts of arXiv:2411.05735 use 0.01
+    """Step size of the update of the proportions, per nat."""
+    smoothing: float = 1e-3  # c in w <- (1 - c) w + c / G
+    """Share of the uniform mixture in the proportions."""
     steps_per_update: int = 1
     """Optimizer steps over which an excess loss is averaged."""
 
     def check(self, num_groups: int) -> None:
-        checks.number("doremi.mu", self.mu, above=0, what="the step size")
-        checks.number("doremi.smoothing", self.smoothing, at_least=0, at_most=1, what="the share of uniform")
-        checks.count("doremi.steps_per_update", self.steps_per_update)
+        require_number("doremi.mu", self.mu, above=0, what="the step size")
+        require_number("doremi.smoothing", self.smoothing, at_least=0, at_most=1, what="the share of uniform")
+        require_count("doremi.steps_per_update", self.steps_per_update)
 
     def init(self, num_groups: int) -> DoReMiState:
         return DoReMiState(
@@ -87,5 +87,10 @@ class DoReMi:
         return DoReMiState(round=t, scores=scores, proportions=w, average=average, skipped=bad)
 
     def report(self, state: DoReMiState) -> dict[str, np.ndarray | str]:
-        learned: dict[str, np.ndarray | str] = {"scores": state.scores, "average": state.average}
-        return learned | ({"note": skipped_note(state.skipped)} if state.skipped.any() else {})
+        return {"scores": state.scores, "average": state.average} | report_skipped(state.skipped)
+
+    def metrics(self, state: DoReMiState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: DoReMiState) -> np.ndarray:
+        return state.average

@@ -65,6 +65,11 @@ def describe_absent(observes: str, observation: np.ndarray | None, names: Sequen
     return [f"no token in this phase, so nothing is learned about: {groups}"] if groups else []
 
 
+def report_skipped(skipped: np.ndarray) -> dict[str, str]:
+    """The note of a method's `report` on the groups [G] bool whose observation was skipped; {} for none."""
+    return {"note": skipped_note(skipped)} if skipped.any() else {}
+
+
 def skipped_note(bad: np.ndarray) -> str:
     """The sentence for the log after an update was skipped.
 

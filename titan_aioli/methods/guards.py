@@ -3,7 +3,7 @@
 `Guarded` is itself a method: it keeps the state of the method inside, with `proportions` as they are really
 trained on, so it is saved, resumed and replayed like any other, and what the method computes from its own
 proportions stays true. Phases that measure (Aioli's perturbed mixtures) and a prior are left as they are.
-That what is not finite never reaches the proportions needs no guard: see skipping.py.
+That what is not finite never reaches the proportions needs no guard: see faults.py.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from titan_aioli.methods import checks
+from titan_aioli.methods.checks import require_number, require_weights
 from titan_aioli.methods.protocol import MixingMethod, Phase
-from titan_aioli.proportions import bounded, normalize, softmax, uniform
+from titan_aioli.proportions import bounded, normalize_or_uniform, softmax
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Guarded:
 
     def check(self, num_groups: int) -> None:
         self.method.check(num_groups)
-        checks.number(
+        require_number(
             "guards.min_share", self.min_share, at_least=0, at_most=1 / num_groups, what="a least share"
         )
-        checks.number("guards.max_change", self.max_change, above=0, at_most=1, what="the largest change")
-        checks.number("guards.anchor_strength", self.anchor_strength, at_least=0, at_most=1)
+        require_number("guards.max_change", self.max_change, above=0, at_most=1, what="the largest change")
+        require_number("guards.anchor_strength", self.anchor_strength, at_least=0, at_most=1)
         if self.anchor is not None:
-            checks.weights("guards.anchor", self.anchor, num_groups)
+            require_weights("guards.anchor", self.anchor, num_groups)
             if min(self.anchor) <= 0:
                 raise ValueError(
                     f"guards.anchor is {list(self.anchor)}: a KL anchor needs every weight above 0"
@@ -77,10 +77,15 @@ class Guarded:
     def report(self, state: Any) -> dict[str, np.ndarray | str]:
         return self.method.report(state)
 
+    def metrics(self, state: Any) -> dict[str, np.ndarray]:
+        return self.method.metrics(state)
+
+    def result(self, state: Any) -> np.ndarray:
+        return self.method.result(state)
+
     def _within(self, proportions: np.ndarray) -> np.ndarray:
         if self.anchor_strength > 0:
-            n = len(proportions)
-            anchor = uniform(n) if self.anchor is None else normalize(self.anchor, "guards.anchor")
+            anchor = normalize_or_uniform(self.anchor, len(proportions), "guards.anchor")
             if self.anchor_strength == 1:
                 proportions = anchor
             else:

@@ -9,10 +9,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.checks import require_count, require_number, require_weights
+from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.proportions import normalize, softmax, uniform
+from titan_aioli.proportions import normalize_or_uniform, softmax, uniform
 
 
 class ODMState(NamedTuple):
@@ -45,22 +45,22 @@ class ODM:
     """Weight on the past in the moving average of the rewards, in [0, 1)."""
     importance_weighted: bool = True
     """Divide the loss of a group by its share, as in the paper."""
-    warmup_updates: int = 0
-    """Updates on `prior`, in which only rewards are gathered (the paper: 1 % of the run)."""
+    warmup_updates: int = 0  # the paper: 1 % of the run
+    """Updates on `prior`, in which only rewards are gathered."""
     prior: Sequence[float] | None = None
     """[G] weights of the mixture of the warm-up. None: uniform."""
     steps_per_update: int = 1
     """Optimizer steps over which the losses are averaged."""
 
     def check(self, num_groups: int) -> None:
-        checks.number("odm.alpha", self.alpha, at_least=0, below=1, what="the weight on the past")
-        checks.count("odm.warmup_updates", self.warmup_updates, smallest=0)
-        checks.count("odm.steps_per_update", self.steps_per_update)
+        require_number("odm.alpha", self.alpha, at_least=0, below=1, what="the weight on the past")
+        require_count("odm.warmup_updates", self.warmup_updates, smallest=0)
+        require_count("odm.steps_per_update", self.steps_per_update)
         if self.prior is not None:
-            checks.weights("odm.prior", self.prior, num_groups)
+            require_weights("odm.prior", self.prior, num_groups)
 
     def init(self, num_groups: int) -> ODMState:
-        prior = uniform(num_groups) if self.prior is None else normalize(self.prior, "odm.prior")
+        prior = normalize_or_uniform(self.prior, num_groups, "odm.prior")
         return ODMState(
             round=0,
             rewards=np.zeros(num_groups),
@@ -88,8 +88,13 @@ class ODM:
         return ODMState(round=t, rewards=rewards, proportions=pi, skipped=bad)
 
     def report(self, state: ODMState) -> dict[str, np.ndarray | str]:
-        learned: dict[str, np.ndarray | str] = {"rewards": state.rewards}
-        return learned | ({"note": skipped_note(state.skipped)} if state.skipped.any() else {})
+        return {"rewards": state.rewards} | report_skipped(state.skipped)
+
+    def metrics(self, state: ODMState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: ODMState) -> np.ndarray:
+        return state.proportions
 
 
 def exploration(t: int, num_groups: int) -> float:

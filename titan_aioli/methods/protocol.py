@@ -77,8 +77,16 @@ class MixingMethod(Protocol):
         ...
 
     def report(self, state: Any) -> dict[str, np.ndarray | str]:
-        """What the last update learned, for the ledger and the metrics; {} if nothing.
+        """What the last update learned, for the ledger; {} if nothing.
 
         A key `note` holds a sentence for the log (why the proportions did not move, say).
         """
+        ...
+
+    def metrics(self, state: Any) -> dict[str, np.ndarray]:
+        """What the last update learned as one vector per group [G], by metric name; {} if nothing."""
+        ...
+
+    def result(self, state: Any) -> np.ndarray:
+        """What a static run should train on, [G]: the proportions, unless a method says otherwise."""
         ...

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods import checks
+from titan_aioli.methods.checks import require_choice, require_count, require_weights
 from titan_aioli.methods.protocol import PHASES, UNTIL_END, Phase
 from titan_aioli.proportions import uniform
 
@@ -57,10 +57,10 @@ class Replay:
             if len(values) != len(Entry._fields):
                 raise ValueError(f"{name} {len(values)} values, not {', '.join(Entry._fields)}")
             entry = Entry(*values)
-            checks.count(f"{name} step", entry.step, smallest=last, why="entries are ordered by step")
-            checks.choice(f"{name} phase", entry.phase, PHASES)
-            checks.count(f"{name} round", entry.round, smallest=0)
-            checks.weights(f"{name} proportions", entry.proportions, num_groups)
+            require_count(f"{name} step", entry.step, smallest=last, why="entries are ordered by step")
+            require_choice(f"{name} phase", entry.phase, PHASES)
+            require_count(f"{name} round", entry.round, smallest=0)
+            require_weights(f"{name} proportions", entry.proportions, num_groups)
             if abs(sum(entry.proportions) - 1.0) > SUM_TOLERANCE:
                 raise ValueError(f"{name} proportions sum to {sum(entry.proportions)}: they must sum to 1")
             last = entry.step
@@ -86,6 +86,12 @@ class Replay:
 
     def report(self, state: ReplayState) -> dict[str, np.ndarray | str]:
         return {}
+
+    def metrics(self, state: ReplayState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: ReplayState) -> np.ndarray:
+        return state.proportions
 
     def _enter(self, place: int, proportions: np.ndarray) -> ReplayState:
         """The state in an entry, given the proportions of the last training before it."""

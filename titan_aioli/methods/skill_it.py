@@ -6,15 +6,16 @@ one evaluation every `steps_per_evaluation`, and nothing else.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from titan_aioli.methods import checks
-from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.checks import require_choice, require_count, require_number
+from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax
 
+When = Literal["end", "start"]
 Graph = Sequence[Sequence[float]]
 """graph[trained][evaluated]: relative loss drop of the evaluated group after training on the trained one
 alone. Rows are trained groups, so it is the transpose of a mixing matrix A."""
@@ -61,26 +62,25 @@ class SkillIt:
     graph: Graph | None = None
     """[G][G], see Graph: row = group trained on, column = group evaluated. None: identity."""
     eta: float = 0.2
-    """Step size."""
+    """Step size of the update of the proportions."""
     window: int = 3
     """Evaluations that are summed."""
     steps_per_round: int = 500
     """Optimizer steps between two updates of the proportions."""
     steps_per_evaluation: int | None = None
-    """Optimizer steps between two evaluations; it divides steps_per_round. None: one evaluation a round."""
-    evaluate: str = "end"
-    """`end`: at the end of each steps_per_evaluation, so an update sees the newest losses. `start`: at their
-    start (the released code), so that an update sees losses that are steps_per_evaluation old."""
+    """Optimizer steps between two evaluations; divides steps_per_round. Unset: one evaluation a round."""
+    evaluate: When = "end"  # start: an update sees losses that are steps_per_evaluation old
+    """Evaluate at the end of each interval, or at its start (the released code)."""
     halve_ones: bool = False
-    """Use 0.5 for entries of exactly 1 off the diagonal, as the released code does."""
+    """Use 0.5 for off-diagonal entries of exactly 1, as the released code does."""
 
     def check(self, num_groups: int) -> None:
-        checks.number("skill_it.eta", self.eta, above=0, what="the step size")
-        checks.count("skill_it.window", self.window, why="an empty window says nothing about the losses")
-        checks.count("skill_it.steps_per_round", self.steps_per_round)
-        checks.choice("skill_it.evaluate", self.evaluate, ("end", "start"))
+        require_number("skill_it.eta", self.eta, above=0, what="the step size")
+        require_count("skill_it.window", self.window, why="an empty window says nothing about the losses")
+        require_count("skill_it.steps_per_round", self.steps_per_round)
+        require_choice("skill_it.evaluate", self.evaluate, get_args(When))
         if self.steps_per_evaluation is not None:
-            checks.count("skill_it.steps_per_evaluation", self.steps_per_evaluation)
+            require_count("skill_it.steps_per_evaluation", self.steps_per_evaluation)
         if self.steps_per_round % self._steps():
             raise ValueError(
                 f"skill_it.steps_per_evaluation is {self._steps()}: it must divide steps_per_round = "
@@ -128,7 +128,13 @@ class SkillIt:
         )
 
     def report(self, state: SkillItState) -> dict[str, np.ndarray | str]:
-        return {"note": skipped_note(state.skipped)} if state.skipped.any() else {}
+        return {**report_skipped(state.skipped)}
+
+    def metrics(self, state: SkillItState) -> dict[str, np.ndarray]:
+        return {}
+
+    def result(self, state: SkillItState) -> np.ndarray:
+        return state.proportions
 
     def _update_proportions(self, state: SkillItState, window_losses: np.ndarray) -> SkillItState:
         with np.errstate(over="ignore", invalid="ignore"):

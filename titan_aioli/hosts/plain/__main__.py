@@ -17,8 +17,9 @@ import torch.distributed as dist
 import tyro
 from torch.nn.parallel import DistributedDataParallel
 
-from titan_aioli.config.read import read_mixing, read_tables
+from titan_aioli.config.read import read_mixing
 from titan_aioli.errors import UserError
+from titan_aioli.files import read_toml
 from titan_aioli.hosts.plain.loop import Schedule, train
 from titan_aioli.hosts.plain.model import Transformer
 
@@ -48,8 +49,7 @@ def main(
         save_freq: steps between two checkpoints.
         seed: of the initial weights.
     """
-    training = read_tables(config).get("training", {})
-    mixing = read_mixing(config)
+    mixing, training = read_mixing(config), read_toml(config).get("training", {})
     mixing.method, mixing.stores = method or mixing.method, stores or mixing.stores
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if num_ranks > 1:

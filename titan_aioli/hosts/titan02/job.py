@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torchtitan.config import ConfigManager
 
-from titan_aioli.config import check_mixing_keys
 from titan_aioli.config.build import Mixture
+from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan02.spec import global_batch_size, open_mixture, register_mixing_spec, vocab_size
 from titan_aioli.measure.excess import check_reference

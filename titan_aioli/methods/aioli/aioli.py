@@ -1,19 +1,33 @@
 """Aioli: estimate the mixing law during the run, then move the proportions down its gradient.
 
-One round is LearnParams (Algorithm 2: short stretches on mixtures centred on one group each, with the
-held-out loss of every group before and after) and a stretch of training on the updated proportions
-(Algorithm 1). The stretches of LearnParams are real training steps; what a round costs beyond them is
-1 evaluation a stretch. The evaluation that ends one stretch is the start of the next.
+One round is LearnParams (Algorithm 2, learn_params.py: short segments on perturbed mixtures, with the
+held-out losses L before and after each) and a stretch of training on the updated proportions (Algorithm 1):
+
+    L(t) - L(t + 1) = A p                      the law: A_ij is the drop of group i per unit of group j
+    A               = LearnParams              estimated in every round
+    p_j             <- p_j exp(eta sum_i A_ij) / Z     with A shifted to be non-negative, of sum 1
+
+The segments of LearnParams are real training steps; what a round costs beyond them is one evaluation per
+segment. The evaluation that ends one segment is the start of the next.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from titan_aioli.methods.aioli.checks import check_aioli
-from titan_aioli.methods.aioli.mixing_matrix import normalized, shifted_sum, solve_mixing_matrix
+from titan_aioli.methods.aioli.learn_params import (
+    Mixtures,
+    Order,
+    check_learn_params,
+    count_mixtures,
+    draw_sweep_order,
+    normalized,
+    perturbed_mixture,
+    shifted_sum,
+    solve_mixing_matrix,
+)
 from titan_aioli.methods.aioli.regression import (
     add_level,
     add_stretch,
@@ -36,9 +50,12 @@ from titan_aioli.methods.aioli.state import (
     AioliState,
     initial_state,
 )
+from titan_aioli.methods.checks import require_choice, require_count, require_number, require_weights
 from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.proportions import centred_on, normalize, pulled, softmax
+from titan_aioli.proportions import normalize, softmax
+
+UpdateRule = Literal["cumulative", "restart"]
 
 
 @dataclass(frozen=True)
@@ -53,54 +70,111 @@ class Aioli:
     aliases: ClassVar[dict[str, str]] = {"update": "update_rule"}
 
     num_sweeps: int = 4
-    """Passes over the G perturbed mixtures in one LearnParams."""
+    """Passes over the perturbed mixtures, one for each group, in one LearnParams."""
     steps_per_mixture: int = 4
     """Consecutive optimizer steps on one perturbed mixture."""
     steps_per_round: int | None = None
-    """Optimizer steps of one LearnParams and the training after it. None: 8 times LearnParams."""
+    """Optimizer steps of a round: LearnParams and the training after it. Unset: 8 times LearnParams."""
     one_hot_factor: float = 0.75
-    """Share of the swept group in its mixture, in (1/G, 1]."""
+    """Share of the swept group in its perturbed mixture, above 1 / number of groups, at most 1."""
     eta: float = 0.2
-    """Step size of exponentiated gradient."""
+    """Step size of the update of the proportions."""
     ema: float | None = None
-    """Weight on the past in the moving average of A, in [0, 1). None: no average."""
-    diagonal: bool = False
-    """Keep only the diagonal of A before normalising. Needs one_hot_factor < 1, as in the released code."""
-    normalize: bool = True
-    """Shift A so that no entry is negative and divide by its sum. False: A in nats per segment."""
-    update_rule: str = "cumulative"
-    """Also called `update`. `cumulative`: weights multiply over the rounds (the paper). `restart`: from ones
-    in every round (the released code where `ema` is set), which keeps p in a box around uniform."""
-    order: str = "per_sweep"
-    """Order of the swept groups: a permutation per sweep, or `shuffled`: one over all sweeps (the paper)."""
-    orders: Sequence[Sequence[int]] | None = None
-    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
+    """Weight on the past in a moving average of the mixing matrix A. Unset: no average."""
+    diagonal: bool = False  # needs one_hot_factor < 1, as in the released code
+    """Use the diagonal of A only."""
+    normalize: bool = True  # False: A in nats per segment
+    """Shift A to be non-negative and divide it by its sum before the update."""
+    update_rule: UpdateRule = "cumulative"  # restart: the released code where `ema` is set; p stays in a box
+    """Weights multiply over the rounds (the paper), or start from uniform in every round."""
+    order: Order = "per_sweep"  # shuffled: the paper
+    """Order of the perturbed mixtures: a permutation for every sweep, or one over all sweeps."""
+    mixtures: Mixtures = "one_hot"
+    """Perturbed mixtures: around uniform (the paper), centred on the current proportions, or opposite pairs
+    of them, towards and away from each group."""
+    pooling: float | None = None  # the drops of a round count in units of their own spread
+    """Weight on the evidence of past rounds in a running regression. Unset: each round alone (the paper)."""
+    pool_training: bool = False
+    """With pooling: count the training stretches in the regression too, not those of LearnParams alone."""
+    shrink: bool = False
+    """Shorten the step where the column sums of A differ little beyond their standard errors."""
     prior: Sequence[float] | None = None
     """[G] weights trained on first, for `prior_steps` (Aioli restricted). The first round still starts its
     weights from uniform, as in the paper and the released code."""
     prior_steps: int = 0
-    """Optimizer steps on `prior`. 0: no prior."""
-    mixtures: str = "one_hot"
-    """Perturbed mixtures: `one_hot` around uniform (the paper), `centred` on the current proportions, or
-    `opposite`: towards and away from each group, so that 2 G of them make a sweep."""
-    pooling: float | None = None
-    """Weight on the evidence of past rounds in a running regression, in [0, 1); the drops of a round count in
-    units of their own spread. None: each round alone."""
-    pool_training: bool = False
-    """With `pooling`: count the training stretches too, by what they differ from LearnParams around."""
-    shrink: bool = False
-    """Shorten the step where the column sums of A differ little beyond their standard errors."""
+    """Optimizer steps on the prior. 0: no prior."""
     seed: int = 0
     """Seed of the sweep orders."""
+    orders: Sequence[Sequence[int]] | None = None
+    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
 
     def check(self, num_groups: int) -> None:
-        check_aioli(self, num_groups)
+        check_learn_params(
+            num_groups,
+            self.num_sweeps,
+            self.steps_per_mixture,
+            self.one_hot_factor,
+            self.diagonal,
+            self.order,
+            self.orders,
+            self.mixtures,
+        )
+        require_number("aioli.eta", self.eta, above=0, what="the step size")
+        require_choice("aioli.update", self.update_rule, get_args(UpdateRule))
+        if self.ema is not None:
+            require_number("aioli.ema", self.ema, at_least=0, below=1, what="the weight on the past")
+        require_count("aioli.prior_steps", self.prior_steps, smallest=0, why="0: no prior")
+        if self.prior is not None:
+            require_weights("aioli.prior", self.prior, num_groups)
+        elif self.prior_steps > 0:
+            raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
+        self._check_round(num_groups)
+        self._check_regression(num_groups)
+
+    def _check_round(self, num_groups: int) -> None:
+        """LearnParams leaves some of a round to train."""
+        if self.train_steps(num_groups) < 1:
+            mixtures = self.num_mixtures(num_groups)
+            raise ValueError(
+                f"aioli.steps_per_round is {self.steps_per_round}, but LearnParams alone takes num_sweeps x "
+                f"steps_per_mixture x {'groups' if mixtures == num_groups else 'mixtures'} = "
+                f"{self.num_sweeps} x {self.steps_per_mixture} x {mixtures} = "
+                f"{self.learn_params_steps(num_groups)} steps: "
+                "set it above that, or fewer sweeps or steps"
+            )
+
+    def _check_regression(self, num_groups: int) -> None:
+        """The options that rest on regression.py."""
+        if self.pooling is not None:
+            require_number(
+                "aioli.pooling", self.pooling, at_least=0, below=1, what="the weight on past rounds"
+            )
+        elif self.pool_training:
+            raise ValueError(
+                "aioli.pool_training is true but aioli.pooling is not set: set it, to 0.8 for example"
+            )
+        options = {
+            f'mixtures = "{self.mixtures}"': self.mixtures != "one_hot",
+            "pooling": self.pooling is not None,
+            "shrink": self.shrink,
+        }
+        chosen = [name for name, is_chosen in options.items() if is_chosen]
+        if not chosen or num_groups == 1:
+            return
+        if self.diagonal:
+            raise ValueError(f"aioli.diagonal is true: it cannot be combined with {' and '.join(chosen)}")
+        stretches = self.num_sweeps * self.num_mixtures(num_groups)
+        if self.pooling is None and stretches < num_groups + 2:
+            raise ValueError(
+                f"aioli.num_sweeps is {self.num_sweeps}: with {' and '.join(chosen)} it must be at least 2, "
+                f"since {stretches} stretches cannot tell noise from signal (or set aioli.pooling)"
+            )
 
     def init(self, num_groups: int) -> AioliState:
-        return initial_state(num_groups)
+        return initial_state(num_groups, is_pooled=self.pooling is not None)
 
     def phase(self, state: AioliState) -> Phase:
-        num_groups = len(state.losses)
+        num_groups = len(state.proportions)
         if state.stage == START and self.prior is not None and self.prior_steps > 0:
             return Phase(normalize(self.prior, "aioli.prior"), self.prior_steps, "prior")
         if state.stage == START:
@@ -129,12 +203,22 @@ class Aioli:
             if state.note == TOO_FEW:
                 learned["note"] = "the proportions stay as they are: too few stretches for the regression yet"
             if state.note == NOT_FINITE:
-                all_drops = state.evidence[0, 2 + len(state.losses) :]
+                all_drops = state.evidence[0, 2 + len(state.proportions) :]
                 learned["note"] = skipped_note(unusable(all_drops))
             return learned
         if state.round == 0 or state.segment > 0:
             return {}
         return {"predicted_drop": state.predicted_drop, "measured_drop": state.measured_drop}
+
+    def metrics(self, state: AioliState) -> dict[str, np.ndarray]:
+        if state.stage == TRAIN:
+            return {"aioli/column_sum": state.normalized_A.sum(axis=0), "aioli/stderr": state.stderr}
+        if state.round == 0 or state.segment > 0:
+            return {}
+        return {"mixing/predicted_drop": state.predicted_drop, "mixing/measured_drop": state.measured_drop}
+
+    def result(self, state: AioliState) -> np.ndarray:
+        return state.proportions
 
     def learn_params_steps(self, num_groups: int) -> int:
         """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * mixtures of a sweep."""
@@ -142,7 +226,7 @@ class Aioli:
 
     def num_mixtures(self, num_groups: int) -> int:
         """Perturbed mixtures of one sweep."""
-        return 2 * num_groups if self.mixtures == "opposite" else num_groups
+        return count_mixtures(self.mixtures, num_groups)
 
     def train_steps(self, num_groups: int) -> int:
         """Optimizer steps of the training stretch of one round."""
@@ -161,25 +245,20 @@ class Aioli:
         """
         if self.orders is not None and round_ < len(self.orders):
             return [int(group) for group in self.orders[round_]]
-        rng, count = np.random.default_rng((self.seed, round_)), self.num_mixtures(num_groups)
-        if self.order == "shuffled":
-            return rng.permutation(np.tile(np.arange(count), self.num_sweeps)).tolist()
-        return [swept for _ in range(self.num_sweeps) for swept in rng.permutation(count).tolist()]
+        count = self.num_mixtures(num_groups)
+        return draw_sweep_order(count, self.num_sweeps, self.order, self.seed, round_)
 
     def perturbed(self, state: AioliState) -> np.ndarray:
         """The mixture of the current segment, [G]."""
-        num_groups = len(state.losses)
-        swept = self.sweep_order(state.round, num_groups)[state.segment]
-        if self.mixtures == "one_hot" or num_groups == 1:
-            return centred_on(swept % num_groups, num_groups, self.one_hot_factor)
-        strength = (self.one_hot_factor - 1 / num_groups) / (1 - 1 / num_groups)
-        return pulled(state.proportions, swept, strength, in_pairs=self.mixtures == "opposite")
+        swept = self.sweep_order(state.round, len(state.proportions))[state.segment]
+        return perturbed_mixture(self.mixtures, swept, state.proportions, self.one_hot_factor)
 
     def _end_segment(self, state: AioliState, losses: np.ndarray) -> AioliState:
         """Algorithm 2: beta_ij += L_i - L'_i, and after the last segment solve for A and update."""
-        order = self.sweep_order(state.round, len(losses))
+        num_groups = len(state.proportions)
+        order = self.sweep_order(state.round, num_groups)
         swept, drop, drops = order[state.segment], state.losses - losses, state.drops.copy()
-        if swept < len(losses):
+        if swept < num_groups:
             drops[:, swept] += drop
         evidence = add_stretch(state.evidence, state.segment, self.perturbed(state), drop)
         state = state._replace(segment=state.segment + 1, losses=losses, drops=drops, evidence=evidence)
@@ -189,14 +268,15 @@ class Aioli:
 
     def _end_learn_params(self, state: AioliState) -> AioliState:
         """A from the round's drops (the paper), or from a regression over the rounds."""
-        raw_A, past = state.drops / self.num_sweeps, self.pooling or 0.0
+        raw_A = state.drops / self.num_sweeps
         products, freedom = without_trend(state.evidence)
         unit = 1.0 if self.pooling is None else spread(products, freedom)
         if self.pool_training and np.isfinite(trained := self._training_stretch(state, unit)).all():
             products, freedom = products + np.outer(trained, trained), freedom + 1
         products = scaled(products, 1 / unit)
-        if np.isfinite(products).all():
-            products, freedom = products + past * state.pooled, freedom + past * state.pooled_freedom
+        if self.pooling is not None and np.isfinite(products).all():
+            products = products + self.pooling * state.pooled
+            freedom = freedom + self.pooling * state.pooled_freedom
             state = state._replace(pooled=products, pooled_freedom=freedom)
         found, stderr = slopes(scaled(products, unit), freedom)
         if self.mixtures == "one_hot" and self.pooling is None:
@@ -208,7 +288,7 @@ class Aioli:
 
     def _training_stretch(self, state: AioliState, unit: float) -> np.ndarray:
         """[2 G], what the training before this LearnParams shows; nan in the first round."""
-        num_segments = self._train_segments(len(state.losses))
+        num_segments = self._train_segments(len(state.proportions))
         trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
         levels = (state.level, level(state.evidence))
         return training_stretch(trained, levels, unit, num_segments, num_stretches=state.evidence[0, 0])
@@ -241,6 +321,6 @@ class Aioli:
             level=level(state.evidence),
             drops=np.zeros_like(state.drops),
             evidence=np.zeros_like(state.evidence),
-            predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(losses)),
+            predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(state.proportions)),
             measured_drop=state.losses - losses,
         )

@@ -40,13 +40,14 @@ class AioliState(NamedTuple):
     measured_drop: np.ndarray
     """[G], loss drop measured over that stretch."""
     evidence: np.ndarray
-    """[2 G + 2, 2 G + 2], sums of products over the stretches of this LearnParams (evidence.py)."""
+    """[2 G + 2, 2 G + 2], sums of products over the stretches of this LearnParams (regression.py)."""
     level: np.ndarray
     """[2 G], mean mixture and mean drops per segment of the LearnParams of the round before."""
     pooled: np.ndarray
-    """[2 G, 2 G], those of all rounds, without level and trend; the past forgotten by `pooling`."""
+    """[2 G, 2 G], those of all rounds, without level and trend; the past forgotten by `pooling`. [0, 0]
+    without `pooling`."""
     pooled_freedom: float
-    """Degrees of freedom in `pooled`."""
+    """Degrees of freedom in `pooled`; 0 without `pooling`."""
     stderr: np.ndarray
     """[G], standard error of the column sums of the A that the update used."""
     step_scale: float
@@ -56,8 +57,14 @@ class AioliState(NamedTuple):
     regression has TOO_FEW stretches yet."""
 
 
-def initial_state(num_groups: int) -> AioliState:
-    """Before the first evaluation: uniform proportions, nothing known."""
+def initial_state(num_groups: int, is_pooled: bool) -> AioliState:
+    """Before the first evaluation: uniform proportions, nothing known.
+
+    Args:
+        num_groups: G.
+        is_pooled: whether evidence of past rounds is kept (`pooling`).
+    """
+    pooled_size = 2 * num_groups if is_pooled else 0
     unknown, unknown_A = np.full(num_groups, np.nan), np.full((num_groups, num_groups), np.nan)
     return AioliState(
         round=0,
@@ -75,7 +82,7 @@ def initial_state(num_groups: int) -> AioliState:
         measured_drop=unknown,
         evidence=empty_evidence(num_groups),
         level=np.full(2 * num_groups, np.nan),
-        pooled=np.zeros((2 * num_groups, 2 * num_groups)),
+        pooled=np.zeros((pooled_size, pooled_size)),
         pooled_freedom=0.0,
         stderr=unknown,
         step_scale=1.0,

@@ -1,0 +1,82 @@
+"""Where per-group values come from: tables by group name, graphs and ledgers in files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titan_aioli.control.ledger_file import read_ledger_file
+from titan_aioli.errors import UserError
+from titan_aioli.files import read_json
+
+
+def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> list[float]:
+    """Values by group name as a list in the order of the groups, [] for none; a group left out has 0.
+
+    Raises: UserError: a name is not a group.
+    """
+    for name in values:
+        if name not in names:
+            raise UserError(f"{key} names an unknown group {name!r}; the groups are: {', '.join(names)}")
+    return [float(values.get(name, 0.0)) for name in names] if values else []
+
+
+def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:
+    """Skill-It's graph [G][G] (row = group trained on) from a JSON file, in the order of the groups.
+
+    Raises: UserError: the file holds no graph, or one of other groups.
+    """
+    content = read_json(path, "a graph made by `titan-aioli sweep --single-groups`")
+    try:
+        places = {name: index for index, name in enumerate(content["groups"])}
+        graph = np.array(content["graph"], dtype=np.float64).reshape(len(places), len(places))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a graph made by `titan-aioli sweep --single-groups` ({error!r})"
+        ) from None
+    if set(places) != set(names):
+        raise UserError(f"{path} is a graph of the groups {sorted(places)}, this run has {sorted(names)}")
+    order = [places[name] for name in names]
+    return graph[np.ix_(order, order)].tolist()
+
+
+def read_sweep_orders(path: Path) -> list[list[int]]:
+    """The swept groups of every LearnParams that a ledger.jsonl records, one list a round."""
+    orders: dict[int, list[int]] = {}
+    for record in read_ledger_file(path):
+        if record["phase"] == "learn_params":
+            orders.setdefault(record["round"], []).append(int(np.argmax(record["proportions"])))
+    if not orders:
+        raise UserError(f"{path} records no LearnParams: give the ledger of an aioli run")
+    rounds = [orders[round_] for round_ in sorted(orders)]
+    if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
+        rounds.pop()
+    return rounds
+
+
+def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
+    """The entries of a ledger.jsonl for method `replay`, with proportions in the order of the groups.
+
+    The run's mixture.json beside it says which groups they are of; without it they count as in this order.
+
+    Raises: UserError: the ledger is empty, or of other groups.
+    """
+    records, described = read_ledger_file(path), path.with_name("mixture.json")
+    try:
+        groups = json.loads(described.read_text(encoding="utf-8"))["groups"] if described.is_file() else names
+        order = [groups.index(name) for name in names]
+        if len(groups) != len(names):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{described} does not describe a run of the groups {', '.join(names)}") from None
+    if not records:
+        raise UserError(f"{path} is empty: give the ledger of a run")
+    entries = []
+    for number, record in enumerate(records, 1):
+        shares = record["proportions"]
+        if not isinstance(shares, list) or len(shares) != len(names):
+            raise UserError(f"{path}, line {number}: proportions are {shares}, not {len(names)} numbers")
+        entries.append([record["step"], record["phase"], record["round"], [shares[k] for k in order]])
+    return entries

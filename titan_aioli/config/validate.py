@@ -1,0 +1,78 @@
+"""Checks of the `[mixing]` tables that torchtitan leaves out: unknown keys, and types of values from TOML."""
+
+import dataclasses
+from typing import Any, get_type_hints
+
+import tyro
+from typeguard import TypeCheckError, check_type
+
+from titan_aioli.config import Mixing
+from titan_aioli.errors import UserError
+from titan_aioli.files import read_toml
+
+
+def check_mixing_keys(args: list[str]) -> None:
+    """Check the keys of the `[mixing]` tables of the config file that the arguments name.
+
+    Raises: UserError: the file is missing or is not TOML, or a key is unknown; says where and what it may be.
+    """
+    path = _config_file(args)
+    if path is None:
+        return
+    try:
+        tables = read_toml(path)
+    except OSError as error:
+        raise UserError(f"the config file {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"the config file {path} is not valid TOML: {error}") from None
+    _check_keys(tables.get("mixing", {}), Mixing, "mixing")
+
+
+def _config_file(args: list[str]) -> str | None:
+    for index, arg in enumerate(args):
+        key, equals, value = arg.replace("config-file", "config_file").partition("=")
+        if key == "--job.config_file":
+            return value if equals else (args[index + 1] if index + 1 < len(args) else None)
+    return None
+
+
+def _check_keys(table: Any, section: type, name: str) -> None:
+    if not isinstance(table, dict):
+        raise UserError(f"{name} is {table!r}: it must be a table [{name}]")
+    types = {entry.name: entry.type for entry in dataclasses.fields(section) if not _is_hidden(entry)}
+    for key, value in table.items():
+        if key not in types:
+            raise UserError(f"[{name}] has an unknown key {key!r}; it may have: {', '.join(types)}")
+        if dataclasses.is_dataclass(types[key]):
+            _check_keys(value, types[key], f"{name}.{key}")  # pyright: ignore[reportArgumentType]
+
+
+def _is_hidden(entry: dataclasses.Field) -> bool:
+    """Whether a table inherits the field from its method and nobody writes it (methods.Hidden)."""
+    return tyro.conf.Suppress in getattr(entry.type, "__metadata__", ())
+
+
+def check_types(section: Any, name: str) -> None:
+    """Check every value of a config section against the type of its field, nested sections too.
+
+    Raises: UserError: names the key, the value and the type.
+    """
+    hints = get_type_hints(type(section))
+    for entry in dataclasses.fields(section):
+        value, key = getattr(section, entry.name), f"{name}.{entry.name}"
+        if dataclasses.is_dataclass(value):
+            check_types(value, key)
+            continue
+        is_bool_for_number = isinstance(value, bool) and hints[entry.name] in (int, float)
+        try:
+            check_type(value, hints[entry.name])
+        except TypeCheckError:
+            is_bool_for_number = True
+        if is_bool_for_number:
+            allowed = str(hints[entry.name]).replace("typing.", "")
+            allowed = getattr(hints[entry.name], "__name__", allowed) if "[" not in allowed else allowed
+            raise UserError(f"{key} is {value!r}: it must be {allowed}")
+        if isinstance(value, dict):
+            for key_in_dict, item in value.items():
+                if dataclasses.is_dataclass(item):
+                    check_types(item, f"{key}.{key_in_dict}")
