@@ -14,53 +14,66 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
+import torch
 from support.one_rank import rank_environment
 
+from titan_aioli.hosts.titan02.host import TitanHost
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.measure.budget import relative_overhead
-from titan_aioli.measure.evaluate import GroupEvaluator
+from titan_aioli.measure.evaluate import held_out_batches
 from titan_aioli.train import MixingTrainer
 
 SUBSETS = 20
 """Random subsets of each size."""
 
 
+class RecordingHost(TitanHost):
+    """Keeps the loss of every held-out row in every evaluation: `recorded`, [rows] for each evaluation."""
+
+    recorded: list[list[float]]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        self.recorded.append([])
+        with super().evaluating():
+            yield
+
+    def forward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> None:
+        super().forward(inputs_BS, labels_BS)
+        sums, counts = self.row_loss.rows().sums_2B.cpu().numpy()
+        self.recorded[-1] += (sums[counts > 0] / counts[counts > 0]).tolist()  # padding has no tokens
+
+
 class RecordingTrainer(MixingTrainer):
-    """Keeps every held-out sequence's loss at every evaluation: `recorded`, a list for each group in each."""
+    """Measures through a RecordingHost: `host`."""
 
-    def evaluate(self, evaluator: GroupEvaluator) -> np.ndarray:
-        losses: list[list[float]] = [[] for _ in self.group_names]
-        add_pass = evaluator._add_pass
-
-        def add_and_note(trainer: Any, stats: Any, tokens: Any, group: Any) -> None:
-            add_pass(trainer, stats, tokens, group)
-            sums, counts = self.row_loss._rows.cpu().numpy()  # pyright: ignore[reportOptionalMemberAccess]
-            for index, total, count in zip(group.tolist(), sums, counts, strict=True):
-                if index >= 0:
-                    losses[index].append(total / count)
-
-        with mock.patch.object(evaluator, "_add_pass", add_and_note):
-            means = super().evaluate(evaluator)
-        vars(self).setdefault("recorded", []).append(losses)
-        return means
+    def build_host(self) -> RecordingHost:
+        self.host = RecordingHost(self, self.row_loss, self.loader)
+        self.host.recorded = []
+        return self.host
 
 
 def train(config: Any) -> tuple[np.ndarray, Any]:
     """Losses [evaluations, G, K] of a whole run, and its method."""
     trainer = RecordingTrainer(config)
     trainer.train()
-    recorded: list[list[list[float]]] = vars(trainer)["recorded"]
-    if trainer.controller.step != trainer.controller.ledger[-1].step:
+    recorded, session = trainer.host.recorded, trainer.session
+    if session.controller.step != session.controller.ledger[-1].step:
         recorded.pop()  # the one at the end of the run, which no phase asked for
-    fewest = min(len(rows) for rows in recorded[0])
-    losses = np.array([[rows[:fewest] for rows in groups] for groups in recorded])
+    batches = held_out_batches(trainer.host, session.held_out.groups, config.mixing.evaluation.sequences)
+    groups = np.concatenate([group.numpy() for _, _, group in batches])
+    groups = groups[groups >= 0]
+    fewest = int(np.bincount(groups).min())
+    losses = np.array(recorded)
+    by_group = [losses[:, groups == group][:, :fewest] for group in range(len(session.group_names))]
     trainer.close()
-    return losses, trainer.controller.method
+    return np.stack(by_group, axis=1), session.controller.method
 
 
 def learned(method: Any, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ class LayoutTrainer(MixingTrainer):
 
         def log_and_write(step, global_avg_loss, max_loss, grad_norm, extra_metrics=None):
             record = {"step": step, "loss": global_avg_loss, "grad_norm": grad_norm}
-            record["sums"] = self.log_stats.reduced().tolist()
+            record["sums"] = self.session.log_stats.reduced().tolist()
             with open(Path(job_config.job.dump_folder) / f"rank{dist.get_rank()}.jsonl", "a") as file:
                 file.write(json.dumps(record) + "\n")
             log(step, global_avg_loss, max_loss, grad_norm, extra_metrics)

@@ -37,7 +37,7 @@ def stats_of(logits, labels, group, num_groups=3):
     loss, stats = RowLoss(plain), GroupStats(num_groups, CPU, is_reporter=True)
     loss.expect(len(labels), CPU)
     loss(logits, with_row_numbers(labels))
-    loss.add_to(stats.sums_2G, group)
+    stats.add(loss.rows().sums_2B, group)
     return stats
 
 
@@ -70,7 +70,7 @@ def test_rows_written_twice_count_once():
     loss(logits * float("nan"), with_row_numbers(labels))
     for half in (slice(3, 6), slice(0, 3)):  # micro-batches in any order
         loss(logits[half], with_row_numbers(labels)[half])
-    loss.add_to(stats.sums_2G, group)
+    stats.add(loss.rows().sums_2B, group)
     assert torch.equal(stats.sums_2G, stats_of(logits, labels, group).sums_2G)
 
 

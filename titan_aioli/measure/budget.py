@@ -8,26 +8,27 @@ T (1 + G k) D_e / (3 D_t), D_t the tokens trained on.
 import numpy as np
 
 from titan_aioli.methods import MixingMethod
+from titan_aioli.methods.walk import walk
 
 MAX_PHASES = 1_000_000
+"""Phases after which a walk gives up: a method that only ever measures never reaches a second round."""
 
 
 def evaluations_of_a_round(method: MixingMethod, num_groups: int) -> tuple[int, int]:
     """Evaluations that the method asks for in its second round, and the round's steps.
 
     The second, as the first may hold a prior. The lengths of phases do not depend on what is observed, so any
-    losses do; nor on the length of the run, so that a run that is extended goes on with the same sequences.
+    losses do; nor on the length of the run, so that a run that is extended continues with the same sequences.
     """
     if method.observes != "validation":
         return 0, 0
-    state, evaluations, steps = method.init(num_groups), 0, 0
-    for _ in range(MAX_PHASES):
-        in_round = state.round == 1
-        steps += in_round * method.phase(state).num_steps
-        state = method.update(state, np.ones(num_groups))
-        evaluations += in_round
-        if state.round > 1:
+    evaluations = steps = 0
+    for number, stretch in enumerate(walk(method, num_groups, lambda _: np.ones(num_groups))):
+        if stretch.state.round > 1 or number == MAX_PHASES:
             break
+        if stretch.state.round == 1:
+            evaluations += 1
+            steps += stretch.phase.num_steps
     return evaluations, steps
 
 

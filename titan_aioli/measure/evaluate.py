@@ -9,137 +9,91 @@ Fixed sequences make the differences between two evaluations paired, so few sequ
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule
 
 from titan_aioli.data.group import Group
 from titan_aioli.data.streams import fixed_sample
-from titan_aioli.measure.losses import IGNORE_INDEX, GroupStats, RowLoss
+from titan_aioli.measure.host import Host
+from titan_aioli.measure.losses import IGNORE_INDEX, GroupStats
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from titan_aioli.train import MixingTrainer
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Inputs [B, S], labels [B, S] and group [B] of one forward pass. Rows that pad have group -1 and labels that
+do not count."""
 
 
 class GroupEvaluator:
     """The fixed sequences of one split, this rank's share of them in memory, and how to measure them."""
 
-    def __init__(
-        self, groups: Sequence[Group], num_sequences: int, batch_size: int, rank: int, num_ranks: int
-    ):
+    def __init__(self, host: Host, groups: Sequence[Group], num_sequences: int):
         """Args:
+        host: whose model is measured.
         groups: the data groups of the split.
         num_sequences: per group; a group with fewer gives all it has.
-        batch_size: rows of a forward pass on one rank: training's, which pipeline schedules insist on.
-        rank, num_ranks: this rank's place among the data-parallel ranks.
         """
+        self._host = host
         self.num_groups = len(groups)
-        self.batches: list[tuple[torch.Tensor, torch.Tensor]] = []
-        """(tokens [B, S + 1], group [B]) of each forward pass; rows that pad have group -1."""
-        rows = [
-            (index, int(sequence))
-            for index, group in enumerate(groups)
-            for sequence in fixed_sample(group.name, group.num_sequences, num_sequences)
-        ]
-        self.num_rows = len(rows)
-        per_pass = batch_size * num_ranks
-        for start in range(0, len(rows), per_pass):
-            mine = rows[start + rank * batch_size : min(start + (rank + 1) * batch_size, start + per_pass)]
-            self.batches.append(read_rows(groups, mine, batch_size))
+        self.batches = held_out_batches(host, groups, num_sequences)
 
-    def evaluate(self, trainer: "MixingTrainer") -> np.ndarray:
+    def evaluate(self) -> np.ndarray:
         """Mean loss of every group now, [G] nats per token, the same bits on every rank.
 
         A group is inf where its loss is not finite or where a forward pass over its rows failed. A rank whose
-        pass fails goes on with the next, since the other ranks wait for it there; that cannot help where it
+        pass fails continues with the next, since the other ranks expect it there; that cannot help where it
         failed between two collectives of the model, which the others then leave by their timeout.
         """
-        stats = GroupStats(self.num_groups, trainer.device, trainer.is_reporter)
+        host = self._host
+        stats = GroupStats(self.num_groups, host.device, host.is_reporter)
         failures: list[str] = []
-        for model in trainer.model_parts:
-            model.eval()
-        with torch.no_grad(), trainer.row_loss.recording_rows():
-            for tokens, group in self.batches:
+        with host.evaluating(), torch.no_grad(), host.row_loss.recording_rows():
+            for inputs, labels, group in self.batches:
                 try:
-                    self._add_pass(trainer, stats, tokens, group)
+                    host.forward(inputs.to(host.device), labels.to(host.device))
+                    stats.add(host.row_loss.rows().sums_2B, group.to(host.device))
                 except dist.DistError:
                     raise  # the ranks have lost each other
                 except Exception as error:
                     stats.spoil(group[group >= 0])
                     failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
-        for model in trainer.model_parts:
-            model.train()
-            _reshard(model)
         losses = stats.means()
         if not np.isfinite(losses).all():  # on every rank alike
             _show_failures(failures)
         return losses
 
-    def _add_pass(
-        self, trainer: "MixingTrainer", stats: GroupStats, tokens: torch.Tensor, group: torch.Tensor
-    ) -> None:
-        labels = tokens[:, 1:].clone()
-        labels[group < 0] = IGNORE_INDEX
-        forward(trainer, tokens[:, :-1].to(trainer.device), labels.to(trainer.device))
-        trainer.row_loss.add_to(stats.sums_2G, group.to(trainer.device))
 
+def held_out_batches(host: Host, groups: Sequence[Group], num_sequences: int) -> list[Batch]:
+    """This rank's share of the first `num_sequences` of each group's fixed order of sequences.
 
-def forward(trainer: "MixingTrainer", inputs: torch.Tensor, labels: torch.Tensor) -> None:
-    """One forward pass of the whole model as training does it; the loss keeps the rows."""
-    loss_fn: RowLoss = trainer.row_loss
-    inputs, labels, extra_inputs, extra_kwargs = trainer.post_dataloading_process({"input": inputs}, labels)
-    loss_fn.expect(len(labels), trainer.device)
-    with trainer.train_context():
-        if trainer.parallel_dims.pp_enabled:
-            target, losses = (labels, []) if trainer.pp_has_last_stage else (None, None)
-            args = (inputs,) if trainer.pp_has_first_stage else ()
-            extra = extra_inputs if trainer.pp_has_first_stage else {}
-            with forward_actions_only(trainer.pp_schedule):
-                trainer.pp_schedule.eval(*args, **extra, **extra_kwargs, target=target, losses=losses)
-        else:
-            with trainer.maybe_enable_amp:
-                loss_fn(trainer.model_parts[0](inputs, **extra_inputs, **extra_kwargs), labels)
-
-
-@contextmanager
-def forward_actions_only(schedule: Any) -> Iterator[None]:
-    """Leave the backward actions out of a pipeline schedule's plan.
-
-    `eval` of torch's schedules walks the whole plan and skips the backward of each stage, but V-shaped plans
-    (ZBVZeroBubble) hand gradients from stage to stage on one rank, and fail where there are none.
+    Every rank gets the same number of batches, the last ones filled with rows that do not count.
     """
-    plan = getattr(schedule, "pipeline_order_with_comms", None)
-    if plan is None:  # 1F1B and GPipe have no plan of actions
-        yield
-        return
-    forward = ("FORWARD", "SEND_F", "RECV_F", "UNSHARD", "RESHARD")
-    schedule.pipeline_order_with_comms = {
-        rank: [action for action in actions if action.computation_type.name in forward]
-        for rank, actions in plan.items()
-    }
-    try:
-        yield
-    finally:
-        schedule.pipeline_order_with_comms = plan
+    batch_size = host.local_batch_size
+    rows = [
+        (index, int(sequence))
+        for index, group in enumerate(groups)
+        for sequence in fixed_sample(group.name, group.num_sequences, num_sequences)
+    ]
+    batches = []
+    for start in range(0, len(rows), batch_size * host.num_data_ranks):
+        first = start + host.data_rank * batch_size
+        batches.append(read_rows(groups, rows[first : first + batch_size], batch_size))
+    return batches
 
 
-def read_rows(
-    groups: Sequence[Group], rows: list[tuple[int, int]], batch_size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [batch_size, S + 1] of (group, sequence) pairs, and the groups; rows that pad have group -1."""
+def read_rows(groups: Sequence[Group], rows: Sequence[tuple[int, int]], batch_size: int) -> Batch:
+    """A batch of (group, sequence) pairs, filled up to `batch_size` rows with rows that do not count."""
     tokens = np.zeros((batch_size, groups[0].seq_len + 1), dtype=np.int64)
     group_ids = np.full(batch_size, -1, dtype=np.int64)
     for place, (index, sequence) in enumerate(rows):
         groups[index].read(sequence, tokens[place])
         group_ids[place] = index
-    return torch.from_numpy(tokens), torch.from_numpy(group_ids)
+    inputs, labels = torch.from_numpy(tokens[:, :-1]), torch.from_numpy(tokens[:, 1:].copy())
+    labels[len(rows) :] = IGNORE_INDEX
+    return inputs, labels, torch.from_numpy(group_ids)
 
 
 def _show_failures(failures: list[str]) -> None:
@@ -151,10 +105,3 @@ def _show_failures(failures: list[str]) -> None:
     for rank, messages in enumerate(by_rank):
         if messages:
             logger.warning(f"mixing: {len(messages)} evaluation passes failed on rank {rank}: {messages[0]}")
-
-
-def _reshard(model: torch.nn.Module) -> None:
-    """FSDP groups that stay gathered after a forward without backward would hide weights written next."""
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()

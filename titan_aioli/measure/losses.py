@@ -3,13 +3,14 @@
 The loss that is trained on is exactly torchtitan's (log_softmax, then nll_loss summed over tokens); the
 per-row sums are a second, cheap nll_loss on the same log probabilities. Rows are *written* into a buffer,
 not accumulated: pipeline schedules may call the loss once more on garbage, which the real call overwrites.
-Nothing here waits for the device; one all-reduce happens when somebody asks for the result.
+There is no host sync; one all-reduce happens when the means are asked for.
 
 Shape suffixes: B rows of the micro-batch, S positions, V vocabulary, G groups.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,16 @@ from titan_aioli.errors import ResumeRefused
 
 IGNORE_INDEX = -100
 """Label of a position that does not count (torchtitan's and PyTorch's value)."""
+
+
+class Rows(NamedTuple):
+    """What the rows of one micro-batch contributed to the loss, without gradients."""
+
+    sums_2B: torch.Tensor
+    """[2, B] float64, loss sum and number of tokens of each row."""
+    tokens_BS: torch.Tensor | None
+    """[B, S], loss of each token, 0 where a label does not count; None unless `RowLoss.keep_tokens`."""
+
 
 LossAndRows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -65,15 +76,14 @@ class RowLoss:
         """
         self._plain = plain
         self._by_row = by_row
-        self._rows: torch.Tensor | None = None
+        self._rows_2B: torch.Tensor | None = None
+        self._tokens_BS: torch.Tensor | None = None
         self.recording = True
         """Whether labels carry row numbers and the rows are kept."""
         self.scale: torch.Tensor | None = None
         """Factor on the returned loss; pipeline parallelism sets it to 1 / valid tokens."""
         self.keep_tokens = False
-        """Whether `tokens_BS` is kept too; a micro-batch must then be one call."""
-        self.tokens_BS = torch.empty(0)
-        """Losses of the tokens of the last micro-batch, in the order of its rows."""
+        """Whether the tokens' losses are kept too; a micro-batch must then be one call."""
 
     @contextmanager
     def recording_rows(self, recording: bool = True) -> Iterator[None]:
@@ -86,37 +96,23 @@ class RowLoss:
 
     def expect(self, num_rows: int, device: torch.device) -> None:
         """Start a micro-batch of `num_rows` rows."""
-        if self._rows is None or self._rows.shape[1] != num_rows:
-            self._rows = torch.zeros((2, num_rows), dtype=torch.float64, device=device)
-        else:
-            self._rows.zero_()
+        self._rows_2B = torch.zeros((2, num_rows), dtype=torch.float64, device=device)
 
     def __call__(self, logits_BSV: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.recording:
-            assert self._rows is not None, "expect() comes before the first loss of a micro-batch"
+            assert self._rows_2B is not None, "expect() comes before the first loss of a micro-batch"
             loss, rows_2B, tokens_BS = self._by_row(logits_BSV, labels[:, :-1].contiguous())
-            self._rows.index_copy_(1, labels[:, -1], rows_2B)
+            self._rows_2B.index_copy_(1, labels[:, -1], rows_2B)
             if self.keep_tokens:
-                self.tokens_BS = tokens_BS
+                self._tokens_BS = tokens_BS
         else:
             loss = self._plain(logits_BSV, labels)
         return loss if self.scale is None else loss * self.scale
 
-    def set_sums(self, sums_B: torch.Tensor) -> None:
-        """Replace the rows' loss sums by other sums over the same tokens (an excess, say)."""
-        assert self._rows is not None
-        self._rows[0] = sums_B
-
-    def add_to(self, stats_2G: torch.Tensor, group_B: torch.Tensor) -> None:
-        """Add the micro-batch's rows to the sums and counts of their groups, in place.
-
-        Rows of a group outside 0 .. G - 1 (padding) are left out.
-        """
-        assert self._rows is not None
-        groups = torch.arange(stats_2G.shape[1], device=group_B.device)
-        is_of_group = group_B[:, None] == groups
-        # A masked sum: in fixed order, so bit-reproducible, and a nan stays in its own group.
-        stats_2G += torch.where(is_of_group, self._rows[:, :, None], 0.0).sum(dim=1)
+    def rows(self) -> Rows:
+        """The rows of the last micro-batch; the next one does not change them."""
+        assert self._rows_2B is not None, "no micro-batch was begun"
+        return Rows(self._rows_2B, self._tokens_BS)
 
 
 def with_row_numbers(labels_BS: torch.Tensor) -> torch.Tensor:
@@ -141,6 +137,18 @@ class GroupStats:
     def clear(self) -> None:
         self.sums_2G.zero_()
 
+    def add(self, sums_2B: torch.Tensor, group_B: torch.Tensor) -> None:
+        """Add the loss sums and token counts of rows to those of their groups.
+
+        Args:
+            sums_2B: [2, B] float64, as `Rows.sums_2B`.
+            group_B: [B] int64, on the same device; rows of a group outside 0 .. G - 1 (padding) are left out.
+        """
+        groups = torch.arange(self.sums_2G.shape[1], device=group_B.device)
+        is_of_group = group_B[:, None] == groups
+        # A masked sum: in fixed order, so bit-reproducible, and a nan stays in its own group.
+        self.sums_2G += torch.where(is_of_group, sums_2B[:, :, None], 0.0).sum(dim=1)
+
     def spoil(self, groups: torch.Tensor) -> None:
         """Make the sums of some groups inf: what was to be added to them is not known."""
         self.sums_2G[:, groups.to(self.sums_2G.device)] = torch.tensor(
@@ -148,7 +156,7 @@ class GroupStats:
         ).double()
 
     def reduced(self) -> torch.Tensor:
-        """Sums and counts over all ranks, [2, G], bit-equal on every rank: one all-reduce, no wait."""
+        """Sums and counts over all ranks, [2, G], bit-equal on every rank: one all-reduce, no host sync."""
         total = self.sums_2G.clone() if self._is_reporter else torch.zeros_like(self.sums_2G)
         if dist.is_initialized():
             dist.all_reduce(total)
@@ -164,10 +172,10 @@ class GroupStats:
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
     def collapse(self, is_holder: bool) -> np.ndarray:
-        """Replace the ranks' parts by their sum on one rank, and return it, [2, G].
+        """Move the sum over all ranks to one rank, zero the others, and return the sum, [2, G].
 
-        Called where state is saved: a resumed run, which starts from the sum, then adds in the same order
-        as the run that went on.
+        Called when saving: floating-point sums depend on their order, so the running job must continue from
+        the same partial sums as a resumed one.
         """
         total = self.reduced()
         self.restore(total.cpu().numpy(), is_holder)

@@ -9,13 +9,17 @@ FAULT=training: at step FAULT_AT the training loss of group 0 is nan (the gradie
 import os
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from titan_aioli.errors import UserError
+from titan_aioli.hosts.titan02.host import TitanHost
 from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.measure.losses import Rows
+from titan_aioli.measure.observer import MicroBatch
 from titan_aioli.train import MixingTrainer
 
 FAULT, FAULT_AT = os.environ["FAULT"], int(os.environ["FAULT_AT"])
@@ -25,41 +29,51 @@ def flip_lowest_bit(proportions):
     proportions.view(np.uint64)[1] ^= 1
 
 
+class FaultyHost(TitanHost):
+    """Fails in some evaluations, on rank 1 only."""
+
+    failures_left = int(os.environ.get("FAULT_COUNT", "0"))
+    fails_now = False
+
+    @contextmanager
+    def evaluating(self):
+        if FAULT == "evaluation" and self._trainer.step >= FAULT_AT and self.failures_left:
+            self.failures_left -= 1
+            self.fails_now = dist.get_rank() == 1
+        with super().evaluating():
+            yield
+        self.fails_now = False
+
+    def forward(self, inputs_BS, labels_BS):
+        super().forward(inputs_BS, labels_BS)
+        if self.fails_now:
+            raise RuntimeError("no memory left")
+
+
 class FaultyTrainer(MixingTrainer):
     def __init__(self, job_config):
         if FAULT == "late":
             time.sleep(FAULT_AT * int(os.environ["RANK"]))
             raise UserError("nothing will come of it")
         super().__init__(job_config)
-        self.failures_left = int(os.environ.get("FAULT_COUNT", "0"))
-        self.fails_now = False
-        by_row = self.row_loss._by_row
 
-        def failing(*args):
-            if self.fails_now:
-                raise RuntimeError("no memory left")
-            return by_row(*args)
-
-        self.row_loss._by_row = failing
+    def build_host(self):
+        return FaultyHost(self, self.row_loss, self.loader)
 
     def forward_backward_step(self, **kwargs):
         loss = super().forward_backward_step(**kwargs)
+        controller = self.session.controller
         if self.step == FAULT_AT and dist.get_rank() == 1:
             if FAULT == "bit-proportions":
-                flip_lowest_bit(self.controller.state.proportions)
+                flip_lowest_bit(controller.state.proportions)
             if FAULT == "bit-ledger":
-                flip_lowest_bit(self.controller.ledger[1].proportions)
+                flip_lowest_bit(controller.ledger[1].proportions)
         if self.step == FAULT_AT and FAULT == "training":
-            self.observer._stats.sums_2G[0, 0] = torch.nan
+            nan = torch.tensor([[torch.nan], [1.0]], dtype=torch.float64)
+            rows = Rows(nan, None)
+            group_0 = torch.tensor([0])
+            self.session.observer.see(MicroBatch(group_0, group_0, group_0, rows))
         return loss
-
-    def evaluate(self, evaluator):
-        if FAULT == "evaluation" and self.step >= FAULT_AT and self.failures_left:
-            self.failures_left -= 1
-            self.fails_now = dist.get_rank() == 1
-        losses = super().evaluate(evaluator)
-        self.fails_now = False
-        return losses
 
 
 if __name__ == "__main__":

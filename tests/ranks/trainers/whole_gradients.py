@@ -26,23 +26,35 @@ class WholeGradients(MixingTrainer):
 
     def held_out_gradient(self):
         """Mean over groups of the gradient of each group's mean held-out loss."""
-        parts = []
-        for index, group in enumerate(self.held_out.groups):
-            rows = fixed_sample(group.name, group.num_sequences, self.mixing.doge.sequences)
-            tokens, _ = read_rows(self.held_out.groups, [(index, int(k)) for k in rows], len(rows))
-            parts.append(self.gradient(tokens[:, :-1], tokens[:, 1:]))
+        groups, parts = self.session.held_out.groups, []
+        for index, group in enumerate(groups):
+            rows = fixed_sample(group.name, group.num_sequences, self.job_config.mixing.doge.sequences)
+            inputs, labels, _ = read_rows(groups, [(index, int(k)) for k in rows], len(rows))
+            parts.append(self.gradient(inputs, labels))
         return torch.stack(parts).mean(dim=0)
 
-    def _finish_phases(self):
-        if self.controller.phase_is_over and self.step == 1:
-            ((inputs, labels, group_B),) = self.observer._step_batches
+    def forward_backward_step(self, *, input_dict, labels, **kwargs):
+        loss = super().forward_backward_step(input_dict=input_dict, labels=labels, **kwargs)
+        self.last_batch = input_dict["input"], labels, input_dict["group"]
+        return loss
+
+    def train_step(self, data_iterator):
+        observer = self.session.observer
+        measure = observer.measure
+
+        def measure_and_compare(step):
+            observed = measure(step)
+            inputs, labels, group_B = self.last_batch
             v, whole = self.held_out_gradient(), []
-            for group in range(len(self.group_names)):
+            for group in range(len(self.session.group_names)):
                 g = self.gradient(inputs[group_B == group], labels[group_B == group])
                 whole.append([float(g @ v), float(g.norm()), float(v.norm())])
-            content = {"observed": self.observer.measure().tolist(), "whole": whole}
-            Path(self.folder / "gradients.json").write_text(json.dumps(content))
-        super()._finish_phases()
+            path = Path(self.job_config.job.dump_folder) / "gradients.json"
+            path.write_text(json.dumps({"observed": observed.tolist(), "whole": whole}))
+            return observed
+
+        observer.measure = measure_and_compare
+        super().train_step(data_iterator)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import torch
 from torchtitan.config import ConfigManager
 
 from titan_aioli.config import check_mixing_keys
-from titan_aioli.config.build import Mixture, build_mixture
+from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
-from titan_aioli.hosts.titan02.spec import register_mixing_spec, vocab_size
+from titan_aioli.hosts.titan02.spec import global_batch_size, open_mixture, register_mixing_spec, vocab_size
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_doge_layout
 
@@ -38,7 +38,7 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
     Raises: UserError: the first fault, in one line.
     """
     config = load_config(arguments)
-    mixture = build_mixture(config.mixing, config.training.seq_len, vocab_size(config))
+    mixture = open_mixture(config)
     if config.training.steps < 1:
         raise UserError(f"training.steps is {config.training.steps}: at least 1")
     world_size, shard_degree = _check_layout(config.parallelism, world_size)
@@ -76,7 +76,7 @@ def _check_batch(config: Any, dp_degree: int) -> int:
     """B, rows of one optimizer step."""
     training, layout = config.training, config.parallelism
     rows = training.local_batch_size * dp_degree
-    batch_size = rows if training.global_batch_size < 0 else training.global_batch_size
+    batch_size = global_batch_size(training, dp_degree)
     if training.local_batch_size < 1 or batch_size < 1 or batch_size % rows:
         raise UserError(
             f"training.global_batch_size is {batch_size}: it must be a multiple of local_batch_size "

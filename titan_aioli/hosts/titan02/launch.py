@@ -1,27 +1,30 @@
 """From the command line to a trainer: read the config, check it, train, end with one line if it is wrong."""
 
 import os
+import shutil
 import sys
 import traceback
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.rendezvous import rendezvous
 from torchtitan.tools.logging import init_logger, logger
 
 from titan_aioli.errors import RanksDisagree, UserError
-from titan_aioli.hosts.titan02.explain import explain
 from titan_aioli.hosts.titan02.job import check_config
 
-LAST_WORDS = timedelta(seconds=15)
+ERROR_TIMEOUT = timedelta(seconds=15)
+"""How long a rank that fails keeps running so that slower ranks can print their own error."""
 
 
 def launch(trainer_class: Any, args: list[str]) -> int:
     """Train as the arguments say; the exit status.
 
-    What is the user's to mend is said in one line on every rank and exits with 2; TITAN_AIOLI_TRACEBACK=1
-    shows where it was raised.
+    Errors that the user can fix print one line per rank, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1
+    shows where they were raised.
     """
     init_logger()
     try:
@@ -34,15 +37,16 @@ def launch(trainer_class: Any, args: list[str]) -> int:
         # In one piece: `print` writes the end of the line by itself, and ranks share one stream.
         sys.stderr.write(f"titan_aioli: error: {error} [rank {rank}]\n")
         sys.stderr.flush()
-        _wait_until_all_ranks_have_spoken()
+        _wait_for_other_ranks_to_print()
         return 2
     return 0
 
 
-def _wait_until_all_ranks_have_spoken() -> None:
-    """torchrun ends the other ranks when the first one exits, so none exits before all have said their error.
+def _wait_for_other_ranks_to_print() -> None:
+    """torchrun ends the other ranks when the first one exits, so none exits before all have printed
+    their error.
 
-    Where the fault is of this rank alone, the others have nothing to say: it waits for LAST_WORDS at most.
+    Where only this rank has failed, the others print nothing: it waits for ERROR_TIMEOUT at most.
     """
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
@@ -51,10 +55,10 @@ def _wait_until_all_ranks_have_spoken() -> None:
         if dist.is_initialized():
             store = dist.distributed_c10d._get_default_store()
         else:
-            store, _, _ = next(rendezvous("env://", timeout=LAST_WORDS))
-        if store.add("titan_aioli/have_spoken", 1) == num_ranks:
-            store.set("titan_aioli/all_have_spoken", "")
-        store.wait(["titan_aioli/all_have_spoken"], LAST_WORDS)
+            store, _, _ = next(rendezvous("env://", timeout=ERROR_TIMEOUT))
+        if store.add("titan_aioli/have_printed", 1) == num_ranks:
+            store.set("titan_aioli/all_have_printed", "")
+        store.wait(["titan_aioli/all_have_printed"], ERROR_TIMEOUT)
     except (RuntimeError, ValueError):  # the time is over, or whoever keeps the store has gone
         pass
 
@@ -78,3 +82,46 @@ def _run(trainer_class: Any, config: Any) -> None:
     trainer.close()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def explain(error: BaseException, config: Any) -> str | None:
+    """One line that says what failed and what to do; None for what only a developer can fix.
+
+    Args:
+        error: raised while a trainer was built or trained.
+        config: torchtitan's JobConfig.
+    """
+    folder = Path(config.job.dump_folder) / config.checkpoint.folder
+    if "Missing key in checkpoint state_dict: mixture" in str(error):
+        return (
+            "the checkpoint has no mixture state: it was written by a plain torchtitan run, or as a last "
+            "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, "
+            "add --checkpoint.exclude_from_loading mixture,dataloader"
+        )
+    if isinstance(error, CheckpointException):
+        rank, (cause, _) = next(iter(error.failures.items()))
+        return (
+            f"a checkpoint in {folder} could not be written or read (rank {rank}: {_one_line(cause)}); "
+            f"{_free(folder)} there. If the disk is full, free space and start again: the run resumes from "
+            "its last whole checkpoint. If a checkpoint is damaged, remove its folder, or name an earlier "
+            "one with --checkpoint.load_step"
+        )
+    if not isinstance(error, OSError) or isinstance(error, ConnectionError) or not error.filename:
+        return None
+    path = Path(os.fsdecode(error.filename))
+    return (
+        f"{path}: {error.strerror} ({_free(path)}): once that is fixed, start again: the run resumes from "
+        "its last checkpoint"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+def _free(path: Path) -> str:
+    """The room on the file system of a path, which need not exist."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return f"{shutil.disk_usage(path).free / 1e6:.1f} MB are free"

@@ -15,13 +15,11 @@ from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.models.llama3 import TransformerModelArgs
 from torchtitan.protocols.train_spec import TrainSpec, get_train_spec, register_train_spec
 
-from titan_aioli.config.build import build_mixture
-from titan_aioli.config.repetition import max_drawn
-from titan_aioli.control.ledger import Ledger
+from titan_aioli.config.build import Mixture, build_mixture
 from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.hosts.build import build_loader
 from titan_aioli.hosts.titan02.cpu import for_cpu
 from titan_aioli.measure.losses import RowLoss, cross_entropy_by_row
-from titan_aioli.runs.audit import AuditFile
 
 FLAVORS = {
     "llama3": {
@@ -69,7 +67,7 @@ def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
         model_args={**base.model_args, **FLAVORS.get(model_name, {})},
         parallelize_fn=for_cpu(base.parallelize_fn),
         build_tokenizer_fn=build_tokenizer_if_present,
-        build_dataloader_fn=build_loader,
+        build_dataloader_fn=build_dataloader,
         build_loss_fn=build_row_loss,
         build_metrics_processor_fn=build_metrics,
     )
@@ -81,28 +79,44 @@ def vocab_size(job_config: Any) -> int | None:
     return getattr(model_args, "vocab_size", None)
 
 
-def build_loader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: Any) -> MixtureLoader:
-    """The loader of one data-parallel rank, with an empty ledger that the controller fills."""
-    training, mixing = job_config.training, job_config.mixing
-    mixture = build_mixture(mixing, training.seq_len, vocab_size(job_config))
-    batch_size = training.global_batch_size
-    if batch_size < 0:
-        batch_size = training.local_batch_size * dp_world_size
-    audit = None
-    if mixing.audit and torch.distributed.get_rank() == 0:
-        audit = AuditFile(Path(job_config.job.dump_folder) / "rows.csv", mixture.group_names)
-    return MixtureLoader(
-        mixture.train,
-        Ledger(),
-        batch_size=batch_size,
+class _Opened:
+    """The mixture of the job at hand: its stores are opened and its method is built once per run and rank."""
+
+    job_config: Any = None
+    mixture: Mixture | None = None
+
+
+def open_mixture(job_config: Any) -> Mixture:
+    """What the config's `[mixing]` asks for, opened at the first call for a config.
+
+    Raises: UserError: see `build_mixture`.
+    """
+    if _Opened.job_config is not job_config or _Opened.mixture is None:
+        mixture = build_mixture(job_config.mixing, job_config.training.seq_len, vocab_size(job_config))
+        _Opened.job_config, _Opened.mixture = job_config, mixture
+    return _Opened.mixture
+
+
+def build_dataloader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: Any) -> MixtureLoader:
+    """The loader of one data-parallel rank; torchtitan's `build_dataloader_fn`."""
+    training = job_config.training
+    return build_loader(
+        job_config.mixing,
+        open_mixture(job_config),
+        Path(job_config.job.dump_folder),
+        batch_size=global_batch_size(training, dp_world_size),
         local_batch_size=training.local_batch_size,
         rank=dp_rank,
         num_ranks=dp_world_size,
-        seed=mixing.seed,
-        read_ahead=mixing.read_ahead,
-        on_step=audit.write_step if audit else None,
-        max_drawn=max_drawn(mixing, mixture.train),
+        is_writer=torch.distributed.get_rank() == 0,
     )
+
+
+def global_batch_size(training: Any, num_data_ranks: int) -> int:
+    """B, rows of one optimizer step: as given, or one micro-batch of every rank."""
+    if training.global_batch_size < 0:
+        return training.local_batch_size * num_data_ranks
+    return training.global_batch_size
 
 
 def build_row_loss(job_config: Any, **kwargs: Any) -> RowLoss:

@@ -1,0 +1,118 @@
+"""From the `[mixing]` config to the loader and the session of a run, for any host."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from titan_aioli.config import Mixing
+from titan_aioli.config.build import Mixture, build_controller, describe
+from titan_aioli.config.repetition import max_drawn
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.measure.budget import affordable_sequences
+from titan_aioli.measure.held_out import HeldOut
+from titan_aioli.measure.host import Host
+from titan_aioli.measure.observer import Settings
+from titan_aioli.runs.audit import AuditFile
+from titan_aioli.runs.log import RunLog
+from titan_aioli.session import LogMetrics, MixingSession, Options
+
+
+def build_loader(
+    mixing: Mixing,
+    mixture: Mixture,
+    folder: Path,
+    *,
+    batch_size: int,
+    local_batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    is_writer: bool = True,
+) -> MixtureLoader:
+    """The loader of one data-parallel rank, with an empty ledger that the controller fills.
+
+    Args:
+        mixing, mixture: the config section and what `build_mixture` made of it.
+        folder: of the run, for rows.csv.
+        batch_size: B, rows of one step over all ranks and micro-batches.
+        local_batch_size: rows of one micro-batch of one rank.
+        rank, num_ranks: this rank's place among the data-parallel ranks.
+        is_writer: whether this process writes the files of the run.
+    """
+    audit = AuditFile(folder / "rows.csv", mixture.group_names) if mixing.audit and is_writer else None
+    return MixtureLoader(
+        mixture.train,
+        Ledger(),
+        batch_size=batch_size,
+        local_batch_size=local_batch_size,
+        rank=rank,
+        num_ranks=num_ranks,
+        seed=mixing.seed,
+        read_ahead=mixing.read_ahead,
+        on_step=audit.write_step if audit else None,
+        max_drawn=max_drawn(mixing, mixture.train),
+    )
+
+
+def build_session(
+    mixing: Mixing,
+    mixture: Mixture,
+    host: Host,
+    loader: MixtureLoader,
+    folder: Path,
+    *,
+    num_steps: int,
+    log_freq: int,
+    log_metrics: LogMetrics,
+    is_writer: bool = True,
+) -> MixingSession:
+    """The session of a run.
+
+    Args:
+        mixing, mixture: the config section and what `build_mixture` made of it.
+        host: the trainer.
+        loader: from `build_loader`.
+        folder: of the run.
+        num_steps: optimizer steps of the whole run.
+        log_freq: steps between two logged steps.
+        log_metrics: writes metrics where the host writes its own.
+        is_writer: whether this process writes the files of the run and draws the progress bar.
+    """
+    host.row_loss.recording = mixing.train_losses
+    evaluation, batch_size, names = mixing.evaluation, loader.schedule.batch_size, mixture.group_names
+    num_seen = affordable_sequences(
+        evaluation.budget, mixture.method, len(names), batch_size, largest=evaluation.sequences
+    )
+    is_sampled = mixture.method.observes == "validation" and num_seen < evaluation.sequences
+    progress = tqdm(
+        total=num_steps,
+        desc=mixing.method,
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=1.0,
+        disable=not (mixing.progress and is_writer),
+    )
+    log = RunLog(folder, names, "sample" if is_sampled else mixture.method.observes, is_writer, progress)
+    held_out = HeldOut(
+        host, mixture.validation, mixture.test, evaluation.sequences, num_seen, on_validation=log.evaluated
+    )
+    doremi, max_epochs = mixing.doremi, {name: group.max_epochs for name, group in mixing.groups.items()}
+    options = Options(
+        log_freq=log_freq,
+        evaluation_freq=evaluation.freq,
+        evaluation_at_start=evaluation.at_start,
+        max_skipped_updates=mixing.max_skipped_updates,
+        stop_when_used_up=mixing.when_used_up == "stop",
+        max_epochs={name: most for name, most in max_epochs.items() if most},
+        observing=Settings(doremi.reference, doremi.clip_tokens, mixing.doge.sequences),
+    )
+    return MixingSession(
+        host,
+        build_controller(mixing, mixture, loader.ledger, batch_size, folder, is_writer),
+        loader,
+        held_out,
+        log,
+        describe(mixing, loader, num_steps),
+        options,
+        log_metrics,
+    )

@@ -1,0 +1,157 @@
+"""What a method sees at the end of a phase, measured inside the training loop.
+
+An observer receives every micro-batch; where a phase is over, `measure` gives the observation, equal on every
+rank, and forgets the phase. What it holds in the middle of a phase is saved with the mixture and is equal on
+all ranks too.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from titan_aioli.measure.held_out import HeldOut
+from titan_aioli.measure.host import Host
+from titan_aioli.measure.losses import GroupStats, Rows
+
+
+class MicroBatch(NamedTuple):
+    """A micro-batch that was trained on, on this rank's device."""
+
+    inputs_BS: torch.Tensor
+    labels_BS: torch.Tensor
+    group_B: torch.Tensor
+    rows: Rows
+    """Losses of its rows; undefined while the row losses are not recorded (mixing.train_losses = false)."""
+
+
+class Settings(NamedTuple):
+    """What the config says about how observations are measured."""
+
+    reference: str = ""
+    """Checkpoint of DoReMi's reference model."""
+    clip_tokens: bool = True
+    """Whether DoReMi's excess is clipped at 0 token by token."""
+    gradient_sequences: int = 4
+    """Held-out sequences of every group in DoGE's held-out gradient."""
+
+
+class Observer(Protocol):
+    """One kind of observation (`MixingMethod.observes`); `state` and `measure` are collective."""
+
+    def begin_step(self) -> None:
+        """An optimizer step is about to begin."""
+        ...
+
+    def see(self, batch: MicroBatch) -> None:
+        """Called after each micro-batch, before the next forward pass."""
+        ...
+
+    def measure(self, step: int) -> np.ndarray | None:
+        """The observation of the phase that ended after `step` steps."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What is known of the phase under way, equal on all ranks."""
+        ...
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Continue in the middle of a phase."""
+        ...
+
+
+class NothingObserver:
+    """For methods that observe nothing."""
+
+    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
+        pass
+
+    def begin_step(self) -> None:
+        pass
+
+    def see(self, batch: MicroBatch) -> None:
+        pass
+
+    def measure(self, step: int) -> None:
+        return None
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        pass
+
+
+class ValidationObserver:
+    """Held-out loss of every group now, [G]."""
+
+    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
+        self._held_out = held_out
+
+    def begin_step(self) -> None:
+        pass
+
+    def see(self, batch: MicroBatch) -> None:
+        pass
+
+    def measure(self, step: int) -> np.ndarray:
+        return self._held_out.sample(step)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        pass
+
+
+class TrainObserver:
+    """Mean training loss of every group over the phase, [G]; nan for a group without tokens."""
+
+    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
+        self._losses = PhaseLosses(host, num_groups)
+
+    def begin_step(self) -> None:
+        pass
+
+    def see(self, batch: MicroBatch) -> None:
+        self._losses.stats.add(batch.rows.sums_2B, batch.group_B)
+
+    def measure(self, step: int) -> np.ndarray:
+        return self._losses.take()
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self._losses.state()
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self._losses.restore(state)
+
+
+class PhaseLosses:
+    """Loss sums of every group over a phase, and how they are saved in the middle of it."""
+
+    def __init__(self, host: Host, num_groups: int):
+        self.stats = GroupStats(num_groups, host.device, host.is_reporter)
+        self._is_holder = _is_first_reporter(host)
+
+    def take(self) -> np.ndarray:
+        """The means of the phase, [G]; the next phase starts from zero. Collective."""
+        means = self.stats.means()
+        self.stats.clear()
+        return means
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"sums": self.stats.collapse(self._is_holder)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.stats.restore(state["sums"], self._is_holder)
+
+
+def _is_first_reporter(host: Host) -> bool:
+    """Whether this is the lowest rank whose loss sums count. Collective."""
+    if not dist.is_initialized():
+        return True
+    rank = dist.get_rank()
+    lowest = torch.tensor(rank if host.is_reporter else dist.get_world_size(), device=host.device)
+    dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+    return int(lowest) == rank
