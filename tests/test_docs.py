@@ -61,7 +61,7 @@ class Table(Base):
     """A table of its own."""
 
     hidden: tyro.conf.Suppress[int] = 0
-    changed: Literal["a", "b"] = "a"
+    changed: Literal["a", "b"] = "a"  # pyright: ignore[reportIncompatibleVariableOverride]
     own: Annotated[bool, "a mark"] = True
     """Said in
     two lines."""
