@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 import tyro
 
 from scripts.config_reference import config_page, table_lines
-from titan_aioli.cli import COMMANDS
+from titan_aioli.cli import COMMANDS, main
+from titan_aioli.config import check_mixing_keys
 from titan_aioli.methods import METHODS
 from titan_aioli.stores import store
+from titan_aioli.stores.megatron import MegatronWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -114,6 +117,26 @@ def test_the_snippet_of_the_readme_runs(tmp_path):
     (block,) = code_blocks(README.read_text(encoding="utf-8"), "python")
     found = run_as_file([block], tmp_path)
     assert found["method"].phase(found["state"])[1:] == (2, "learn_params")
+
+
+def test_the_config_of_the_readme_is_accepted(tmp_path, monkeypatch, capsys):
+    (config,) = code_blocks(README.read_text(encoding="utf-8"), "toml")
+    (tmp_path / "my_run.toml").write_text(config, encoding="utf-8")
+    for group in ("law", "code"):
+        (tmp_path / "stores" / group).mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            with MegatronWriter(tmp_path / "stores" / group / split, "uint16") as writer:
+                writer.add(np.arange(10_000, dtype=np.uint16))
+    monkeypatch.chdir(tmp_path)
+    main(["check", "my_run.toml"])
+    assert "20, of 256 steps each" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_of_a_config_have_known_keys(page, tmp_path):
+    for block in code_blocks(page.read_text(encoding="utf-8"), "toml"):
+        (tmp_path / "block.toml").write_text(block, encoding="utf-8")
+        check_mixing_keys(["--job.config_file", str(tmp_path / "block.toml")])
 
 
 def test_extending_has_an_example_of_each_kind():
