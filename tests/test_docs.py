@@ -148,7 +148,9 @@ def test_extending_runs(heading, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(METHODS, "loss_share", None)  # what an example puts there is taken out again
     monkeypatch.setitem(COMMANDS, "shares", None)
-    monkeypatch.setattr(store, "FORMATS", [*store.FORMATS])
+    if heading == "A store format":
+        pytest.importorskip("titan_aioli.stores.tokens")  # comes with the branch that lists FORMATS
+        monkeypatch.setattr("titan_aioli.stores.store.FORMATS", [*vars(store)["FORMATS"]])
     run_as_file(sections()[heading], tmp_path)
     if heading == "A command":
         assert capsys.readouterr().out == "law 0.60\ncode 0.40\n"
