@@ -11,7 +11,7 @@
 #SBATCH --time=24:00:00
 #SBATCH --output=slurm-%j.log
 #SBATCH --open-mode=append
-# The job is put back into the queue when a node fails or is preempted; it goes on from its last checkpoint.
+# The job is put back into the queue when a node fails or is preempted; it resumes from its last checkpoint.
 #SBATCH --requeue
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?start this with sbatch, from the root of the checkout}"
@@ -25,7 +25,7 @@ rendezvous="$head_node:$((20000 + SLURM_JOB_ID % 20000))"
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 export TOKENIZERS_PARALLELISM=false
-# After a rank has died, the agents restart all ranks and meet anew; with a shared store that hangs.
+# After a rank has died, the agents restart all ranks and meet again; with a shared store that hangs.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # If the nodes have several networks, name the fast one: export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0
 
