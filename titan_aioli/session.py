@@ -145,7 +145,7 @@ class MixingSession:
 
     def finish(self) -> None:
         """The run is over: evaluate all held-out sets and write results.json and plan.json. Collective."""
-        step, method, names = self.controller.step, self.controller.method_name, self.group_names
+        step, method, names = self.controller.step, self.controller.identity.method, self.group_names
         validation, test = self.held_out.validation(step), self.held_out.test(step)
         tokens = self.loader.position.first_row * self.loader.seq_len
         found = self.controller.method.result(self.controller.state)

@@ -1,7 +1,8 @@
 """A synthetic world whose mixing law is known: what a method is first tried on.
 
 The world stands for the model and the data: it is told a mixture and a number of steps, and its losses fall
-by the law. It gives every kind of observation that a method can ask for. No torch; a phase costs a few vectors of length G.
+by the law. It gives every kind of observation that a method can ask for. No torch; a phase costs a
+few vectors of length G.
 """
 
 from dataclasses import dataclass, replace
