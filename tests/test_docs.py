@@ -12,7 +12,7 @@ import tyro
 
 from scripts.config_reference import config_page, table_lines
 from titan_aioli.cli import COMMANDS, main
-from titan_aioli.config import check_mixing_keys
+from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.methods import METHODS
 from titan_aioli.stores import store
 from titan_aioli.stores.megatron import MegatronWriter
@@ -149,7 +149,6 @@ def test_extending_runs(heading, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(METHODS, "loss_share", None)  # what an example puts there is taken out again
     monkeypatch.setitem(COMMANDS, "shares", None)
     if heading == "A store format":
-        pytest.importorskip("titan_aioli.stores.tokens")  # comes with the branch that lists FORMATS
         monkeypatch.setattr("titan_aioli.stores.store.FORMATS", [*vars(store)["FORMATS"]])
     run_as_file(sections()[heading], tmp_path)
     if heading == "A command":

@@ -16,7 +16,7 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import Block
 from titan_aioli.runs.audit import blocks, check_audit
 from titan_aioli.runs.run import Run, read_run
-from titan_aioli.stores.store import open_store
+from titan_aioli.stores.store import open_store, store_exists
 
 TOKENS_SHOWN, CHARACTERS_SHOWN = 24, 60
 
@@ -85,7 +85,7 @@ class Texts:
 
     def _open(self, name: str) -> Group | None:
         paths = self._run.mixture["stores"][name]
-        if not all(Path(f"{path}.idx").is_file() or Path(path).exists() for path in paths):
+        if not all(store_exists(path) for path in paths):
             return None
         return Group(name, [open_store(path) for path in paths], self._run.mixture["seq_len"])
 
