@@ -174,9 +174,11 @@ class HubDataset:
 
 
 def _parse(line: bytes, place: str) -> dict[str, Any]:
+    if b"\0" in line:
+        raise ValueError(f"{place}: not JSON: it contains NUL bytes, as after a crash while it was written")
     try:
         record = json.loads(line)
-    except ValueError as error:  # bad JSON, and bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # bad JSON, bytes that are not UTF-8, too deeply nested
         raise ValueError(f"{place}: not JSON: {error}") from None
     if not isinstance(record, dict):
         raise ValueError(f"{place}: a JSON {type(record).__name__}, expected one object a line, {{...}}")
