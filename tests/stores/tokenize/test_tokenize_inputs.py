@@ -112,7 +112,7 @@ FOREIGN = {
     "image": ("a.png", b"\x89PNG\r\n\x1a\n", r"an image \(PNG\): remove it"),
     "binary": ("a.dat", b"one\0two", "a binary file"),
     "late NUL": ("a.txt", b"one " * 5000 + b"\0", "a binary file"),
-    "UTF-16": ("a.txt", "one".encode("utf-16"), "not in UTF-8"),
+    "UTF-16": ("a.txt", "one".encode("utf-16"), "not a text in UTF-8"),
 }
 
 

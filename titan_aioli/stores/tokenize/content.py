@@ -38,9 +38,12 @@ KINDS = (
     (b"GIF8", "an image (GIF)"),
     (
         b"\xff\xfe",
-        "not in UTF-8 (it starts with the mark of UTF-16 or UTF-32): convert it with `iconv -t UTF-8`",
+        "not a text in UTF-8 (it starts with the mark of UTF-16 or UTF-32): convert it with `iconv -t UTF-8`",
     ),
-    (b"\xfe\xff", "not in UTF-8 (it starts with the mark of UTF-16): convert it with `iconv -t UTF-8`"),
+    (
+        b"\xfe\xff",
+        "not a text in UTF-8 (it starts with the mark of UTF-16): convert it with `iconv -t UTF-8`",
+    ),
 )
 """First bytes of the files that are no text, and what each is."""
 TAR = slice(257, 262), b"ustar"
