@@ -109,15 +109,28 @@ def read_json(path: str | Path, what: str) -> Any:
         raise ValueError(f"{path} is not {what}: not JSON ({error})") from None
 
 
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""Compressions that are read, by the suffix of a file."""
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
+"""First bytes of the compressions that are read."""
+
+
 def open_compressed(path: str | Path) -> BinaryIO:
-    """The bytes of a file, decompressed where its name ends in .gz, .zst or .bz2.
+    """The bytes of a file, decompressed if its suffix, in any case, or its first bytes are of a compression.
 
     Arrow's streams take files of several frames, and raise OSError for one that was not copied whole (the
     usual zstandard stream just ends there).
     """
     import pyarrow as pa
 
-    stream = pa.input_stream(str(path), compression="detect")
+    compression = COMPRESSIONS.get(Path(path).suffix.casefold())
+    if compression is None:
+        with open(path, "rb") as file:
+            head = file.read(10)
+        compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+        if compression == "bz2" and head[4:10] != b"1AY&SY":  # a text may start with BZh
+            compression = None
+    stream = pa.input_stream(str(path), compression=compression)
     return io.BufferedReader(stream, READ_BYTES)  # pyright: ignore
 
 

@@ -12,14 +12,15 @@ from typing import Any
 import tyro
 
 from titan_aioli.stores.tokenize.documents import Fields, group_name, read_documents
+from titan_aioli.stores.tokenize.inputs import find_inputs
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
 from titan_aioli.stores.tokenize.shards import Counts, Encoding, batches, encoders
-from titan_aioli.stores.tokenize.sources import Source, find_sources
+from titan_aioli.stores.tokenize.sources import Source
 from titan_aioli.stores.tokenize.splits import SPLITS, check_shares
 from titan_aioli.stores.tokenize.tokenizer import tokenizer_file, tokenizer_info
 from titan_aioli.stores.tokenize.work_folder import WorkFolder
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Version of the result: raised when the same settings and inputs would give other bytes."""
 
 
@@ -66,7 +67,9 @@ def tokenize(
         restart: start over, and replace the stores of an earlier run of this group or field.
     """
     name = _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes)
-    sources = find_sources(list(inputs))
+    sources, left_out = find_inputs(list(inputs))
+    for line in left_out:
+        print(line)
     info = tokenizer_info(tokenizer, end_of_document)
     encoding = Encoding(str(tokenizer_file(tokenizer)), info, val_share, test_share)
     plan = {

@@ -16,12 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from titan_aioli.files import edges_digest, open_compressed
-from titan_aioli.stores.arrow import is_dataset_folder, load_dataset_folder
+from titan_aioli.stores.arrow import load_dataset_folder
 
 HUB = "hf:"
-COMPRESSIONS = ("", ".gz", ".zst", ".bz2")
-JSONL = tuple(f".{kind}{end}" for kind in ("jsonl", "ndjson", "json") for end in COMPRESSIONS)
-PARQUET = (".parquet",)
 ROWS_AT_ONCE = 1000
 
 
@@ -108,13 +105,16 @@ class TextFiles:
         for _, path in self.files:
             try:
                 with open_compressed(path) as file:
-                    yield str(path), file.read().decode("utf-8")
+                    text = file.read().decode("utf-8-sig")  # without a byte order mark
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}: not a text in UTF-8 ({error}): remove it from the inputs"
                 ) from None
             except OSError as error:
                 raise ValueError(f"{path}: cannot be read: {error}") from None
+            if "\0" in text:
+                raise ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
+            yield str(path), text
 
 
 @dataclass(frozen=True)
@@ -173,69 +173,12 @@ class HubDataset:
             raise ValueError(f"{HUB}{self.name}: the Hugging Face hub does not give it: {error}") from None
 
 
-def find_sources(inputs: list[str]) -> list[Source]:
-    """The sources of a command's inputs, in the order given; the files of a folder are sorted by name.
-
-    Args:
-        inputs: files, folders, or hf:OWNER/NAME[:CONFIG[:SPLIT]].
-    Raises: FileNotFoundError: an input that does not exist. ValueError: an empty folder.
-    """
-    sources: list[Source] = []
-    for given in inputs:
-        found = [_hub(given)] if given.startswith(HUB) else _local(Path(given))
-        for source in found:
-            if not isinstance(source, TextFiles):
-                sources.append(source)
-            elif sources and isinstance(sources[-1], TextFiles):
-                sources[-1] = TextFiles(sources[-1].files + source.files)
-            else:
-                sources.append(source)
-    return sources
-
-
-def _hub(given: str) -> HubDataset:
-    name, config, split, *rest = (*given.removeprefix(HUB).split(":"), "", "")
-    if not name or any(rest):
-        raise ValueError(
-            f"input {given!r}: expected {HUB}OWNER/NAME, {HUB}OWNER/NAME:CONFIG or ...:CONFIG:SPLIT"
-        )
-    return HubDataset(name, config or None, split or "train")
-
-
-def _local(path: Path) -> list[Source]:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no input at {path}: give files or folders, or {HUB}OWNER/NAME for a dataset of the hub"
-        )
-    if not path.is_dir():
-        return [_file(path, path.name)]
-    if is_dataset_folder(str(path)):
-        return [SavedDataset(path)]
-    below = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file())
-    hidden = (".", "__pycache__")
-    inside = sorted(
-        (name.as_posix(), file)
-        for name, file in below
-        if not any(part.startswith(hidden) for part in name.parts)
-    )
-    if not inside:
-        raise ValueError(f"input {path}: the folder holds no files")
-    data = [
-        (name, file) for name, file in inside if name.endswith((*JSONL, *PARQUET)) and file.suffix != ".json"
-    ]
-    return [_file(file, name) for name, file in data] or [TextFiles(tuple(inside))]
-
-
-def _file(path: Path, name: str) -> Source:
-    if path.name.endswith(JSONL):
-        return JsonLines(path)
-    return Parquet(path) if path.name.endswith(PARQUET) else TextFiles(((name, path),))
-
-
 def _parse(line: bytes, place: str) -> dict[str, Any]:
+    if b"\0" in line:
+        raise ValueError(f"{place}: not JSON: it contains NUL bytes, as after a crash while it was written")
     try:
         record = json.loads(line)
-    except ValueError as error:  # bad JSON, and bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # bad JSON, bytes that are not UTF-8, too deeply nested
         raise ValueError(f"{place}: not JSON: {error}") from None
     if not isinstance(record, dict):
         raise ValueError(f"{place}: a JSON {type(record).__name__}, expected one object a line, {{...}}")

@@ -50,7 +50,8 @@ def tokenizer_file(path: str | Path) -> Path:
 def load_tokenizer(path: str | Path) -> "Tokenizer":
     """The tokenizer, set to encode special tokens that occur in a text like any other characters.
 
-    A page that contains the characters <|endoftext|> must not end a document.
+    A page that contains the characters <|endoftext|> must not end a document. Truncation, padding and
+    random choices (dropout) that a tokenizer.json may have been saved with are off.
 
     Raises: ValueError: not a tokenizer.json.
     """
@@ -62,6 +63,11 @@ def load_tokenizer(path: str | Path) -> "Tokenizer":
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{file}: not a tokenizer.json of the `tokenizers` library: {error}") from None
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for setting in ("dropout", "alpha", "nbest_size"):  # BPE's and Unigram's random choice of tokens
+        if getattr(tokenizer.model, setting, None) is not None:
+            setattr(tokenizer.model, setting, None)
     return tokenizer
 
 

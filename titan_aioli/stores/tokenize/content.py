@@ -1,0 +1,89 @@
+"""What a file is, by its first bytes: text, JSON lines, or something that has no business in a corpus.
+
+Archives, pointers of Git LFS and binary files decode, in part or whole, as text and would become documents
+without a word: they are refused by what they are.
+"""
+
+import json
+from pathlib import Path
+
+from titan_aioli.files import open_compressed
+
+HEAD_BYTES = 4096
+"""Number of bytes, after decompression, by which a file is judged."""
+LONGEST_LINE_BYTES = 1 << 26
+"""Length of the longest first line that is read to see whether a .json file has one object per line."""
+
+UNPACK = "unpack it and give what is inside"
+KINDS = (
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, not the file itself: run `git lfs pull`",
+    ),
+    (b"PK\x03\x04", f"a zip archive or an office document: {UNPACK} as text"),
+    (b"7z\xbc\xaf\x27\x1c", f"a 7z archive: {UNPACK}"),
+    (b"Rar!\x1a\x07", f"a rar archive: {UNPACK}"),
+    (b"!<arch>\n", f"an ar archive: {UNPACK}"),
+    (b"\xfd7zXZ\x00", "compressed by xz: decompress it (`xz -d`), or compress it by gzip or zstd"),
+    (b"\x04\x22\x4d\x18", "compressed by lz4: decompress it (`lz4 -d`), or compress it by gzip or zstd"),
+    (b"LZIP", "compressed by lzip: decompress it (`lzip -d`), or compress it by gzip or zstd"),
+    (b"\x1f\x9d", "compressed by compress: decompress it (`uncompress`), or compress it by gzip or zstd"),
+    (b"\xff\x06\x00\x00sNaPpY", "compressed by snappy: decompress it, or compress it by gzip or zstd"),
+    (b"%PDF-", "a PDF: extract its text"),
+    (b"PAR1", "a Parquet file: give it the suffix .parquet"),
+    (b"ARROW1", "an Arrow file: save the dataset with `save_to_disk` and give the folder"),
+    (b"SQLite format 3\x00", "an SQLite database: export its texts as JSON lines"),
+    (b"\x89PNG", "an image (PNG)"),
+    (b"\xff\xd8\xff", "an image (JPEG)"),
+    (b"GIF8", "an image (GIF)"),
+    (
+        b"\xff\xfe",
+        "not a text in UTF-8 (it starts with the mark of UTF-16 or UTF-32): convert it with `iconv -t UTF-8`",
+    ),
+    (
+        b"\xfe\xff",
+        "not a text in UTF-8 (it starts with the mark of UTF-16): convert it with `iconv -t UTF-8`",
+    ),
+)
+"""First bytes of the files that are no text, and what each is."""
+TAR = slice(257, 262), b"ustar"
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file, decompressed; none if it cannot be read, as reading it then reports."""
+    try:
+        with open_compressed(path) as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def foreign(head: bytes) -> str | None:
+    """What a file with these first bytes is, if it is neither text nor JSON lines; None if it may be."""
+    for start, kind in KINDS:
+        if head.startswith(start):
+            return kind
+    if head[TAR[0]] == TAR[1]:
+        return f"a tar archive: {UNPACK}"
+    return "a binary file (it contains NUL bytes)" if b"\0" in head else None
+
+
+def refuse_foreign(path: Path, head: bytes) -> None:
+    """Raises: ValueError: the file is neither text nor JSON lines; names what it is."""
+    kind = foreign(head)
+    if kind is not None:
+        raise ValueError(f"{path} is {kind}{', or' if ':' in kind else ':'} remove it from the inputs")
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether the first line that is not blank is a whole JSON object, or the file cannot be read."""
+    try:
+        with open_compressed(path) as file:
+            for line in iter(lambda: file.readline(LONGEST_LINE_BYTES), b""):
+                if line.strip(b"\xef\xbb\xbf \t\r\n"):
+                    return isinstance(json.loads(line.removeprefix(b"\xef\xbb\xbf")), dict)
+    except (ValueError, RecursionError):
+        return False
+    except OSError:
+        return True
+    return False

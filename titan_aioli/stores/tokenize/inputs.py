@@ -1,0 +1,167 @@
+"""The inputs of a command as sources: what each file is, and what is left out of a folder.
+
+Everything in a folder is read, refused, or named as left out; only hidden files and folders are passed over.
+A folder with data files (JSON lines, Parquet) is read as data; a folder without any is one of texts, one
+document per file.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from titan_aioli.files import COMPRESSIONS
+from titan_aioli.stores.arrow import is_dataset_folder
+from titan_aioli.stores.tokenize.content import HEAD_BYTES, head_of, is_json_lines, refuse_foreign
+from titan_aioli.stores.tokenize.sources import (
+    HUB,
+    HubDataset,
+    JsonLines,
+    Parquet,
+    SavedDataset,
+    Source,
+    TextFiles,
+)
+
+ENDS = ("", *COMPRESSIONS)
+JSON_LINES = tuple(f".{kind}{end}" for kind in ("jsonl", "ndjson") for end in ENDS)
+JSON = tuple(f".json{end}" for end in ENDS)
+PARQUET = (".parquet",)
+HIDDEN = (".", "__pycache__")
+
+
+class Inputs(NamedTuple):
+    """What a command reads."""
+
+    sources: list[Source]
+    left_out: list[str]
+    """One line for each folder of which some files are not read."""
+
+
+def find_inputs(inputs: list[str]) -> Inputs:
+    """The sources of a command's inputs, in the order given; the files of a folder are sorted by name.
+
+    Args:
+        inputs: files, folders, or hf:OWNER/NAME[:CONFIG[:SPLIT]].
+    Raises:
+        FileNotFoundError: an input that does not exist.
+        ValueError: a folder without files, or a file that is no text; names what it is.
+    """
+    sources: list[Source] = []
+    left_out: list[str] = []
+    for given in inputs:
+        found = [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out)
+        for source in found:
+            if isinstance(source, TextFiles) and sources and isinstance(sources[-1], TextFiles):
+                sources[-1] = TextFiles(sources[-1].files + source.files)
+            else:
+                sources.append(source)
+    return Inputs(sources, left_out)
+
+
+def _hub(given: str) -> HubDataset:
+    name, config, split, *rest = (*given.removeprefix(HUB).split(":"), "", "")
+    if not name or any(rest):
+        raise ValueError(
+            f"input {given!r}: expected {HUB}OWNER/NAME, {HUB}OWNER/NAME:CONFIG or ...:CONFIG:SPLIT"
+        )
+    return HubDataset(name, config or None, split or "train")
+
+
+def _local(path: Path, left_out: list[str]) -> list[Source]:
+    _refuse_broken_link(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no input at {path}: give files or folders, or {HUB}OWNER/NAME for a dataset of the hub"
+        )
+    if path.is_dir():
+        return [SavedDataset(path)] if is_dataset_folder(str(path)) else _folder(path, left_out)
+    if _has(path, JSON):
+        refuse_foreign(path, head_of(path))
+        return [JsonLines(path)]  # whatever its first line is: reading names what is wrong
+    return [_data(path) or _text(path.name, path)]
+
+
+def _folder(folder: Path, left_out: list[str]) -> list[Source]:
+    inside = _walk(folder)
+    if not inside:
+        raise ValueError(f"input {folder}: the folder holds no files")
+    data = {path: source for _, path in inside if (source := _data(path)) is not None}
+    read: list[Source] = list(data.values())
+    others = [path for _, path in inside if path not in data]
+    if not data:
+        read = [_text(name, path) for name, path in inside if not _has(path, JSON)]
+        others = [path for path in others if _has(path, JSON)]
+    if not read:
+        raise ValueError(f"{others[0]}: not one JSON object per line: convert it, e.g. with `jq -c '.[]'`")
+    if others:
+        left_out.append(f"{folder}: left out {_counts(others)}")
+    return read
+
+
+def _data(path: Path) -> Source | None:
+    """The source of a file of data; None if it is none, by its suffix and, for .json, its first line."""
+    if _has(path, PARQUET):
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+        if not head.startswith(b"PAR1"):
+            refuse_foreign(path, head)
+        return Parquet(path)
+    if _has(path, JSON_LINES):
+        refuse_foreign(path, head_of(path))
+        return JsonLines(path)
+    if _has(path, JSON):
+        refuse_foreign(path, head_of(path))
+        return JsonLines(path) if is_json_lines(path) else None
+    return None
+
+
+def _text(name: str, path: Path) -> TextFiles:
+    refuse_foreign(path, head_of(path))
+    return TextFiles(((name, path),))
+
+
+def _has(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.name.casefold().endswith(suffixes)
+
+
+def _walk(folder: Path) -> list[tuple[str, Path]]:
+    """(name below the folder, path) of every file, sorted by name; every folder once, through links too.
+
+    Raises: ValueError: a link to something that is not there, or an entry that is neither file nor folder.
+    """
+    found: list[tuple[str, Path]] = []
+    seen = {os.path.realpath(folder)}
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: cannot be read: {error}") from None
+
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        names, folders[:] = sorted(folders), []
+        for name in names:
+            real = os.path.realpath(os.path.join(root, name))
+            if real not in seen and not name.startswith(HIDDEN):
+                seen.add(real)
+                folders.append(name)
+        for name in files:
+            path = Path(root, name)
+            if not name.startswith(HIDDEN):
+                _refuse_broken_link(path)
+                if not path.is_file():
+                    raise ValueError(f"{path} is neither a file nor a folder: remove it from the inputs")
+                found.append((path.relative_to(folder).as_posix(), path))
+    return sorted(found)
+
+
+def _refuse_broken_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist: restore it or remove the link"
+        )
+
+
+def _counts(files: list[Path]) -> str:
+    """How many files there are of each suffix, in words."""
+    kinds = Counter(file.suffix.casefold() or "without suffix" for file in files)
+    words = [f"{count} {kind}" for kind, count in kinds.most_common(8)] + ["..."] * (len(kinds) > 8)
+    return f"{len(files)} file{'s' * (len(files) > 1)} of other kinds ({', '.join(words)})"
