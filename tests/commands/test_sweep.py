@@ -8,7 +8,7 @@ import pytest
 
 from titan_aioli.cli import main, split_flags
 from titan_aioli.commands.sweep.run import SweepRun
-from titan_aioli.config.hyperparameters import read_graph
+from titan_aioli.config.sources import read_graph
 from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.laws.table import read_mixtures, read_table

@@ -8,15 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.config.build import Mixture
 from titan_aioli.data.group import Group
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.walk import walk
+
+if TYPE_CHECKING:
+    from titan_aioli.config.build import Mixture  # imports torch
 
 Array = np.ndarray
 
@@ -65,7 +67,7 @@ class Forecast(NamedTuple):
     """Of all evaluations, as a share of the training compute."""
 
 
-def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
+def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     """What a run would do.
 
     Args:
