@@ -96,7 +96,7 @@ def show(results: dict[str, Any], first: int, console: Console) -> None:
     for peer in PEERS:
         table.add_column(peer, justify="right")
     costs = Table(title=f"ours: what a row costs (times that with {first} groups), and to restore")
-    for name in ("case", "us a row", "growth", "that of the limit", "ms at row 10^3", "at 10^9", "ratio"):
+    for name in ("case", "us per row", "growth", "that of the limit", "ms at row 10^3", "at 10^9", "ratio"):
         costs.add_column(name, justify="left" if name == "case" else "right")
     for name, result in results.items():
         cells = []
@@ -143,7 +143,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--restores", type=int, default=15, help="restores timed at each row")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of all threads, for a busy machine")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="who takes part")
-    parser.add_argument("--folder", type=Path, help="where the temporary stores go (2 bytes a token)")
+    parser.add_argument("--folder", type=Path, help="where the temporary stores go (2 bytes per token)")
     parser.add_argument("--json", type=Path, help="write the results here too")
     args = parser.parse_args()
     args.peers = [peer for peer in PEERS if peer in args.peers or peer == "ours"]

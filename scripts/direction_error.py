@@ -5,7 +5,7 @@
 
 Trains CONFIG's groups and model as one process: first on the uniform mixture, then a LearnParams as long as
 --learn-steps in every setting, all proportions held uniform. The ledger has the held-out losses around every
-stretch, so each sweep gives the column sums of A by itself (less their mean over the groups: only differences
+segment, so each sweep gives the column sums of A by itself (less their mean over the groups: only differences
 move the proportions). Their spread over the sweeps is the error of one sweep, their mean over all sweeps less
 what that error explains is the signal; both in nats per step and unit of proportion. The last run has several
 rounds: what LearnParams leaves as error in each, by itself (`aioli`) and with `pooling`, as Aioli logs it.
@@ -51,7 +51,7 @@ class Setting(NamedTuple):
 
 
 def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
-    """CONFIG with a stretch of uniform training and then LearnParams, at a constant learning rate."""
+    """CONFIG with a phase of uniform training and then LearnParams, at a constant learning rate."""
     config = read_toml(args.config)
     groups = config["mixing"]["groups"]
     learn = setting.sweeps * setting.steps * len(groups)
@@ -81,22 +81,22 @@ def sums_of_sweeps(folder: Path, setting: Setting) -> np.ndarray:
 
     Returns: [sweeps, G], nats per step.
     """
-    stretches = [
+    segments = [
         (np.argmax(one["proportions"]), np.subtract(one["observation"], after["observation"]))
         for one, after in pairwise(read_run(folder).records)
         if one["phase"] == "learn_params"
     ]
-    num_groups, sums = len(stretches[0][1]), []
-    for first in range(0, len(stretches), num_groups):
+    num_groups, sums = len(segments[0][1]), []
+    for first in range(0, len(segments), num_groups):
         raw_A = np.empty((num_groups, num_groups))
-        for swept, drops in stretches[first : first + num_groups]:
+        for swept, drops in segments[first : first + num_groups]:
             raw_A[:, swept] = drops
         sums.append(solve_mixing_matrix(raw_A, setting.factor).sum(axis=0) / setting.steps)
     return np.array(sums) - np.mean(sums, axis=1, keepdims=True)
 
 
 def error_of_means(sums: list[np.ndarray], sweeps: int) -> float:
-    """Standard deviation of the mean of so many neighbouring sweeps, over the sweeps of every seed."""
+    """Standard deviation of the mean of `sweeps` neighbouring sweeps, over the sweeps of every seed."""
     blocks = [s[: len(s) // sweeps * sweeps].reshape(-1, sweeps, s.shape[1]).mean(axis=1) for s in sums]
     return float(np.sqrt(np.mean([np.var(block, axis=0, ddof=1) for block in blocks])))
 

@@ -56,7 +56,7 @@ def test_another_eta_moves_the_proportions_further_and_measures_the_same():
     assert not result.is_same and result.phases == result.recorded_phases
     trained = np.array([phase == "train" for phase in result.phases])
     np.testing.assert_array_equal(result.proportions[~trained], result.recorded[~trained])
-    # A is the same, so the log odds of the first stretch double
+    # A is the same, so the log odds of the first training phase double
     before, after = (
         np.log(p[trained][0, 0] / p[trained][0, 1]) for p in (result.recorded, result.proportions)
     )

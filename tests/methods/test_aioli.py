@@ -15,7 +15,7 @@ CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json
 
 
 def drive(method, num_groups, observe, num_rounds):
-    """States at the start of each training stretch; `observe(phase, losses, round)` gives the next losses."""
+    """States at the start of each training phase; `observe(phase, losses, round)` gives the next losses."""
     losses, trained = None, []
 
     def next_losses(stretch):
@@ -230,7 +230,7 @@ def test_prior_of_no_steps_is_no_prior():
         ({"mixtures": "random"}, "choose one_hot or centred or opposite"),
         ({"pooling": 1.0}, "aioli.pooling is 1.0"),
         ({"pool_training": True}, "aioli.pool_training is true but aioli.pooling is not set"),
-        ({"shrink": True, "num_sweeps": 1}, "with shrink it must be at least 2, since 2 stretches"),
+        ({"shrink": True, "num_sweeps": 1}, "with shrink it must be at least 2, since 2 segments"),
         ({"shrink": True, "diagonal": True}, "aioli.diagonal is true: it cannot be combined with shrink"),
         ({"lp_rounds": 4}, "no hyperparameter 'lp_rounds'; it has: num_sweeps"),
     ],

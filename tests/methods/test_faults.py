@@ -54,7 +54,7 @@ def test_a_loss_that_is_not_finite_is_named_counted_and_forgiven(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", OBSERVING)
-def test_the_count_goes_on_after_a_resume_and_stops_the_run(tmp_path, name):
+def test_the_count_continues_after_a_resume_and_stops_the_run(tmp_path, name):
     controller = make_controller(tmp_path, name)
     controller.begin()
     for _ in range(2):
