@@ -178,7 +178,7 @@ def test_damaged_state_is_refused_not_executed(tmp_path):
 
 def test_one_bit_of_a_proportion_changes_the_digest(tmp_path):
     one, other = make_controller(tmp_path), make_controller(tmp_path)
-    other._set_state(other.state._replace(proportions=np.nextafter(other.state.proportions, 1)))
+    other.state = other.state._replace(proportions=np.nextafter(other.state.proportions, 1))
     assert one.digest() != other.digest()
 
 

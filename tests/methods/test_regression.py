@@ -1,11 +1,14 @@
 """The regression behind Aioli's standard errors and its options beyond the paper."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
-from tests.methods.test_aioli import drive, linear_world
+from tests.methods.helpers import drive, linear_world
 from titan_aioli.methods import build_method
 from titan_aioli.methods.aioli.regression import training_observation
+from titan_aioli.methods.walk import walk
 
 
 @pytest.mark.parametrize(
@@ -33,13 +36,15 @@ def test_mixtures_of_a_sweep_are_on_the_simplex_and_balanced(mixtures, segments)
     method = build_method("aioli", 3, num_sweeps=3, eta=3.0, mixtures=mixtures)
     A = np.array([[0.03, 0.01, 0.0], [0.02, 0.01, 0.0], [0.0, 0.02, 0.0]])
     seen, losses = [], np.full(3, 5.0)
-    state = method.update(method.init(3), losses)
-    for _ in range(2 * segments + 2):
-        phase = method.phase(state)
+
+    def observe(stretch):
+        nonlocal losses
+        losses = losses - A @ stretch.phase.proportions
+        return losses
+
+    for _, _, phase, state in islice(walk(method, 3, observe), 2 * segments + 3):
         if phase.name == "learn_params" and state.round == 1:
             seen.append((phase.proportions, state.proportions))
-        losses = losses - A @ phase.proportions
-        state = method.update(state, losses)
     swept, centre = np.array([mixture for mixture, _ in seen]), seen[0][1]
     assert len(swept) == segments and (swept >= 0).all() and np.ptp(centre) > 0.05
     np.testing.assert_allclose(swept.sum(axis=1), 1)
