@@ -39,7 +39,7 @@ def sweep(tmp_path, stores, monkeypatch):
     return start
 
 
-def test_the_table_and_the_graph_are_what_plan_and_skill_it_read(sweep, tmp_path, capfd):
+def test_the_table_and_the_graph_are_what_plan_and_skill_it_read(sweep, tmp_path):
     assert sweep("--cover", "6", "--single-groups", "--nproc-per-node", "2") == 0
     table = read_table(tmp_path / "out" / "runs.csv")
     assert table.groups == table.evaluated == ["a", "b", "c"]
