@@ -33,7 +33,7 @@ from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
 
 SUBSETS = 20
-"""Random subsets of each size."""
+"""Number of random subsets of each size."""
 
 
 class RecordingHost(TitanHost):

@@ -154,7 +154,7 @@ def direction(
 
 
 def _cosine(proportions: Sequence[float], mixture: Sequence[float]) -> float:
-    """Between two mixtures, both seen from uniform."""
+    """Cosine between two mixtures, both as differences from uniform."""
     one, other = (np.array(shares) - 1 / len(shares) for shares in (proportions, mixture))
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 

@@ -16,7 +16,7 @@ from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax, uniform
 
 TINY = 1e-6
-"""Added to norms before dividing by them (the released code's)."""
+"""Number added to each norm before dividing by it (the released code's)."""
 
 
 class DoGEState(NamedTuple):
