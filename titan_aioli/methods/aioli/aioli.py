@@ -201,7 +201,7 @@ class Aioli:
             if state.note == CONSTANT:
                 learned["note"] = "the proportions stay as they are: A is constant over the groups"
             if state.note == TOO_FEW:
-                learned["note"] = "the proportions stay as they are: too few segments for the regression yet"
+                learned["note"] = "the proportions stay as they are: too few stretches for the regression yet"
             if state.note == NOT_FINITE:
                 all_drops = state.evidence[0, 2 + len(state.proportions) :]
                 learned["note"] = skipped_note(unusable(all_drops))
