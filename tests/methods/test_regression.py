@@ -123,7 +123,7 @@ def test_too_few_segments_for_a_regression_leave_the_proportions_and_say_so():
     method = build_method("aioli", 3, num_sweeps=1, pooling=0.9)
     world = linear_world(np.diag([0.03, 0.02, 0.01]), np.full(3, 5.0))
     first, _, third = drive(method, 3, world, num_rounds=3)
-    assert "too few segments" in method.report(first)["note"] and np.ptp(first.proportions) == 0
+    assert "too few stretches" in method.report(first)["note"] and np.ptp(first.proportions) == 0
     assert "note" not in method.report(third) and np.ptp(third.proportions) > 0
 
 
