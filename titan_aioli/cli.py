@@ -23,8 +23,10 @@ from titan_aioli.commands.rows import rows
 from titan_aioli.commands.simulate.command import simulate
 from titan_aioli.commands.sweep.command import sweep
 from titan_aioli.commands.tokenize import tokenize
+from titan_aioli.commands.train_tokenizer import train_tokenizer
 
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "train-tokenizer": train_tokenizer,
     "tokenize": tokenize,
     "inspect": inspect,
     "check": check,
@@ -87,7 +89,7 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 def overview() -> str:
     """One line for each subcommand."""
     lines = [
-        f"  {name:<11} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
+        f"  {name:<15} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
     ]
     return "\n".join(
         ["usage: titan-aioli COMMAND ...", "", *lines, "", "`titan-aioli COMMAND --help` shows its options."]

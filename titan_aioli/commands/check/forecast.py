@@ -8,15 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.config.build import Mixture
-from titan_aioli.data.group import Group
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.walk import walk
+
+if TYPE_CHECKING:  # torch
+    from titan_aioli.config.build import Mixture
+    from titan_aioli.data.group import Group
 
 Array = np.ndarray
 
@@ -65,7 +67,7 @@ class Forecast(NamedTuple):
     """Of all evaluations, as a share of the training compute."""
 
 
-def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
+def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     """What a run would do.
 
     Args:
@@ -148,6 +150,6 @@ def checkpoint_line(config: Any) -> str:
     return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
 
 
-def _sequences(groups: Sequence[Group], per_group: int) -> int:
+def _sequences(groups: "Sequence[Group]", per_group: int) -> int:
     """Held-out sequences of one evaluation: a group with fewer gives all it has."""
     return sum(min(per_group, group.num_sequences) for group in groups)
