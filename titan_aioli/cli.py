@@ -15,6 +15,7 @@ import tyro
 
 from titan_aioli.commands.check.command import check
 from titan_aioli.commands.demo_corpus import demo_corpus
+from titan_aioli.commands.init.command import init
 from titan_aioli.commands.inspect import inspect
 from titan_aioli.commands.plan import plan
 from titan_aioli.commands.replay import replay
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train-tokenizer": train_tokenizer,
     "tokenize": tokenize,
     "inspect": inspect,
+    "init": init,
     "check": check,
     "rows": rows,
     "report": report,
