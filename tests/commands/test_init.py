@@ -1,4 +1,4 @@
-"""`titan-aioli init`: the config that it writes is accepted, fits the stores, and is never lost or half there."""
+"""`titan-aioli init`: its config is accepted, fits the stores, and is there whole or not at all."""
 
 import shutil
 
@@ -25,8 +25,8 @@ def folder(stores, tmp_path, monkeypatch):
 
 def write(path, largest, count=5000):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with MegatronWriter(path, "uint32") as writer:
-        tokens = np.zeros(count, dtype=np.uint32)
+    with MegatronWriter(path, "int32") as writer:
+        tokens = np.zeros(count, dtype=np.int32)
         tokens[-1] = largest
         writer.add(tokens)
 
@@ -100,7 +100,7 @@ def test_names_that_toml_must_quote(folder, capsys):
 
 @pytest.mark.parametrize(
     ("largest", "flavor", "seq_len"),
-    [(2000, "debugmodel", 256), (4095, "mixing_debug", 256), (50256, "160M", 512), (100_000, "8B", 512)],
+    [(1024, "mixing_debug", 256), (4095, "mixing_debug", 256), (50256, "160M", 512), (100_000, "8B", 512)],
 )
 def test_the_smallest_flavor_that_holds_the_vocabulary(largest, flavor, seq_len, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_only_plain_attention_is_chosen():
     from titan_aioli.hosts.titan02.spec import flavors
 
     names = [flavor.name for flavor in fitting_flavors(flavors("llama3"), 2048)]
-    assert names[:3] == ["debugmodel", "mixing_debug", "160M"] or "debugmodel" in names[:3]
+    assert names[:4] == ["mixing_debug", "mixing_debug_deep", "debugmodel", "160M"]
     assert not any("flex" in name or "varlen" in name for name in names)
     sizes = {flavor.name: flavor.num_parameters for flavor in fitting_flavors(flavors("llama3"), 1000)}
     assert sizes["8B"] == pytest.approx(8.03e9, rel=0.01) and sizes["160M"] == pytest.approx(162e6, rel=0.01)

@@ -129,7 +129,7 @@ def _check(output: Path, method: str, force: bool, numbers: dict[str, int | None
     if method in NEED_A_RUN:
         raise ValueError(
             f"--method {method} needs the result of an earlier run: write the file with --method stratified, "
-            f'train it, then set mixing.method = "{method}" and [mixing.{method}] in the file (docs/methods.md)'
+            f'train it, then set mixing.method = "{method}" and [mixing.{method}] in it (docs/methods.md)'
         )
     for name, value in numbers.items():
         if value is not None and value < 1:

@@ -102,7 +102,7 @@ def _training(plan: Plan) -> str:
     return f"""\
 [training]
 local_batch_size = {plan.local_batch_size}  # sequences that a rank trains on at a time: fewer, less memory
-global_batch_size = {plan.global_batch_size}  # a multiple of local_batch_size x data-parallel ranks (1, 2, 4 or 8)
+global_batch_size = {plan.global_batch_size}  # a multiple of local_batch_size x data-parallel ranks
 seq_len = {plan.seq_len}
 steps = {plan.steps}  # x global_batch_size x seq_len = {tokens / 1e6:,.3g} million tokens
 {precision}

@@ -1,4 +1,4 @@
-"""What is there to train on: the groups of a folder of stores, and a model flavor that holds their vocabulary."""
+"""What there is to train on: the groups of a folder of stores, and the flavors that hold their vocabulary."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

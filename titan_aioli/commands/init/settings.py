@@ -12,7 +12,7 @@ MIN_ROUNDS = 3
 MIN_SHOWN = 16
 """Least held-out sequences of a group that Aioli should be shown: fewer drown its differences in noise."""
 BUDGETS = (3.0, 5.0, 10.0, 20.0)
-"""Percent of the training compute for the evaluations, tried in turn; the first is the default of the config."""
+"""Percents of the training compute for the evaluations, tried in turn; the first is the config's default."""
 
 
 class Size(NamedTuple):
