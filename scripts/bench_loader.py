@@ -12,8 +12,8 @@ All read packed sequences of the same stores on one rank and do nothing with the
     datasets    (c) datasets.interleave_datasets over the same packed sequences, one dataset per group
     torchtitan  (d) torchtitan 0.2.2's text dataset, which tokenizes as it goes (one dataset, no groups)
 
-A turn is every peer in every case, so that a noisy machine is noisy for all. A ratio, of two peers or of
-two numbers of groups, is the median over turns of the ratio within a turn; the first turn does not count.
+In a turn every peer reads in every case, so that a noisy machine is noisy for all. A ratio, of two peers or
+of two numbers of groups, is the median over turns of the ratio within a turn; the first turn does not count.
 Everyone reads rows that nobody read before, as training does: a row is touched once per epoch, so it is in no
 CPU cache. The files are in the page cache and mapped before. By default stores are whole multiples of 2 MiB,
 which Linux maps with huge pages: the tail of a file beyond them has small pages, for which every reader pays,
@@ -64,7 +64,7 @@ def restore_times(case: Case, repeats: int) -> tuple[dict[str, float], float]:
 
 
 def median_ratio(ours: list[float], other: list[float]) -> float:
-    """Of neighbouring turns."""
+    """Median over the turns of the ratio within a turn."""
     return statistics.median(a / b for a, b in zip(ours, other, strict=True))
 
 
@@ -96,7 +96,7 @@ def show(results: dict[str, Any], first: int, console: Console) -> None:
     for peer in PEERS:
         table.add_column(peer, justify="right")
     costs = Table(title=f"ours: what a row costs (times that with {first} groups), and to restore")
-    for name in ("case", "us a row", "growth", "that of the limit", "ms at row 10^3", "at 10^9", "ratio"):
+    for name in ("case", "us per row", "growth", "that of the limit", "ms at row 10^3", "at 10^9", "ratio"):
         costs.add_column(name, justify="left" if name == "case" else "right")
     for name, result in results.items():
         cells = []
@@ -143,7 +143,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--restores", type=int, default=15, help="restores timed at each row")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of all threads, for a busy machine")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="who takes part")
-    parser.add_argument("--folder", type=Path, help="where the temporary stores go (2 bytes a token)")
+    parser.add_argument("--folder", type=Path, help="where the temporary stores go (2 bytes per token)")
     parser.add_argument("--json", type=Path, help="write the results here too")
     args = parser.parse_args()
     args.peers = [peer for peer in PEERS if peer in args.peers or peer == "ours"]

@@ -49,7 +49,7 @@ def write_stores(folder: Path, num_groups: int, num_tokens: int, vocab_size: int
 
 
 def write_config(path: Path, args: argparse.Namespace, num_groups: int, steps: int, method: str) -> list[str]:
-    """A config of so many groups, and the arguments that load it."""
+    """A config of `num_groups` groups, and the arguments that load it."""
     names = sorted(entry.name for entry in (path / f"stores{num_groups}").iterdir())
     text = "\n".join(f"[mixing.groups.{name}]" for name in names)
     config = path / f"{method}{num_groups}.toml"
@@ -90,7 +90,7 @@ class Runner:
         self.batches = self.trainer.batch_generator(self.trainer.dataloader)
 
     def time_steps(self, count: int) -> float:
-        """Seconds of the next steps; work queued on a GPU is waited for at both ends."""
+        """Seconds of the next steps; a host sync before and after completes the work queued on a GPU."""
         self._wait()
         start = time.perf_counter()
         for _ in range(count):

@@ -5,7 +5,7 @@
 
 Trains CONFIG's groups and model as one process: first on the uniform mixture, then a LearnParams as long as
 --learn-steps in every setting, all proportions held uniform. The ledger has the held-out losses around every
-stretch, so each sweep gives the column sums of A by itself (less their mean over the groups: only differences
+segment, so each sweep gives the column sums of A by itself (less their mean over the groups: only differences
 move the proportions). Their spread over the sweeps is the error of one sweep, their mean over all sweeps less
 what that error explains is the signal; both in nats per step and unit of proportion. The last run has several
 rounds: what LearnParams leaves as error in each, by itself (`aioli`) and with `pooling`, as Aioli logs it.
@@ -16,7 +16,7 @@ import argparse
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +27,11 @@ from rich.table import Table
 from tqdm import tqdm
 
 from support.one_rank import train_one_rank
+from titan_aioli.commands.figures import save, subplots
 from titan_aioli.commands.replay import other_method
 from titan_aioli.files import read_toml
 from titan_aioli.methods.aioli.learn_params import shifted_sum, solve_mixing_matrix
+from titan_aioli.methods.walk import walk
 from titan_aioli.runs.run import read_run
 
 BASE_STEPS, BASE_FACTOR, POOLING = 4, 0.75, 0.8
@@ -51,7 +53,7 @@ class Setting(NamedTuple):
 
 
 def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
-    """CONFIG with a stretch of uniform training and then LearnParams, at a constant learning rate."""
+    """CONFIG with a phase of uniform training and then LearnParams, at a constant learning rate."""
     config = read_toml(args.config)
     groups = config["mixing"]["groups"]
     learn = setting.sweeps * setting.steps * len(groups)
@@ -81,22 +83,22 @@ def sums_of_sweeps(folder: Path, setting: Setting) -> np.ndarray:
 
     Returns: [sweeps, G], nats per step.
     """
-    stretches = [
+    segments = [
         (np.argmax(one["proportions"]), np.subtract(one["observation"], after["observation"]))
         for one, after in pairwise(read_run(folder).records)
         if one["phase"] == "learn_params"
     ]
-    num_groups, sums = len(stretches[0][1]), []
-    for first in range(0, len(stretches), num_groups):
+    num_groups, sums = len(segments[0][1]), []
+    for first in range(0, len(segments), num_groups):
         raw_A = np.empty((num_groups, num_groups))
-        for swept, drops in stretches[first : first + num_groups]:
+        for swept, drops in segments[first : first + num_groups]:
             raw_A[:, swept] = drops
         sums.append(solve_mixing_matrix(raw_A, setting.factor).sum(axis=0) / setting.steps)
     return np.array(sums) - np.mean(sums, axis=1, keepdims=True)
 
 
 def error_of_means(sums: list[np.ndarray], sweeps: int) -> float:
-    """Standard deviation of the mean of so many neighbouring sweeps, over the sweeps of every seed."""
+    """Standard deviation of the mean of `sweeps` neighbouring sweeps, over the sweeps of every seed."""
     blocks = [s[: len(s) // sweeps * sweeps].reshape(-1, sweeps, s.shape[1]).mean(axis=1) for s in sums]
     return float(np.sqrt(np.mean([np.var(block, axis=0, ddof=1) for block in blocks])))
 
@@ -105,10 +107,10 @@ def logged_errors(folder: Path, pooling: float | None) -> list[float]:
     """`aioli/stderr` of every round (root mean square over the groups), in nats per step."""
     run = read_run(folder)
     method: Any = other_method(run, "aioli", {"pooling": pooling})
-    state, found = method.init(len(run.groups)), []
-    for record in run.records[1:]:
-        state = method.update(state, np.array(record["observation"]))
-        if method.phase(state).name == "train":
+    observations, found = (np.array(record["observation"]) for record in run.records[1:]), []
+    stretches = walk(method, len(run.groups), lambda _: next(observations))
+    for _, _, phase, state in islice(stretches, len(run.records)):
+        if phase.name == "train":
             in_nats = state.stderr * shifted_sum(state.solved_A) / method.steps_per_mixture
             found.append(float(np.sqrt(np.mean(in_nats**2))))
     return found
@@ -164,13 +166,9 @@ def show(results: list[dict[str, Any]], rounds: dict[str, list[float]]) -> None:
 
 def draw(path: Path, results: list[dict[str, Any]], rounds: dict[str, list[float]]) -> None:
     """Error and signal against sweeps, steps per mixture, one_hot_factor and rounds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.4), layout="constrained")
+    figure, (axes,) = subplots(1, 4, (13, 3.4))
     base = next(r for r in results if (r["steps"], r["factor"]) == (BASE_STEPS, BASE_FACTOR))
     sizes = np.array(list(base["of_sweeps"]))
     axes[0].loglog(sizes, [1e3 * error for error in base["of_sweeps"].values()], "o-", label="error")
@@ -198,7 +196,7 @@ def draw(path: Path, results: list[dict[str, Any]], rounds: dict[str, list[float
     axes[0].yaxis.set_major_formatter(ScalarFormatter())
     axes[0].minorticks_off()
     axes[0].set_ylabel("1e-3 nats per step\nand unit of proportion")
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def main() -> None:

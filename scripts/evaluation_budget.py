@@ -16,21 +16,24 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from titan_aioli.commands.figures import save, subplots
 from titan_aioli.hosts.titan02.host import TitanHost
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.measure.budget import relative_overhead
 from titan_aioli.measure.evaluate import held_out_batches
+from titan_aioli.methods.walk import walk
 from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
 
 SUBSETS = 20
-"""Random subsets of each size."""
+"""Number of random subsets of each size."""
 
 
 class RecordingHost(TitanHost):
@@ -82,10 +85,10 @@ def learned(method: Any, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     Args:
         losses: [evaluations, G], what the method is shown.
     """
-    state, found = method.init(losses.shape[1]), []
-    for observation in losses:
-        state = method.update(state, observation)
-        if method.phase(state).name == "train":
+    observations, found = iter(losses), []
+    stretches = walk(method, losses.shape[1], lambda _: next(observations))
+    for _, _, phase, state in islice(stretches, len(losses) + 1):
+        if phase.name == "train":
             sums = state.normalized_A.sum(axis=0)
             found.append((sums - sums.mean(), state.stderr, state.proportions))
     return tuple(np.array(part) for part in zip(*found, strict=True))  # pyright: ignore[reportReturnType]
@@ -117,13 +120,9 @@ def errors(method: Any, losses: np.ndarray, sizes: list[int]) -> list[dict[str, 
 
 def draw(results: dict[str, Any], output: Path) -> None:
     """Error of the column sums and of the proportions against the number of held-out sequences."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    figure, ((left, right),) = subplots(1, 2, (9.5, 3.8))
     rows, last = results["sizes"], results["all"]
     sizes = [row["sequences"] for row in rows]
     left.loglog(sizes, [row["error"] for row in rows], "o-", label="error from fewer sequences")
@@ -140,7 +139,7 @@ def draw(results: dict[str, Any], output: Path) -> None:
         axis.yaxis.set_major_formatter(ScalarFormatter())
     left.legend(frameon=False)
     figure.suptitle(results["title"], fontsize=10)
-    figure.savefig(output, dpi=130)
+    save(figure, output)
 
 
 def main() -> None:

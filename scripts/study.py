@@ -55,7 +55,7 @@ METHODS = {
 VOCAB_SIZE = 1024  # of flavor mixing_small
 ROUNDS = 5
 LEARN_PARAMS_SHARE = 0.2
-"""At most, of the steps of a round."""
+"""Largest share of a round's steps that LearnParams takes."""
 
 
 def prepare(args: argparse.Namespace, groups: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as one line, on every rank, without a traceback."""
+"""Errors that the user can fix: printed in one line on every rank, without a traceback."""
 
 
 class UserError(ValueError):
@@ -10,4 +10,4 @@ class ResumeRefused(UserError):
 
 
 class RanksDisagree(RuntimeError):
-    """Ranks hold different mixtures: hardware or software has failed, and training must not go on."""
+    """Ranks hold different mixtures: hardware or software has failed, and training must stop."""

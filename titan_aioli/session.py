@@ -53,7 +53,7 @@ class Options(NamedTuple):
     """What a session does besides following its controller; see the `[mixing]` keys of the same names."""
 
     log_freq: int = 1
-    """The host logs step 1 and every so many steps; updates that come more often are shown only there."""
+    """Steps between two logged steps of the host; updates that come more often are shown only at those."""
     evaluation_freq: int = 0
     evaluation_at_start: bool = False
     max_skipped_updates: int = 10
@@ -230,7 +230,7 @@ class MixingSession:
 
 
 class RepetitionWarner:
-    """Warns once per group that it is read more often than its max_epochs."""
+    """Warns once per group when it has been read more often than its max_epochs."""
 
     def __init__(self, max_epochs: Mapping[str, float]):
         self._limits = dict(max_epochs)

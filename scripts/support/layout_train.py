@@ -1,6 +1,6 @@
-"""MixingTrainer for the layout tests: writes each step's per-group sums, gradient norm and proportions.
+"""MixingTrainer for scripts/layouts.py: writes each step's loss, gradient norm and per-group sums.
 
-Every rank writes LAYOUT_rankR.jsonl into the dump folder: {"step", "sums" [2, G], "grad_norm", "loss"}.
+Every rank writes rankR.jsonl into the dump folder: {"step", "sums" [2, G], "grad_norm", "loss"}.
 """
 
 import json

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
+from titan_aioli.commands.figures import save, subplots
+
 Grouping = tuple[str, ...]
 
 
@@ -152,7 +154,7 @@ def direction(
 
 
 def _cosine(proportions: Sequence[float], mixture: Sequence[float]) -> float:
-    """Between two mixtures, both seen from uniform."""
+    """Cosine between two mixtures, both as differences from uniform."""
     one, other = (np.array(shares) - 1 / len(shares) for shares in (proportions, mixture))
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 
@@ -161,12 +163,7 @@ def draw(
     path: Path, results: list[Result], groupings: list[Grouping], methods: list[str], seeds: list[int]
 ) -> None:
     """A point for each grouping, method and seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(9, 1.4 + 0.8 * len(groupings)), layout="constrained")
+    figure, ((axis,),) = subplots(1, 1, (9, 1.4 + 0.8 * len(groupings)))
     others = [*(name for name in methods if name != "stratified"), "static"]
     for row, grouping in enumerate(groupings):
         for place, name in enumerate(others):
@@ -185,7 +182,7 @@ def draw(
         "mean test loss minus stratified's (nats per token; left is better; bar: mean over seeds)"
     )
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def _wrapped(grouping: Grouping) -> str:

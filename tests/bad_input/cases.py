@@ -1,7 +1,7 @@
 """The catalogue of bad input: what is wrong, in a few words, and what the refusal must say about it.
 
 A case of the first three tables is a `Case` (faults.py): how the fault is made and a regular expression for the
-one line that is said. Of a checkpoint it is that expression and the damage to the saved arrays. One case a line
+line that is printed. Of a checkpoint it is that expression and the damage to the saved arrays. One case a line
 where it fits into 150 characters.
 """
 # ruff: noqa: E501

@@ -1,4 +1,4 @@
-"""Ways to break a config, a store, a corpus or a checkpoint, and to catch what is said about it.
+"""Ways to break a config, a store, a corpus or a checkpoint, and to check the message about it.
 
 A case of the catalogue (cases.py) makes its fault in a folder of its own and returns the words of the command
 that meets it. `folder / "stores"` is a copy of three good groups.
@@ -28,7 +28,7 @@ class Case:
         self.message, self.make = message, make
 
     def refuse(self, folder, stores, capfd):
-        """Make the fault and check what is said: one line on the standard error besides warnings."""
+        """Make the fault and check the message: one line on the standard error besides warnings."""
         words = self.make(copy_stores(stores, folder))
         before = tree(folder)
         if words[0] == "--job.config_file":
@@ -46,7 +46,7 @@ class Case:
 
 
 def every_rank_refuses(case, folder, stores):
-    """Make the fault of a training run and check that both of two ranks end and say so."""
+    """Make the fault of a training run and check that both ranks end and print the message."""
     _, config, *words = case.make(copy_stores(stores, folder))
     every_rank_says(case.message, torchrun(2, *words, config=config, timeout=60))
 
@@ -109,7 +109,7 @@ def file(message, content, *words):
 def write(path, content):
     if content is None:
         path.mkdir()
-    elif isinstance(content, int):  # so many bytes of nothing, without the disk holding them
+    elif isinstance(content, int):  # a sparse file of this many bytes
         with open(path, "wb") as sparse:
             sparse.truncate(content)
     elif isinstance(content, bytes):

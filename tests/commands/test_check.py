@@ -100,11 +100,11 @@ def test_evaluations_at_the_same_step_are_counted_once(stores, flags, expected):
     assert forecast(checked.config, checked.mixture, checked.batch_size).num_evaluations == expected
 
 
-def test_eight_groups_fit_eighty_columns(stores):
+def test_eight_groups_fit_eighty_columns():
     names = [f"stack_exchange_{k}" for k in range(8)]
     groups = [numbered_group(name, 0, 123_456) for name in names]
     config = load_config(["--job.config_file", str(TINY), "--mixing.method", "stratified"])
-    mixture = Mixture(build_method("aioli", 8), groups, groups, groups)
+    mixture = Mixture(build_method("aioli", 8), groups, groups, groups, hyperparameters={})
     checked = Checked(config, mixture, 1, 8)
     expected = forecast(config, mixture, 8)
     shown = lines(group_table(checked, expected)) + lines(run_table(checked, expected))

@@ -16,7 +16,7 @@ SMALL = 150_000
 
 @pytest.fixture(scope="module")
 def small():
-    """A corpus of 150 KB a group, which takes a twentieth of the time."""
+    """A corpus of 150 KB per group, which takes a twentieth of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_corpus, "GROUP_BYTES", SMALL)
         yield collect()

@@ -35,7 +35,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_store_that_is_not_sound_exits_with_1_and_the_reason(store, capsys, fault):
+def test_a_store_that_is_not_sound_exits_with_1_and_the_reason(store, fault):
     tokens, reason = FAULTS[fault]
     np.array(tokens, dtype="uint16").tofile(f"{store}.bin")
     with pytest.raises(SystemExit, match=f"not sound: .*{reason}"):

@@ -22,7 +22,7 @@ def test_4096_ranks_draw_every_row_once(trace):
 
 
 def test_rows_drawn_twice_would_be_seen(trace, monkeypatch):
-    """With a store of 5 sequences a group, 80 rows cannot all differ."""
+    """With a store of 5 sequences per group, 80 rows cannot all differ."""
     monkeypatch.setattr("titan_aioli.commands.simulate.many_ranks.SEQUENCES_PER_GROUP", 5)
     assert check_ranks(trace, num_ranks=2, rows_per_rank=1, seed=0).repeated == 40 * 2 - 3 * 5
 

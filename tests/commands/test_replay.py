@@ -1,6 +1,7 @@
 """What-if: a recorded ledger fed to its own method, to other hyperparameters, to another method."""
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from titan_aioli.cli import main
 from titan_aioli.commands.replay import other_method, what_if
 from titan_aioli.commands.simulate.world import World
 from titan_aioli.methods import Guarded, build_method
+from titan_aioli.methods.walk import walk
 from titan_aioli.runs.run import read_run
 
 
@@ -16,10 +18,16 @@ def record(name, num_entries, guards=None, **hyperparameters):
     """A ledger as a run writes it, from a world of two groups."""
     method, world = build_method(name, 2, **hyperparameters), World(2, 100_000, noise=1e-4)
     method = Guarded(method, **guards) if guards else method
-    state, losses, step, records = method.init(2), world.start, 0, []
-    seen = None
-    for number in range(num_entries):
-        phase = method.phase(state)
+    losses, seen, records = world.start, None, []
+
+    def observe(stretch):
+        nonlocal losses, seen
+        proportions = stretch.phase.proportions
+        before, losses = losses, world.train(losses, proportions, stretch.step, stretch.num_steps)
+        seen = world.observe(method.observes, before, losses, proportions, len(records) - 1)
+        return seen
+
+    for step, _, phase, state in islice(walk(method, 2, observe), num_entries):
         records.append(
             {
                 "step": step,
@@ -30,10 +38,6 @@ def record(name, num_entries, guards=None, **hyperparameters):
                 "observation": None if seen is None else seen.tolist(),
             }
         )
-        before, losses = losses, world.train(losses, phase.proportions, step, phase.num_steps)
-        step += phase.num_steps
-        seen = world.observe(method.observes, before, losses, phase.proportions, number)
-        state = method.update(state, seen)
     return records
 
 
@@ -56,7 +60,7 @@ def test_another_eta_moves_the_proportions_further_and_measures_the_same():
     assert not result.is_same and result.phases == result.recorded_phases
     trained = np.array([phase == "train" for phase in result.phases])
     np.testing.assert_array_equal(result.proportions[~trained], result.recorded[~trained])
-    # A is the same, so the log odds of the first stretch double
+    # A is the same, so the log odds of the first training phase double
     before, after = (
         np.log(p[trained][0, 0] / p[trained][0, 1]) for p in (result.recorded, result.proportions)
     )

@@ -21,7 +21,7 @@ def test_linear_world_loses_A_p_at_every_step():
 
 
 @pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
-def test_training_in_two_stretches_is_training_in_one(law):
+def test_training_in_two_phases_is_training_in_one(law):
     world = World(3, 100, law, seed=1)
     once = world.train(world.start, HALF, 0, 90)
     twice = world.train(world.train(world.start, HALF, 0, 40), HALF, 40, 50)

@@ -8,7 +8,7 @@ import pytest
 
 from titan_aioli.cli import main, split_flags
 from titan_aioli.commands.sweep.run import SweepRun
-from titan_aioli.config.hyperparameters import read_graph
+from titan_aioli.config.sources import read_graph
 from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan02.job import load_config
 from titan_aioli.laws.table import read_mixtures, read_table
@@ -39,7 +39,7 @@ def sweep(tmp_path, stores, monkeypatch):
     return start
 
 
-def test_the_table_and_the_graph_are_what_plan_and_skill_it_read(sweep, tmp_path, capfd):
+def test_the_table_and_the_graph_are_what_plan_and_skill_it_read(sweep, tmp_path):
     assert sweep("--cover", "6", "--single-groups", "--nproc-per-node", "2") == 0
     table = read_table(tmp_path / "out" / "runs.csv")
     assert table.groups == table.evaluated == ["a", "b", "c"]

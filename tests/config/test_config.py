@@ -95,7 +95,7 @@ def test_resume_with_other_groups_is_refused_on_every_rank(tmp_path, stores):
     assert (tmp_path / "ledger.jsonl").read_bytes() == before
 
 
-def test_a_store_that_is_a_pickle_is_not_executed(tmp_path, stores):
+def test_a_store_that_is_a_pickle_is_not_executed(tmp_path):
     trap = tmp_path / "trap.npy"
     trap.write_bytes(pickle.dumps(np.array([{"a": 1}], dtype=object)))
     from titan_aioli.stores.store import open_store

@@ -17,10 +17,12 @@ def make_controller(
     stores="s",
     limits="",
     adapt=False,
-    **hyperparameters,
+    seed=0,
+    seq_len=4,
+    method=None,
 ):
-    """A controller that has not begun; its ledger file is in the folder."""
-    method = build_method(name, len(groups), **({**AIOLI, **hyperparameters} if name == "aioli" else {}))
+    """A controller that has not begun; its ledger file is in the folder. `method` replaces the named one."""
+    method = method or build_method(name, len(groups), **(AIOLI if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    identity = Identity(name, groups, stores, limits)
+    identity = Identity(name, groups, stores, limits, seed, seq_len)
     return MixtureController(method, identity, batch_size, Ledger(), file, adapt)

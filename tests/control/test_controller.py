@@ -8,6 +8,7 @@ import pytest
 
 from tests.control.helpers import AIOLI, make_controller
 from titan_aioli.control.ledger_file import read_ledger_file
+from titan_aioli.control.state import pack, unpack
 from titan_aioli.errors import ResumeRefused
 from titan_aioli.methods import UNTIL_END, build_method
 
@@ -177,7 +178,7 @@ def test_damaged_state_is_refused_not_executed(tmp_path):
 
 def test_one_bit_of_a_proportion_changes_the_digest(tmp_path):
     one, other = make_controller(tmp_path), make_controller(tmp_path)
-    other._set_state(other.state._replace(proportions=np.nextafter(other.state.proportions, 1)))
+    other.state = other.state._replace(proportions=np.nextafter(other.state.proportions, 1))
     assert one.digest() != other.digest()
 
 
@@ -186,3 +187,24 @@ def test_the_ledger_file_is_plain_json(tmp_path):
     controller.begin()
     line = (tmp_path / "ledger.jsonl").read_text()
     assert json.loads(line)["proportions"] == [1 / 3] * 3
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+@pytest.mark.parametrize(
+    ("change", "key"), [({"seed": 1}, "mixing.seed"), ({"seq_len": 8}, "training.seq_len")]
+)
+def test_what_rows_stand_for_never_changes_at_a_resume(tmp_path, change, key, adapt):
+    first = make_controller(tmp_path)
+    first.begin()
+    saved = first.state_dict()
+    with pytest.raises(ResumeRefused, match=rf"with {key} \d, this run has {next(iter(change.values()))}"):
+        make_controller(tmp_path, adapt=adapt, **change).load_state_dict(saved)
+
+
+def test_a_checkpoint_that_knows_no_seed_is_taken(tmp_path):
+    first = make_controller(tmp_path)
+    first.begin()
+    arrays = {
+        k: v for k, v in unpack(first.state_dict()["controller"]).items() if k not in ("seed", "seq_len")
+    }
+    assert make_controller(tmp_path, seed=5).load_state_dict({"controller": pack(arrays)})

@@ -1,4 +1,4 @@
-"""Rows to groups: exact counts, every sequence once an epoch, the same in any blocks and batch sizes."""
+"""Rows to groups: exact counts, every sequence once per epoch, the same in any blocks and batch sizes."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from titan_aioli.hosts.plain import PlainHost
 from titan_aioli.hosts.plain.model import Transformer
+from titan_aioli.measure.evaluate import held_out_batches
 from titan_aioli.measure.gradients import GradientObserver
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.observer import MicroBatch, Settings
@@ -34,7 +35,7 @@ def test_inner_products_and_norms_are_those_of_whole_gradients():
         host.loss(inputs[half], labels[half])
         observer.see(MicroBatch(inputs[half], labels[half], group_B[half], host.row_loss.rows()))
     observed = observer.measure(1)
-    batches = list(observer._held_out)
+    batches = held_out_batches(host, groups, 2)
     per_group = [
         whole_gradient(model, *(torch.cat([b[k][b[2] == g] for b in batches]) for k in (0, 1)))
         for g in range(3)

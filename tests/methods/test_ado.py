@@ -1,20 +1,11 @@
 """ADO: loss curves of bounded size, the law through them, and the policy by hand."""
 
-from itertools import count, islice
-
 import numpy as np
 import pytest
 
+from tests.methods.helpers import state_after
 from titan_aioli.methods import build_method
 from titan_aioli.methods.ado import LossCurve, add_point, fit_power_law
-from titan_aioli.methods.walk import walk
-
-
-def run(method, losses_at, num_updates, num_groups):
-    """The state after so many updates, the t-th with losses_at(t)."""
-    observe = map(losses_at, count(1))
-    *_, last = islice(walk(method, num_groups, lambda _: next(observe)), num_updates + 1)
-    return last.state
 
 
 def curve_of(losses_at, num_updates, num_groups, num_bins=16, first_update=1):
@@ -57,8 +48,8 @@ def test_ado_trains_on_its_prior_and_then_on_the_group_that_learns_fastest():
         return np.array([2.0 + 3.0 * t**-0.5, 2.0 + 0.3 * t**-0.5, 2.5])
 
     method = build_method("ado", 3, prior=[1, 1, 2], warmup_updates=20, min_share=0.05)
-    np.testing.assert_allclose(run(method, losses, 19, 3).proportions, [0.25, 0.25, 0.5])
-    later = run(method, losses, 200, 3)
+    np.testing.assert_allclose(state_after(method, losses, 19, 3).proportions, [0.25, 0.25, 0.5])
+    later = state_after(method, losses, 200, 3)
     assert later.proportions[0] > 0.25 > later.proportions[1] >= 0.05
     assert later.credit[0] > later.credit[1]
 
@@ -66,7 +57,7 @@ def test_ado_trains_on_its_prior_and_then_on_the_group_that_learns_fastest():
 def test_ado_policy_by_hand():
     """One group learns, both with the same prior: rho = (1, 0), lifted to the least share."""
     method = build_method("ado", 2, warmup_updates=5, ignored_updates=0, min_share=0.1, gamma2=0.5)
-    state = run(method, lambda t: np.array([1.0 + t**-0.5, 1.0]), 5, 2)
+    state = state_after(method, lambda t: np.array([1.0 + t**-0.5, 1.0]), 5, 2)
     np.testing.assert_allclose(state.proportions, 0.5 * np.array([0.9, 0.1]) + 0.5 * 0.5, atol=1e-9)
     np.testing.assert_allclose(state.average, np.array([0.5, 0.5]) + (state.proportions - 0.5) / 6, atol=1e-9)
     np.testing.assert_allclose(state.credit, 0.1 * state.proportions + 0.9 * 0.5, atol=1e-9)
@@ -75,7 +66,9 @@ def test_ado_policy_by_hand():
 def test_ado_prefers_the_group_that_has_the_credit():
     """Two groups with the same curve: rho is in proportion to credit ** s, here 0.8 : 0.4."""
     method = build_method("ado", 2, warmup_updates=5, ignored_updates=0, gamma2=1.0)
-    state = run(method, lambda t: np.full(2, 1.0 + t**-0.5), 4, 2)._replace(credit=np.array([0.64, 0.16]))
+    state = state_after(method, lambda t: np.full(2, 1.0 + t**-0.5), 4, 2)._replace(
+        credit=np.array([0.64, 0.16])
+    )
     state = method.update(state, np.full(2, 1.0 + 5**-0.5))
     np.testing.assert_allclose(state.proportions, [2 / 3, 1 / 3], atol=1e-9)
 

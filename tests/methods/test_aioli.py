@@ -6,37 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.methods.helpers import drive, linear_world
 from titan_aioli.methods import METHODS, build_method
 from titan_aioli.methods.aioli.learn_params import normalized, solve_mixing_matrix
-from titan_aioli.methods.walk import walk
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]]
-
-
-def drive(method, num_groups, observe, num_rounds):
-    """States at the start of each training stretch; `observe(phase, losses, round)` gives the next losses."""
-    losses, trained = None, []
-
-    def next_losses(stretch):
-        nonlocal losses
-        losses = observe(stretch.phase, losses, stretch.state.round)
-        return losses
-
-    for stretch in walk(method, num_groups, next_losses):
-        if stretch.phase.name == "train":
-            trained.append(stretch.state)
-        if len(trained) == num_rounds:
-            return trained
-
-
-def linear_world(A, start):
-    """Losses fall by A @ p for every 4 steps."""
-
-    def observe(phase, losses, round_):
-        return start if losses is None else losses - A @ phase.proportions * phase.num_steps / 4
-
-    return observe
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -230,7 +205,7 @@ def test_prior_of_no_steps_is_no_prior():
         ({"mixtures": "random"}, "choose one_hot or centred or opposite"),
         ({"pooling": 1.0}, "aioli.pooling is 1.0"),
         ({"pool_training": True}, "aioli.pool_training is true but aioli.pooling is not set"),
-        ({"shrink": True, "num_sweeps": 1}, "with shrink it must be at least 2, since 2 stretches"),
+        ({"shrink": True, "num_sweeps": 1}, "with shrink it must be at least 2, since 2 segments"),
         ({"shrink": True, "diagonal": True}, "aioli.diagonal is true: it cannot be combined with shrink"),
         ({"lp_rounds": 4}, "no hyperparameter 'lp_rounds'; it has: num_sweeps"),
     ],

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from titan_aioli.control.controller import MixtureController
+from tests.control.helpers import make_controller
 from titan_aioli.control.ledger import HASHED_AGAIN, Ledger, LedgerEntry
-from titan_aioli.control.ledger_file import LedgerFile
-from titan_aioli.control.resume import Identity
 from titan_aioli.errors import UserError
 from titan_aioli.measure.losses import GroupStats
 from titan_aioli.testing.methods import OBSERVING, short_method
@@ -15,10 +13,8 @@ from titan_aioli.testing.methods import OBSERVING, short_method
 GROUPS = ("web", "code", "math")
 
 
-def make_controller(folder, name):
-    method = short_method(name, 3)
-    ledger_file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    return MixtureController(method, Identity(name, GROUPS), 8, Ledger(), ledger_file)
+def short_controller(folder, name):
+    return make_controller(folder, name, GROUPS, method=short_method(name, 3))
 
 
 def observe(controller, bad=None):
@@ -36,7 +32,7 @@ def observe(controller, bad=None):
 
 @pytest.mark.parametrize("name", OBSERVING)
 def test_a_loss_that_is_not_finite_is_named_counted_and_forgiven(tmp_path, name):
-    controller = make_controller(tmp_path, name)
+    controller = short_controller(tmp_path, name)
     controller.begin()
     observe(controller)
     before = controller.state.proportions.copy()
@@ -54,12 +50,12 @@ def test_a_loss_that_is_not_finite_is_named_counted_and_forgiven(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", OBSERVING)
-def test_the_count_goes_on_after_a_resume_and_stops_the_run(tmp_path, name):
-    controller = make_controller(tmp_path, name)
+def test_the_count_continues_after_a_resume_and_stops_the_run(tmp_path, name):
+    controller = short_controller(tmp_path, name)
     controller.begin()
     for _ in range(2):
         observe(controller, np.inf)
-    resumed = make_controller(tmp_path, name)
+    resumed = short_controller(tmp_path, name)
     resumed.load_state_dict(controller.state_dict())
     assert resumed.digest() == controller.digest()
     observe(resumed, np.inf)
@@ -69,7 +65,7 @@ def test_the_count_goes_on_after_a_resume_and_stops_the_run(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["doremi", "doge", "odm", "ado"])
 def test_a_group_without_tokens_is_named_and_no_fault(tmp_path, name):
-    controller = make_controller(tmp_path, name)
+    controller = short_controller(tmp_path, name)
     controller.begin()
     for _ in range(5):
         absent = [np.nan, np.nan, 1.0] if name == "doge" else np.nan

@@ -1,21 +1,12 @@
 """ODM: numbers by hand."""
 
-from itertools import count, islice
-
 import numpy as np
 import pytest
 
+from tests.methods.helpers import state_after
 from titan_aioli.methods import build_method
 from titan_aioli.methods.odm import exploration
-from titan_aioli.methods.walk import walk
 from titan_aioli.proportions import softmax
-
-
-def run(method, losses_at, num_updates, num_groups):
-    """The state after so many updates, the t-th with losses_at(t)."""
-    observe = map(losses_at, count(1))
-    *_, last = islice(walk(method, num_groups, lambda _: next(observe)), num_updates + 1)
-    return last.state
 
 
 def test_odm_explores_evenly_first_and_ever_less_later():
@@ -35,22 +26,22 @@ def test_odm_rewards_are_losses_over_shares_and_the_policy_is_exp3():
 
 def test_odm_prefers_the_group_of_high_loss_and_never_forgets_the_other():
     method = build_method("odm", 2, importance_weighted=False)
-    state = run(method, lambda t: np.array([9.0, 1.0]), 50, 2)
+    state = state_after(method, lambda t: np.array([9.0, 1.0]), 50, 2)
     assert exploration(51, 2) <= state.proportions[1] < 0.5 < state.proportions[0]
 
 
 def test_odm_absent_group_keeps_its_reward():
     method = build_method("odm", 2)
-    state = run(method, lambda t: np.array([3.0, 1.0 if t == 1 else np.nan]), 3, 2)
+    state = state_after(method, lambda t: np.array([3.0, 1.0 if t == 1 else np.nan]), 3, 2)
     np.testing.assert_allclose(state.rewards[1], 0.1 * 1.0 / 0.5)
 
 
 def test_odm_warms_up_on_its_prior():
     method = build_method("odm", 2, prior=[1, 3], warmup_updates=2)
-    first = run(method, lambda t: np.array([3.0, 1.0]), 1, 2)
+    first = state_after(method, lambda t: np.array([3.0, 1.0]), 1, 2)
     np.testing.assert_allclose(first.proportions, [0.25, 0.75])
     assert first.rewards[0] > 0
-    assert abs(run(method, lambda t: np.array([3.0, 1.0]), 2, 2).proportions[0] - 0.25) > 0.01
+    assert abs(state_after(method, lambda t: np.array([3.0, 1.0]), 2, 2).proportions[0] - 0.25) > 0.01
 
 
 @pytest.mark.parametrize(

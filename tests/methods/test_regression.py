@@ -1,11 +1,14 @@
 """The regression behind Aioli's standard errors and its options beyond the paper."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
-from tests.methods.test_aioli import drive, linear_world
+from tests.methods.helpers import drive, linear_world
 from titan_aioli.methods import build_method
-from titan_aioli.methods.aioli.regression import training_stretch
+from titan_aioli.methods.aioli.regression import training_observation
+from titan_aioli.methods.walk import walk
 
 
 @pytest.mark.parametrize(
@@ -28,20 +31,22 @@ def test_a_regression_gives_an_exact_linear_law_back_whatever_the_mixtures(num_g
         np.testing.assert_allclose(state.stderr, 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("mixtures, stretches", [("one_hot", 9), ("centred", 9), ("opposite", 18)])
-def test_mixtures_of_a_sweep_are_on_the_simplex_and_balanced(mixtures, stretches):
+@pytest.mark.parametrize("mixtures, segments", [("one_hot", 9), ("centred", 9), ("opposite", 18)])
+def test_mixtures_of_a_sweep_are_on_the_simplex_and_balanced(mixtures, segments):
     method = build_method("aioli", 3, num_sweeps=3, eta=3.0, mixtures=mixtures)
     A = np.array([[0.03, 0.01, 0.0], [0.02, 0.01, 0.0], [0.0, 0.02, 0.0]])
     seen, losses = [], np.full(3, 5.0)
-    state = method.update(method.init(3), losses)
-    for _ in range(2 * stretches + 2):
-        phase = method.phase(state)
+
+    def observe(stretch):
+        nonlocal losses
+        losses = losses - A @ stretch.phase.proportions
+        return losses
+
+    for _, _, phase, state in islice(walk(method, 3, observe), 2 * segments + 3):
         if phase.name == "learn_params" and state.round == 1:
             seen.append((phase.proportions, state.proportions))
-        losses = losses - A @ phase.proportions
-        state = method.update(state, losses)
     swept, centre = np.array([mixture for mixture, _ in seen]), seen[0][1]
-    assert len(swept) == stretches and (swept >= 0).all() and np.ptp(centre) > 0.05
+    assert len(swept) == segments and (swept >= 0).all() and np.ptp(centre) > 0.05
     np.testing.assert_allclose(swept.sum(axis=1), 1)
     if mixtures == "opposite":
         np.testing.assert_allclose(swept.mean(axis=0), centre, atol=1e-12)
@@ -73,7 +78,7 @@ def test_pooling_forgets_the_past_by_its_weight():
         return drive(method, 3, observe, num_rounds=40)
 
     trained, alone = rounds(0.9), rounds(0.0)
-    # 6 stretches less level and trend, summed with weights 1, 0.9, 0.81, ...
+    # 6 segments less level and trend, summed with weights 1, 0.9, 0.81, ...
     np.testing.assert_allclose(trained[-1].pooled_freedom, 4 * (1 - 0.9**40) / 0.1)
     assert trained[-1].stderr.mean() < 0.6 * np.mean([state.stderr for state in alone])
 
@@ -114,11 +119,11 @@ def test_the_step_shrinks_where_A_is_noise_and_not_where_it_is_clear():
     assert np.mean(scales[1.0]) < 0.6
 
 
-def test_too_few_stretches_for_a_regression_leave_the_proportions_and_say_so():
+def test_too_few_segments_for_a_regression_leave_the_proportions_and_say_so():
     method = build_method("aioli", 3, num_sweeps=1, pooling=0.9)
     world = linear_world(np.diag([0.03, 0.02, 0.01]), np.full(3, 5.0))
     first, _, third = drive(method, 3, world, num_rounds=3)
-    assert "too few stretches" in method.report(first)["note"] and np.ptp(first.proportions) == 0
+    assert "too few segments" in method.report(first)["note"] and np.ptp(first.proportions) == 0
     assert "note" not in method.report(third) and np.ptp(third.proportions) > 0
 
 
@@ -140,7 +145,7 @@ def errors_along_the_proportions(pool_training, falls_to, seed):
 
 
 @pytest.mark.parametrize("falls_to", [1.0, 0.9])
-def test_training_stretches_add_to_what_is_known(falls_to):
+def test_training_phases_add_to_what_is_known(falls_to):
     """Along the line from the mixture of LearnParams, uniform on average, to what is trained on."""
     with_training, without = (
         np.sqrt(np.mean([errors_along_the_proportions(p, falls_to, seed) ** 2 for seed in range(5)]))
@@ -149,23 +154,25 @@ def test_training_stretches_add_to_what_is_known(falls_to):
     assert with_training < 0.85 * without
 
 
-def test_a_training_stretch_counts_little_where_the_level_falls():
+def test_a_training_phase_counts_little_where_the_level_falls():
     mixture, before, after = np.array([0.5, 0.5]), np.full(2, 100.0), np.full(2, 40.0)
     levels = (np.concatenate([mixture, before]), np.concatenate([mixture, after]))
-    row = training_stretch(
-        np.concatenate([[0.9, 0.1], after]), levels, 1.0, num_segments=40, num_stretches=12
+    row = training_observation(
+        np.concatenate([[0.9, 0.1], after]), levels, 1.0, num_segments=40, num_learned=12
     )
     off_level = 60 / np.log(100 / 40) - 40  # the mean of 100 * 0.4**t over t from 0 to 1, less 40
     np.testing.assert_allclose(row, np.array([0.4, -0.4, -off_level, -off_level]) / (60 / 12**0.5), rtol=1e-3)
 
 
-def test_a_training_stretch_of_a_steady_level_counts_as_its_noise_says():
+def test_a_training_phase_of_a_steady_level_counts_as_its_noise_says():
     levels = (np.array([0.5, 0.5, 100.0, -1.0]),) * 2
-    row = training_stretch(np.array([0.9, 0.1, 101.0, -1.0]), levels, 1.0, num_segments=40, num_stretches=12)
+    row = training_observation(
+        np.array([0.9, 0.1, 101.0, -1.0]), levels, 1.0, num_segments=40, num_learned=12
+    )
     np.testing.assert_allclose(row, np.array([0.4, -0.4, 1.0, 0.0]) / (1 / 40 + 1 / 12) ** 0.5)
 
 
-def test_a_training_stretch_whose_loss_is_no_number_is_left_out():
+def test_a_training_phase_whose_loss_is_no_number_is_left_out():
     """The LearnParams after it starts from a new evaluation, and counts."""
     method = build_method("aioli", 3, pooling=0.8, pool_training=True)
     world = linear_world(np.diag([0.03, 0.02, 0.01]), np.full(3, 5.0))

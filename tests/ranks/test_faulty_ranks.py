@@ -29,7 +29,7 @@ def errors_by_rank(done):
     return {rank: message for message, rank in found}
 
 
-def test_a_slow_rank_has_time_to_say_its_error(tmp_path, stores):
+def test_a_slow_rank_has_time_to_print_its_error(tmp_path, stores):
     """torchrun ends all ranks once the first one has exited."""
     done, seconds = run_faulty(tmp_path, stores, "late", 5)
     assert done.returncode != 0 and seconds < LIMIT_SECONDS
@@ -61,7 +61,7 @@ def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stor
     ), errors["0"]
 
 
-def test_failing_evaluations_are_skipped_and_training_goes_on(tmp_path, stores):
+def test_failing_evaluations_are_skipped_and_training_continues(tmp_path, stores):
     """One that fails on one rank only: nobody waits, the log names the groups and the reason."""
     done, _ = run_faulty(tmp_path, stores, "evaluation", 3, FAULT_COUNT="1")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -46,7 +46,7 @@ def test_one_two_four_and_two_ranks_draw_the_rows_of_one(tmp_path, stores):
     assert (one.folder / "rows.csv").read_bytes() == (changing.folder / "rows.csv").read_bytes()
 
 
-def test_another_batch_size_goes_on_with_the_next_row(tmp_path, stores):
+def test_another_batch_size_continues_with_the_next_row(tmp_path, stores):
     run(tmp_path, stores, 1, 5)
     run(tmp_path, stores, 2, 9, "--training.global_batch_size", "16")
     run(tmp_path, stores, 1, 12, "--training.global_batch_size", "8")

@@ -116,7 +116,7 @@ def test_the_ledger_of_a_run_replays_its_sweep_orders(tmp_path, stores, whole):
     assert json.loads((tmp_path / "mixture.json").read_text())["hyperparameters"]["orders"]
 
 
-def test_a_step_adds_no_wait_and_no_collective(tmp_path, stores):
+def test_a_step_adds_no_host_sync_and_no_collective(tmp_path, stores):
     flags = ["--mixing.method", "stratified", "--checkpoint.no-enable", "--mixing.no-audit"]
     arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags]
     done = torchrun(2, *arguments, "--mixing.evaluation.freq", "0", module="tests.ranks.trainers.step_ops")

@@ -129,7 +129,7 @@ def test_npy(tmp_path):
         open_store(tmp_path / "web.npy")
 
 
-def test_saved_dataset_is_one_run_of_tokens(tmp_path, capfd):
+def test_saved_dataset_is_one_run_of_tokens(tmp_path):
     import datasets
 
     rows = [[1, 2], [3], [], [4, 5, 6]] * 600  # three record batches

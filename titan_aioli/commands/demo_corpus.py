@@ -95,7 +95,7 @@ def installed_files() -> list[PackagePath]:
     for package in PACKAGES:
         try:
             listed = distribution(package).files or []
-        except PackageNotFoundError:  # triton, say, which only Linux has
+        except PackageNotFoundError:  # for example triton, which only Linux has
             continue
         files.update({name.as_posix(): name for name in listed if ".." not in name.parts})
     return [files[name] for name in sorted(files, key=_digest)]

@@ -88,6 +88,6 @@ def draw_legend(figure: Any, axis: Any, most_columns: int) -> None:
 
 
 def first_and_last(rows: Sequence[Row], limit: int) -> list[Row]:
-    """The rows, or of more than `limit` the first and the last half of so many."""
+    """All rows, or if there are more than `limit`, the first and the last `limit // 2` of them."""
     half = limit // 2
     return list(rows) if len(rows) <= 2 * half else [*rows[:half], *rows[len(rows) - half :]]

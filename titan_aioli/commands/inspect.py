@@ -115,7 +115,9 @@ def _show(store: TokenStore) -> None:
         rows["documents"] = f"{store.num_documents:,}"
         sizes = np.diff(store.document_offsets) if store.document_offsets is not None else np.zeros(1)
         if sizes.size:
-            rows["tokens a document"] = f"{sizes.min():,} to {sizes.max():,}, median {np.median(sizes):,.0f}"
+            rows["tokens per document"] = (
+                f"{sizes.min():,} to {sizes.max():,}, median {np.median(sizes):,.0f}"
+            )
     rows["fingerprint"] = store.fingerprint()
     for key, value in {
         **rows,

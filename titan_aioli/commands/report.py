@@ -213,7 +213,7 @@ def _loss_cells(run: Run, index: int | None, name: str) -> list[float]:
 
 
 def _title(run: Run) -> str:
-    """The run's folder, and its method where the folder does not say it."""
+    """The name of the run's folder, and the method if the name does not contain it."""
     method = run.mixture["method"]
     return run.name if method in run.name else f"{run.name} ({method})"
 

@@ -49,7 +49,7 @@ def tokenize(
           --tokenizer assets/tokenizer --output stores --processes 16
 
     Args:
-        inputs: JSONL (.jsonl, .ndjson, .json; plain, .gz, .zst, .bz2), .parquet, text files (one document a
+        inputs: JSONL (.jsonl, .ndjson, .json; plain, .gz, .zst, .bz2), .parquet, text files (one document per
             file), folders of these, a Hugging Face dataset saved to disk, or one of the hub, streamed:
             hf:OWNER/NAME, hf:OWNER/NAME:CONFIG, hf:OWNER/NAME:CONFIG:SPLIT.
         tokenizer: tokenizer.json, or the folder that holds it.

@@ -35,9 +35,9 @@ class Group:
     test: list[str] = field(default_factory=list)
     """Token stores of the final result. Empty: STORES/NAME/test."""
     store_weights: list[float] = field(default_factory=list)
-    """How often rows are drawn from each of the `train` stores, in any unit. Empty: by their sizes."""
+    """Relative frequency of each of the `train` stores among the group's rows. Empty: by their sizes."""
     max_epochs: float | None = None
-    """How often the group may be read through; `mixing.when_used_up` says what then. Unset: no limit."""
+    """How often the group may be read; `mixing.when_used_up` says what happens then. Unset: no limit."""
     weight: float = 1.0
     """Weight of the group for method `static`; normalised over the groups."""
     dtype: str | None = None
@@ -51,10 +51,10 @@ class Evaluation:
     sequences: int = 64
     """Held-out sequences of every group (all of them where a group has fewer)."""
     budget: float = 3.0
-    """Most that the evaluations a method asks for may cost, in percent of the training compute: it is shown
-    fewer of the `sequences` where all would cost more. 0: no bound."""
+    """Upper bound on the cost of the evaluations that a method requests, in percent of the training compute.
+    If `sequences` would cost more, the method sees fewer. 0: no bound."""
     freq: int = 0
-    """Evaluate every so many steps for the log, whatever the method needs. 0: only when it needs to."""
+    """Steps between two evaluations for the log, whatever the method needs. 0: only when it needs one."""
     at_start: bool = False
     """Evaluate before the first step, whatever the method needs."""
     test: bool = True
@@ -78,15 +78,16 @@ class Mixing:
     audit: bool = False
     """Write rows.csv into the dump folder: one line for each row trained on."""
     when_used_up: Literal["repeat", "stop", "redistribute"] = "repeat"
-    """When a group has been read `max_epochs` times: go on with a warning, end the training, or give its
-    share to the other groups in proportion."""
+    """What happens when a group has been read `max_epochs` times: training continues with a warning, it ends,
+    or the group's share goes to the other groups in proportion."""
     on_resume: Literal["refuse", "adapt"] = "refuse"
-    """A checkpoint of other groups, stores, limits or method: refuse it, or go on from it. Kept groups (by
-    name) then go on where they were, and the method starts anew if it or the groups are others."""
+    """What happens if the checkpoint has other groups, stores, limits or another method. `refuse`: the run
+    stops. `adapt`: it continues: groups that remain (by name) keep their position, new ones start at their
+    first sequence, and the method restarts if it or the groups changed."""
     max_skipped_updates: int = 10
-    """Stop after so many updates in a row that were skipped, since what they observed was not finite."""
+    """Number of consecutive updates skipped (their observation was not finite) after which the run stops."""
     train_losses: bool = True
-    """Keep the training loss of every group (one more pass over the token losses, no wait)."""
+    """Keep the training loss of every group (one more pass over the token losses, no host sync)."""
     progress: bool = False
     """Draw a progress bar on the standard error of rank 0."""
     static: StaticTable = field(default_factory=StaticTable)

@@ -108,9 +108,17 @@ def build_controller(
     mixing: Mixing, mixture: Mixture, ledger: Ledger, batch_size: int, folder: Path, is_writer: bool
 ) -> MixtureController:
     """The controller of a run, writing `ledger.jsonl` into its dump folder."""
+    identity = Identity(
+        method=mixing.method,
+        groups=mixture.group_names,
+        stores=mixture.fingerprint(),
+        limits=describe_limits(mixing),
+        seed=mixing.seed,
+        seq_len=mixture.train[0].seq_len,
+    )
     return MixtureController(
         method=mixture.method,
-        identity=Identity(mixing.method, mixture.group_names, mixture.fingerprint(), describe_limits(mixing)),
+        identity=identity,
         batch_size=batch_size,
         ledger=ledger,
         ledger_file=LedgerFile(folder / "ledger.jsonl", is_writer),

@@ -1,7 +1,7 @@
 """The config tables of the mixing methods, `[mixing.NAME]`.
 
-A method's dataclass is its table. A subclass here holds only what people write otherwise: by group name, as
-the path of a file, or about how something is measured. Where the method needs a plain argument instead, a
+A method's dataclass is its table. A subclass here holds only what people write in another way (by group
+name, as the path of a file) and how something is measured. Where the method needs a plain argument instead, a
 table says so in `resolve`.
 
 No `from __future__ import annotations` here: torchtitan looks at the fields' types.
@@ -25,7 +25,7 @@ from titan_aioli.runs.plan_file import read_plan
 
 T = TypeVar("T")
 Hidden = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
-"""Type of a field that a table inherits from its method and that nobody writes: no key, no flag."""
+"""Type of a field that a table inherits from its method but that is neither a key nor a flag."""
 
 
 class Run(NamedTuple):
@@ -160,6 +160,6 @@ class GuardsTable:
     max_change: float = 1.0
     """Largest change of any group's share at one update. 1: off."""
     anchor: dict[str, float] = field(default_factory=dict)
-    """Weights of a prior mixture that the proportions are pulled to. Empty: uniform."""
+    """Weights of the mixture that the proportions are pulled towards. Empty: uniform."""
     anchor_strength: float = 0.0
     """From 0 (off) to 1 (the anchor alone)."""

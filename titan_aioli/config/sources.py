@@ -43,7 +43,7 @@ def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:
 
 
 def read_sweep_orders(path: Path) -> list[list[int]]:
-    """The swept groups of every LearnParams that a ledger.jsonl records, one list a round."""
+    """The swept groups of every LearnParams that a ledger.jsonl records, one list per round."""
     orders: dict[int, list[int]] = {}
     for record in read_ledger_file(path):
         if record["phase"] == "learn_params":
@@ -59,7 +59,8 @@ def read_sweep_orders(path: Path) -> list[list[int]]:
 def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
     """The entries of a ledger.jsonl for method `replay`, with proportions in the order of the groups.
 
-    The run's mixture.json beside it says which groups they are of; without it they count as in this order.
+    The run's mixture.json beside it names the groups; without it the proportions are taken to be in the order
+    of `names` already.
 
     Raises: UserError: the ledger is empty, or of other groups.
     """

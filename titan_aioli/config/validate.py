@@ -48,7 +48,7 @@ def _check_keys(table: Any, section: type, name: str) -> None:
 
 
 def _is_hidden(entry: dataclasses.Field) -> bool:
-    """Whether a table inherits the field from its method and nobody writes it (methods.Hidden)."""
+    """Whether the field is neither a key nor a flag (config.methods.Hidden)."""
     return tyro.conf.Suppress in getattr(entry.type, "__metadata__", ())
 
 

@@ -35,7 +35,7 @@ class MixtureController:
     ):
         """Args:
         method: decides the proportions.
-        identity: the method's name, the groups, their stores and limits; a checkpoint of others is refused.
+        identity: what this run has in common with the checkpoints that it may resume from.
         batch_size: B, rows of one step.
         ledger: empty; shared with the loader, which only reads it.
         ledger_file: where the decisions are written for people and reports.
@@ -164,6 +164,8 @@ class MixtureController:
                     "batch_size": self.batch_size,
                     "stores": self.identity.stores,
                     "limits": self.identity.limits,
+                    "seed": self.identity.seed,
+                    "seq_len": self.identity.seq_len,
                     "step": self.step,
                     "first_row": self.first_row,
                     "used_up": self.used_up,

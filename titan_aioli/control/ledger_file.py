@@ -40,23 +40,19 @@ class LedgerFile:
             with open(self.path, "ab") as file:
                 os.fsync(file.fileno())
 
-    def rewind(self, num_bytes: int, ledger: Ledger) -> bool:
+    def rewind(self, num_bytes: int, ledger: Ledger) -> None:
         """Cut the file back to the length that a checkpoint recorded.
 
-        Returns: False if the file is missing or too short; it is then written again from the ledger,
-            without observations.
+        If the file is missing or too short, it is written again from the ledger, without observations.
         """
-        intact = True
         if self.is_writer:
-            intact = self.path.is_file() and self.path.stat().st_size >= num_bytes
-            if intact:
+            if self.path.is_file() and self.path.stat().st_size >= num_bytes:
                 os.truncate(self.path, num_bytes)
             else:
                 self.num_bytes = 0
                 for entry in ledger:
                     self.append({**entry._asdict(), "observation": None})
         self.num_bytes = num_bytes
-        return intact
 
 
 def read_ledger_file(path: Path) -> list[dict[str, Any]]:

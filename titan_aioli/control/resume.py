@@ -3,7 +3,8 @@
 The number of data-parallel ranks and the global batch size may always change: rows keep their numbers. The
 groups, their stores and limits, and the method may change with `mixing.on_resume = "adapt"`: a new ledger
 then starts at that step, groups that remain (by name) continue with their next row, new ones start with their
-first, and the method restarts if it or the groups changed.
+first, and the method restarts if it or the groups changed. What decides which tokens a row number stands for
+(seed, length of a sequence) may never change: rows would be lost and repeated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ REMEDIES = {
     "limits": "set max_epochs and when_used_up back",
 }
 """Fields of `Identity` in the order that they are compared, each with what makes it equal again."""
+FIXED = {"seed": "mixing.seed", "seq_len": "training.seq_len"}
+"""Fields of `Identity` that no resume may change, each with its key in the config."""
 
 
 class Identity(NamedTuple):
@@ -34,6 +37,10 @@ class Identity(NamedTuple):
     """Fingerprint of all training stores."""
     limits: str = ""
     """Limits on how often groups may be repeated, in words."""
+    seed: int = 0
+    """Of the orders of rows and sequences."""
+    seq_len: int = 0
+    """S, inputs of a sequence."""
 
 
 class Adaptation(NamedTuple):
@@ -69,6 +76,7 @@ def compare(
 
     Raises: ResumeRefused: they differ and may not; names the first difference and what to do about it.
     """
+    _refuse_other_rows(identity, saved)
     before = {name: saved[name].tolist() for name in REMEDIES}
     now = {name: np.asarray(getattr(identity, name)).tolist() for name in REMEDIES}
     changed = [name for name in REMEDIES if before[name] != now[name]]
@@ -88,6 +96,18 @@ def compare(
         words += [name for name in changed if name in ("stores", "limits")]
     reason = "resumed with other " + "; ".join(words or ["order of groups"])
     return Adaptation(reason, restarts_method="groups" in changed or "method" in changed)
+
+
+def _refuse_other_rows(identity: Identity, saved: Mapping[str, np.ndarray]) -> None:
+    """Raises: ResumeRefused: a field of FIXED differs; checkpoints of older versions do not have them."""
+    for name, key in FIXED.items():
+        now = getattr(identity, name)
+        if name in saved and (before := saved[name].item()) != now:
+            raise ResumeRefused(
+                f"the checkpoint was written with {key} {before}, this run has {now}: with another one, rows "
+                f"stand for other tokens, so that some would be trained twice and others never: set {key} "
+                "back, or restart the mixture (--checkpoint.exclude_from_loading mixture,dataloader)"
+            )
 
 
 def _group_changes(before: list[str], now: list[str]) -> list[str]:

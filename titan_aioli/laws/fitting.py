@@ -50,7 +50,7 @@ def check_table(proportions: Array, losses: Array, num_parameters: int, law: str
     """Both tables as float64, refused where they cannot determine the law.
 
     Args:
-        proportions: [N, G], one run a row.
+        proportions: [N, G], one run per row.
         losses: [N, M], final loss of each evaluated group.
         num_parameters: of the law, for one evaluated group.
         law: its name, for the error.
@@ -60,7 +60,7 @@ def check_table(proportions: Array, losses: Array, num_parameters: int, law: str
     if proportions.ndim != 2 or losses.ndim != 2 or len(proportions) != len(losses):
         raise ValueError(
             f"proportions {list(proportions.shape)} and losses {list(losses.shape)} must be tables of the "
-            "same number of runs, one run a row"
+            "same number of runs, one run per row"
         )
     for name, table in (("proportions", proportions), ("losses", losses)):
         bad = np.argwhere(~np.isfinite(table))

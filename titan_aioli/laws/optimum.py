@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 
-from titan_aioli.proportions import bounded, normalize, uniform
+from titan_aioli.proportions import bounded, normalize, normalize_or_uniform, uniform
 
 Array = np.ndarray
 SMALLEST_SHARE = 1e-300  # so that 0 log 0 is 0
@@ -57,7 +57,7 @@ def optimal_mixture(
     Returns: [G], on the simplex.
     Raises: ValueError: the caps sum to less than 1, or the anchor has a group without share.
     """
-    prior = uniform(num_groups) if anchor is None else normalize(anchor, "anchor")
+    prior = normalize_or_uniform(anchor, num_groups, "anchor")
     if anchor_strength > 0 and prior.min() <= 0:
         raise ValueError(f"anchor[{prior.argmin()}] is 0: a KL anchor needs a positive share for every group")
     most = np.ones(num_groups) if caps is None else np.asarray(caps, dtype=np.float64)
@@ -67,8 +67,7 @@ def optimal_mixture(
             "more repeats or add data"
         )
     start = bounded(0.5 * prior + 0.5 * uniform(num_groups), most=most)
-    num_evaluated = law.predict(start).shape[-1]
-    w = uniform(num_evaluated) if weights is None else normalize(weights, "weights")
+    w = normalize_or_uniform(weights, law.predict(start).shape[-1])
     found = minimize(
         _objective(law, w, np.log(np.maximum(prior, SMALLEST_SHARE)), anchor_strength),
         start,

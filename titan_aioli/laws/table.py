@@ -1,7 +1,7 @@
 """A table of runs: the proportions each was trained on and the loss of every group at its end.
 
 CSV with a header: a column `proportion.GROUP` for each group trained on and a column `loss.GROUP` for each
-group evaluated, usually the same; other columns are ignored. One run a line.
+group evaluated, usually the same; other columns are ignored. One run per line.
 """
 
 import csv

@@ -17,8 +17,9 @@ MAX_PHASES = 1_000_000
 def evaluations_of_a_round(method: MixingMethod, num_groups: int) -> tuple[int, int]:
     """Evaluations that the method asks for in its second round, and the round's steps.
 
-    The second, as the first may hold a prior. The lengths of phases do not depend on what is observed, so any
-    losses do; nor on the length of the run, so that a run that is extended continues with the same sequences.
+    The second, because the first may hold a prior. The lengths of phases do not depend on what is observed,
+    so any losses serve. They do not depend on the length of the run either, so a run that is extended
+    continues with the same sequences.
     """
     if method.observes != "validation":
         return 0, 0
@@ -49,7 +50,7 @@ def affordable_sequences(
     """Held-out sequences of each group, so that a round's evaluations cost at most `percent` of its training.
 
     Args:
-        percent: of the training compute, 0 for no bound; at least one sequence a group is evaluated.
+        percent: of the training compute, 0 for no bound; at least one sequence per group is evaluated.
         method, num_groups, batch_size: of the run.
         largest: never more than this.
     """

@@ -44,8 +44,8 @@ class GroupEvaluator:
         """Mean loss of every group now, [G] nats per token, the same bits on every rank.
 
         A group is inf where its loss is not finite or where a forward pass over its rows failed. A rank whose
-        pass fails continues with the next, since the other ranks expect it there; that cannot help where it
-        failed between two collectives of the model, which the others then leave by their timeout.
+        pass fails continues with the next, where the other ranks expect it. If it failed between two
+        collectives of the model, the others stop at the timeout of the collective instead.
         """
         host = self._host
         stats = GroupStats(self.num_groups, host.device, host.is_reporter)

@@ -34,10 +34,10 @@ class HeldOut:
         on_validation: called with (step, losses [G]) once per evaluation on all validation sequences.
         """
         self.groups = validation
-        self.is_sampled = num_seen < num_sequences
-        """Whether the method sees fewer sequences than the log."""
         self._validation = GroupEvaluator(host, validation, num_sequences)
-        self._sample = GroupEvaluator(host, validation, num_seen) if self.is_sampled else self._validation
+        self._sample = self._validation
+        if num_seen < num_sequences:
+            self._sample = GroupEvaluator(host, validation, num_seen)
         self._test = GroupEvaluator(host, test, num_sequences) if test else None
         self._on_validation = on_validation
         self._measured: dict[GroupEvaluator, tuple[int, np.ndarray]] = {}

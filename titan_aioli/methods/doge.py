@@ -1,8 +1,8 @@
 """DoGE: more of the groups whose gradient points where the held-out loss falls.
 
-Each update needs one gradient for every group and one of the held-out loss; never two at a time beside
-each other on one rank: of each group only its inner product with the held-out gradient and its norm are
-kept, both of which are sums over shards. Like DoReMi it is run for `average`, which a `static` run trains on.
+Each update needs one gradient for every group and one of the held-out loss. Gradients are taken one group at
+a time: only the group's inner product with the held-out gradient and its norm are kept, both of which are
+sums over shards. Like DoReMi it is run for `average`, which a `static` run trains on.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax, uniform
 
 TINY = 1e-6
-"""Added to norms before dividing by them (the released code's)."""
+"""Number added to each norm before dividing by it (the released code's)."""
 
 
 class DoGEState(NamedTuple):

@@ -1,7 +1,7 @@
 """The rule that every method keeps: what is not finite never reaches the proportions.
 
 Where an observation cannot be used, the method moves to its next phase with the proportions it had, and its
-state remembers which groups were to blame, so that the log names them.
+state remembers which groups were at fault, so that the log names them.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ def unusable(observation: np.ndarray, nan_is_absent: bool = False) -> np.ndarray
 
     Args:
         observation: [G] or [G, ...].
-        nan_is_absent: nan says that the group had no token, which is no fault.
+        nan_is_absent: whether nan means that the group had no token, which is not a fault.
     """
     bad = np.isinf(observation) if nan_is_absent else ~np.isfinite(observation)
     return np.asarray(bad.reshape(len(observation), -1).any(axis=1))
 
 
 def blamed(observes: str, observation: np.ndarray) -> np.ndarray:
-    """[G] bool: groups for whose sake an observation of a kind cannot be used; absence is no fault.
+    """[G] bool: groups whose values make the observation unusable; a group without tokens is not at fault.
 
     Args:
         observes: one of OBSERVES.
-        observation: as that kind says (protocol.py).
+        observation: of that kind (protocol.py).
     """
     if observes == "gradients":
         return np.where(absent(observes, observation), unusable(observation[:, 2]), unusable(observation))
@@ -41,7 +41,7 @@ def blamed(observes: str, observation: np.ndarray) -> np.ndarray:
 
 
 def absent(observes: str, observation: np.ndarray) -> np.ndarray:
-    """[G] bool: groups that had no token in the phase; held-out losses know none."""
+    """[G] bool: groups that had no token in the phase; never one where held-out losses are observed."""
     if observes == "gradients":
         return np.asarray(np.isnan(observation[:, :2]).all(axis=1))
     knows_absence = observes in ("train", "excess")

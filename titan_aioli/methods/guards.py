@@ -22,8 +22,7 @@ class Guarded:
     """A method whose proportions keep within bounds; every guard is off by default.
 
     In this order: pulled to the anchor, lifted to the least share, and then moved from the last proportions
-    in a straight line, no further than `max_change`. The first proportions of a run may be anything within
-    the first two.
+    in a straight line, no further than `max_change`, which does not apply to the first proportions of a run.
     """
 
     method: MixingMethod

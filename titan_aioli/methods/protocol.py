@@ -48,7 +48,7 @@ class MixingMethod(Protocol):
         - `train`: mean training loss of every group over the phase [G], nan where a group had no token;
         - `excess`: DoReMi: mean over the phase of training loss minus that of a reference model [G], nats per
           token, nan where a group had no token. Whether the excess of each token is clipped at 0 first (the
-          paper) or not is the trainer's choice; the method clips the mean in any case;
+          paper) or not is decided by the trainer; the method clips the mean in any case;
         - `gradients`: DoGE: a row for each group [G, 3], measured at the end of the phase: the inner product
           of the gradient of the group's mean training loss with that of the held-out loss (mean over
           groups), the norm of the first, and the norm of the second (the same in every row), all unclipped.
@@ -73,13 +73,13 @@ class MixingMethod(Protocol):
         ...
 
     def update(self, state: Any, observation: np.ndarray | None) -> Any:
-        """The state after a phase is over. Called once a phase; neither argument is changed."""
+        """The state after a phase is over. Called once per phase; neither argument is changed."""
         ...
 
     def report(self, state: Any) -> dict[str, np.ndarray | str]:
         """What the last update learned, for the ledger; {} if nothing.
 
-        A key `note` holds a sentence for the log (why the proportions did not move, say).
+        A key `note` holds a sentence for the log, for example why the proportions did not move.
         """
         ...
 

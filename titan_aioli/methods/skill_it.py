@@ -68,7 +68,7 @@ class SkillIt:
     steps_per_round: int = 500
     """Optimizer steps between two updates of the proportions."""
     steps_per_evaluation: int | None = None
-    """Optimizer steps between two evaluations; divides steps_per_round. Unset: one evaluation a round."""
+    """Optimizer steps between two evaluations; divides steps_per_round. Unset: one evaluation per round."""
     evaluate: When = "end"  # start: an update sees losses that are steps_per_evaluation old
     """Evaluate at the end of each interval, or at its start (the released code)."""
     halve_ones: bool = False

@@ -53,9 +53,9 @@ class AuditFile:
 
 
 def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:
-    """The rows of the steps of a run, in order; the way there is replayed by counts alone.
+    """The rows of the steps of a run, in order; of steps before `first_step` only the counts are computed.
 
-    A run whose groups or stores were changed on the way begins, here, where they last changed.
+    If the groups or stores of the run were changed at a resume, the rows begin at the last such resume.
     """
     ledger, position = run.ledger(), run.start()
     first_step = max(first_step, position.step)

@@ -108,7 +108,9 @@ def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:
         )
     expected = HEADER.size + 12 * num_sequences + 8 * num_entries
     if found == expected + num_sequences and num_sequences:
-        raise ValueError(f"{path}: a multimodal index (one mode byte a sequence); only text stores are read")
+        raise ValueError(
+            f"{path}: a multimodal index (one mode byte per sequence); only text stores are read"
+        )
     if found != expected:
         raise ValueError(
             f"{path}: holds {found} bytes, expected {expected} for {num_sequences} sequences and a document "

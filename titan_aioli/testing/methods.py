@@ -22,7 +22,7 @@ OBSERVING = [name for name, method in METHODS.items() if method.observes != "not
 
 
 def recorded_schedule(num_groups: int) -> list[list[Any]]:
-    """What `replay` is given: a measurement of no step, LearnParams, two stretches of training."""
+    """What `replay` is given: a measurement of no step, LearnParams, two phases of training."""
     swept = np.full(num_groups, 0.25 / max(num_groups - 1, 1))
     swept[0] = 1 - swept[1:].sum()
     even, shares = [1 / num_groups] * num_groups, swept.tolist()

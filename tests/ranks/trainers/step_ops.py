@@ -1,6 +1,6 @@
 """Counts what one unlogged training step asks of the device: ours and plain torchtitan, on two ranks.
 
-Prints {"plain": {...}, "ours": {...}}: waits for the device (`item`) and collectives.
+Prints {"plain": {...}, "ours": {...}}: host syncs (`item`) and collectives.
 """
 
 import json

@@ -70,7 +70,7 @@ def two_frames(text: bytes) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_format_gives_the_same_stores(tmp_path, tokenizer, monkeypatch):
+def test_every_format_gives_the_same_stores(tmp_path, tokenizer):
     records = [{**record, "meta": {"set": "ab"[index % 2]}} for index, record in enumerate(numbered(300))]
     found = {}
     for kind in ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "saved dataset", "hub jsonl"):

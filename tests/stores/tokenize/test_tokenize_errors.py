@@ -21,7 +21,7 @@ def tokenizer(tmp_path) -> Path:
 BAD_LINES = {
     "not JSON": (b'{"text": "one"', r"docs\.jsonl, line 2: not JSON"),
     "not UTF-8": (b'{"text": "\xff"}', r"docs\.jsonl, line 2: not JSON.*utf-8"),
-    "no object": (b'["one"]', "line 2: a JSON list, expected one object a line"),
+    "no object": (b'["one"]', "line 2: a JSON list, expected one object per line"),
     "missing field": (b'{"content": "one"}', "line 2: no field 'text'; found content"),
     "number": (b'{"text": 17}', "line 2: field 'text' is 17, expected a text"),
     "null": (b'{"text": null}', "line 2: field 'text' is null, expected a text"),

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from titan_aioli.data.group import Group
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.walk import walk
 
-if TYPE_CHECKING:  # torch
-    from titan_aioli.config.build import Mixture
-    from titan_aioli.data.group import Group
+if TYPE_CHECKING:
+    from titan_aioli.config.build import Mixture  # imports torch
 
 Array = np.ndarray
 
@@ -150,6 +150,6 @@ def checkpoint_line(config: Any) -> str:
     return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
 
 
-def _sequences(groups: "Sequence[Group]", per_group: int) -> int:
+def _sequences(groups: Sequence[Group], per_group: int) -> int:
     """Held-out sequences of one evaluation: a group with fewer gives all it has."""
     return sum(min(per_group, group.num_sequences) for group in groups)

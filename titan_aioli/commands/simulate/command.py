@@ -48,8 +48,8 @@ def simulate(
         seed: of the world and the noise.
         settings: hyperparameters, as METHOD.NAME=VALUE.
         budget: add a panel: error of Aioli's A against the number of held-out sequences.
-        ranks: also plan the rows of so many data-parallel ranks (4096, say), 8 rows each, and check that none
-            is drawn twice.
+        ranks: also plan the rows of this number of data-parallel ranks (for example 4096), 8 rows each, and
+            check that none is drawn twice.
         output: the figure; the suffix chooses the format (.png, .pdf, .svg).
     """
     if not methods:
@@ -97,7 +97,7 @@ def result_table(traces: dict[str, Trace], world: World) -> Table:
 
 def budget_table(errors: np.ndarray) -> Table:
     """Error of Aioli's first A for each number of sweeps and held-out sequences."""
-    table = Table(title=f"error of A, {BUDGET_GROUPS} groups, noise {BUDGET_NOISE:g} nats a sequence")
+    table = Table(title=f"error of A, {BUDGET_GROUPS} groups, noise {BUDGET_NOISE:g} nats per sequence")
     table.add_column("num_sweeps", justify="right")
     for sequences in BUDGET_SEQUENCES:
         table.add_column(f"{sequences} sequences", justify="right")

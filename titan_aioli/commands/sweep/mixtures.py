@@ -105,6 +105,6 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
             shown = "" if name in ("config_sha256", "runs") else f" ({there.get(name)} there, {value} now)"
             what = {"config_sha256": "config file", "runs": "list of mixtures"}.get(name, name)
             raise UserError(
-                f"{path} is the plan of a sweep with another {what}{shown}: run with the same settings to go "
-                "on, or choose another --output"
+                f"{path} is the plan of a sweep with another {what}{shown}: run with the same settings to "
+                "continue, or choose another --output"
             )

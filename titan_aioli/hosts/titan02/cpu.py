@@ -2,7 +2,7 @@
 
 torchtitan falls back to "cuda" where torch reports no accelerator, FSDP2 asks gloo for a reduction that it
 does not have, and DTensor's random initialisation is only faithful on CUDA: on a CPU mesh every rank would
-fill its own shard with the same numbers. `enable_cpu()` mends the first before torchtitan is imported,
+fill its own shard with the same numbers. `enable_cpu()` fixes the first before torchtitan is imported,
 `for_cpu()` the other two where a model is parallelised.
 """
 

@@ -21,7 +21,7 @@ ERROR_TIMEOUT = timedelta(seconds=15)
 
 
 def launch(trainer_class: Any, args: list[str]) -> int:
-    """Train as the arguments say; the exit status.
+    """Train by the arguments, and return the exit status.
 
     Errors that the user can fix print one line per rank, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1
     shows where they were raised.

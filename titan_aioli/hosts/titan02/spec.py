@@ -46,7 +46,7 @@ _registered: set[str] = set()
 
 
 def register_mixing_spec(model_name: str) -> None:
-    """Put our train spec in the place of torchtitan's for this model; once a process."""
+    """Put our train spec in the place of torchtitan's for this model; once per process."""
     if model_name not in _registered:
         register_train_spec(model_name, mixing_spec(model_name, get_train_spec(model_name)))
         _registered.add(model_name)

@@ -1,7 +1,7 @@
 """Aioli: estimate the mixing law during the run, then move the proportions down its gradient.
 
 One round is LearnParams (Algorithm 2, learn_params.py: short segments on perturbed mixtures, with the
-held-out losses L before and after each) and a stretch of training on the updated proportions (Algorithm 1):
+held-out losses L before and after each) and a phase of training on the updated proportions (Algorithm 1):
 
     L(t) - L(t + 1) = A p                      the law: A_ij is the drop of group i per unit of group j
     A               = LearnParams              estimated in every round
@@ -30,13 +30,13 @@ from titan_aioli.methods.aioli.learn_params import (
 )
 from titan_aioli.methods.aioli.regression import (
     add_level,
-    add_stretch,
+    add_segment,
     certainty,
     level,
     scaled,
     slopes,
     spread,
-    training_stretch,
+    training_observation,
     without_trend,
 )
 from titan_aioli.methods.aioli.state import (
@@ -95,7 +95,7 @@ class Aioli:
     pooling: float | None = None  # the drops of a round count in units of their own spread
     """Weight on the evidence of past rounds in a running regression. Unset: each round alone (the paper)."""
     pool_training: bool = False
-    """With pooling: count the training stretches in the regression too, not those of LearnParams alone."""
+    """With pooling: also use the training phase of each round as an observation, not LearnParams alone."""
     shrink: bool = False
     """Shorten the step where the column sums of A differ little beyond their standard errors."""
     prior: Sequence[float] | None = None
@@ -106,7 +106,7 @@ class Aioli:
     seed: int = 0
     """Seed of the sweep orders."""
     orders: Sequence[Sequence[int]] | None = None
-    """Explicit swept groups, one list a round, to replay a recorded run. Later rounds follow `order`."""
+    """Explicit swept groups, one list per round, to replay a recorded run. Later rounds follow `order`."""
 
     def check(self, num_groups: int) -> None:
         check_learn_params(
@@ -144,7 +144,7 @@ class Aioli:
             )
 
     def _check_regression(self, num_groups: int) -> None:
-        """The options that rest on regression.py."""
+        """The options that need regression.py fit the others and the number of segments."""
         if self.pooling is not None:
             require_number(
                 "aioli.pooling", self.pooling, at_least=0, below=1, what="the weight on past rounds"
@@ -163,11 +163,11 @@ class Aioli:
             return
         if self.diagonal:
             raise ValueError(f"aioli.diagonal is true: it cannot be combined with {' and '.join(chosen)}")
-        stretches = self.num_sweeps * self.num_mixtures(num_groups)
-        if self.pooling is None and stretches < num_groups + 2:
+        segments = self.num_sweeps * self.num_mixtures(num_groups)
+        if self.pooling is None and segments < num_groups + 2:
             raise ValueError(
                 f"aioli.num_sweeps is {self.num_sweeps}: with {' and '.join(chosen)} it must be at least 2, "
-                f"since {stretches} stretches cannot tell noise from signal (or set aioli.pooling)"
+                f"since {segments} segments cannot tell noise from signal (or set aioli.pooling)"
             )
 
     def init(self, num_groups: int) -> AioliState:
@@ -229,13 +229,13 @@ class Aioli:
         return count_mixtures(self.mixtures, num_groups)
 
     def train_steps(self, num_groups: int) -> int:
-        """Optimizer steps of the training stretch of one round."""
+        """Optimizer steps of the training phase of one round."""
         learn_params_steps = self.learn_params_steps(num_groups)
         steps_per_round = 8 * learn_params_steps if self.steps_per_round is None else self.steps_per_round
         return steps_per_round - learn_params_steps
 
     def _train_segments(self, num_groups: int) -> float:
-        """The training stretch in lengths of a stretch of LearnParams."""
+        """The length of the training phase, in segments of LearnParams."""
         return self.train_steps(num_groups) / self.steps_per_mixture
 
     def sweep_order(self, round_: int, num_groups: int) -> list[int]:
@@ -260,7 +260,7 @@ class Aioli:
         swept, drop, drops = order[state.segment], state.losses - losses, state.drops.copy()
         if swept < num_groups:
             drops[:, swept] += drop
-        evidence = add_stretch(state.evidence, state.segment, self.perturbed(state), drop)
+        evidence = add_segment(state.evidence, state.segment, self.perturbed(state), drop)
         state = state._replace(segment=state.segment + 1, losses=losses, drops=drops, evidence=evidence)
         if state.segment < len(order):
             return state
@@ -271,7 +271,7 @@ class Aioli:
         raw_A = state.drops / self.num_sweeps
         products, freedom = without_trend(state.evidence)
         unit = 1.0 if self.pooling is None else spread(products, freedom)
-        if self.pool_training and np.isfinite(trained := self._training_stretch(state, unit)).all():
+        if self.pool_training and np.isfinite(trained := self._training_observation(state, unit)).all():
             products, freedom = products + np.outer(trained, trained), freedom + 1
         products = scaled(products, 1 / unit)
         if self.pooling is not None and np.isfinite(products).all():
@@ -286,12 +286,12 @@ class Aioli:
         stderr = np.full_like(stderr, np.nan) if self.diagonal else stderr
         return state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, stderr=stderr)
 
-    def _training_stretch(self, state: AioliState, unit: float) -> np.ndarray:
+    def _training_observation(self, state: AioliState, unit: float) -> np.ndarray:
         """[2 G], what the training before this LearnParams shows; nan in the first round."""
         num_segments = self._train_segments(len(state.proportions))
         trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
         levels = (state.level, level(state.evidence))
-        return training_stretch(trained, levels, unit, num_segments, num_stretches=state.evidence[0, 0])
+        return training_observation(trained, levels, unit, num_segments, num_learned=state.evidence[0, 0])
 
     def _update_proportions(self, state: AioliState) -> AioliState:
         """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""

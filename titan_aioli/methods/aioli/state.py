@@ -34,18 +34,18 @@ class AioliState(NamedTuple):
     log_weights: np.ndarray
     """[G], logarithm of the weights before normalisation."""
     proportions: np.ndarray
-    """[G], what the training stretch uses."""
+    """[G], what the training phase uses."""
     predicted_drop: np.ndarray
-    """[G], loss drop that solved_A predicted for the last training stretch."""
+    """[G], loss drop that solved_A predicted for the last training phase."""
     measured_drop: np.ndarray
-    """[G], loss drop measured over that stretch."""
+    """[G], loss drop measured over that phase."""
     evidence: np.ndarray
-    """[2 G + 2, 2 G + 2], sums of products over the stretches of this LearnParams (regression.py)."""
+    """[2 G + 2, 2 G + 2], sums of products over the segments of this LearnParams (regression.py)."""
     level: np.ndarray
     """[2 G], mean mixture and mean drops per segment of the LearnParams of the round before."""
     pooled: np.ndarray
-    """[2 G, 2 G], those of all rounds, without level and trend; the past forgotten by `pooling`. [0, 0]
-    without `pooling`."""
+    """[2 G, 2 G], sums of products over all rounds, without level and trend; past rounds have the weight
+    `pooling`. [0, 0] without `pooling`."""
     pooled_freedom: float
     """Degrees of freedom in `pooled`; 0 without `pooling`."""
     stderr: np.ndarray
@@ -54,7 +54,7 @@ class AioliState(NamedTuple):
     """What `eta` was multiplied by in the last update (`shrink`)."""
     note: int
     """Whether the last update MOVED the proportions, or could not: A was CONSTANT or NOT_FINITE, or the
-    regression has TOO_FEW stretches yet."""
+    regression has TOO_FEW segments yet."""
 
 
 def initial_state(num_groups: int, is_pooled: bool) -> AioliState:

@@ -1,7 +1,7 @@
 """What a file is, by its first bytes: text, JSON lines, or something that has no business in a corpus.
 
-Archives, pointers of Git LFS and binary files decode, in part or whole, as text and would become documents
-without a word: they are refused by what they are.
+Archives, pointers of Git LFS and binary files decode as text, in part or whole, and would silently become
+documents. They are refused, and the message says what they are.
 """
 
 import json

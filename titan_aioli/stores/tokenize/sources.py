@@ -39,7 +39,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class JsonLines:
-    """One JSON object a line; plain, .gz, .zst or .bz2."""
+    """One JSON object per line; plain, .gz, .zst or .bz2."""
 
     path: Path
 
@@ -60,7 +60,7 @@ class JsonLines:
 
 @dataclass(frozen=True)
 class Parquet:
-    """One row a document."""
+    """One row per document."""
 
     path: Path
 
@@ -90,7 +90,7 @@ class Parquet:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """One document a file, in UTF-8."""
+    """One document per file, in UTF-8."""
 
     files: tuple[tuple[str, Path], ...]
     """Pairs (name relative to the input folder, path)."""
@@ -181,5 +181,5 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # bad JSON, bytes that are not UTF-8, too deeply nested
         raise ValueError(f"{place}: not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{place}: a JSON {type(record).__name__}, expected one object a line, {{...}}")
+        raise ValueError(f"{place}: a JSON {type(record).__name__}, expected one object per line, {{...}}")
     return record
