@@ -28,7 +28,7 @@ def test_unknown_command_is_one_line(capsys):
         main(["tokenise"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(
-        "titan-aioli: error: no command 'tokenise': choose one of tokenize"
+        "titan-aioli: error: no command 'tokenise': choose one of train-tokenizer, tokenize"
     )
 
 

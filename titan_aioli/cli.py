@@ -15,6 +15,7 @@ import tyro
 
 from titan_aioli.commands.check.command import check
 from titan_aioli.commands.demo_corpus import demo_corpus
+from titan_aioli.commands.init.command import init
 from titan_aioli.commands.inspect import inspect
 from titan_aioli.commands.plan import plan
 from titan_aioli.commands.replay import replay
@@ -23,10 +24,13 @@ from titan_aioli.commands.rows import rows
 from titan_aioli.commands.simulate.command import simulate
 from titan_aioli.commands.sweep.command import sweep
 from titan_aioli.commands.tokenize import tokenize
+from titan_aioli.commands.train_tokenizer import train_tokenizer
 
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "train-tokenizer": train_tokenizer,
     "tokenize": tokenize,
     "inspect": inspect,
+    "init": init,
     "check": check,
     "rows": rows,
     "report": report,
@@ -87,7 +91,7 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 def overview() -> str:
     """One line for each subcommand."""
     lines = [
-        f"  {name:<11} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
+        f"  {name:<15} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
     ]
     return "\n".join(
         ["usage: titan-aioli COMMAND ...", "", *lines, "", "`titan-aioli COMMAND --help` shows its options."]

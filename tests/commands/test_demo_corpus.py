@@ -7,8 +7,9 @@ import random
 import pytest
 
 from titan_aioli.commands import demo_corpus
-from titan_aioli.commands.demo_corpus import collect, docstrings, pieces, train_tokenizer, write_corpus
+from titan_aioli.commands.demo_corpus import collect, docstrings, train_tokenizer, write_corpus
 from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokenize.bpe import pieces
 
 SMALL = 150_000
 
@@ -59,7 +60,7 @@ def test_where_packages_are_installed_and_listed_makes_no_difference(small, tmp_
 
 def test_long_texts_are_cut_where_a_line_ends():
     text = "".join(f"line {number}\n" for number in range(5000))
-    cut = list(pieces(text))
+    cut = list(pieces(text, demo_corpus.LONGEST))
     assert "".join(cut) == text and len(cut) > 1
     assert all(len(piece) <= demo_corpus.LONGEST and piece.endswith("\n") for piece in cut)
 

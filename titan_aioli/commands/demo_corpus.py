@@ -29,6 +29,7 @@ from rich.table import Table
 
 from titan_aioli.commands.tokenize import tokenize as make_stores
 from titan_aioli.files import replacing
+from titan_aioli.stores.tokenize.bpe import pieces, save_tokenizer, train_bpe
 
 PACKAGES = """
     datasets fonttools fsspec grpcio huggingface_hub jinja2 matplotlib mpmath networkx numpy packaging pandas
@@ -128,7 +129,7 @@ def documents_of(file: PackagePath, group: str) -> Iterator[str]:
     elif group == "tables" and sum(map(text.count, "0123456789")) < 0.2 * len(text):
         return
     for whole in texts:
-        yield from (piece for piece in pieces(whole.strip()) if len(piece) >= SHORTEST)
+        yield from (piece for piece in pieces(whole.strip(), LONGEST) if len(piece) >= SHORTEST)
 
 
 def docstrings(code: str) -> list[str]:
@@ -141,15 +142,6 @@ def docstrings(code: str) -> list[str]:
         return []
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return [ast.get_docstring(node) or "" for node in nodes if isinstance(node, owners)]
-
-
-def pieces(text: str) -> Iterator[str]:
-    """The text in pieces of at most LONGEST characters, cut after the last line that fits."""
-    while len(text) > LONGEST:
-        cut = text.rfind("\n", 0, LONGEST) + 1 or LONGEST
-        yield text[:cut]
-        text = text[cut:]
-    yield text
 
 
 def collect() -> dict[str, list[dict[str, str]]]:
@@ -186,26 +178,7 @@ def train_tokenizer(
     corpus: dict[str, list[dict[str, str]]], folder: Path, vocab_size: int = VOCAB_SIZE
 ) -> None:
     """A byte-level BPE of `vocab_size` entries, in FOLDER/tokenizer.json, as torchtitan loads it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_DOCUMENT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_sample(corpus), trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"eos_token": END_OF_DOCUMENT, "tokenizer_class": "PreTrainedTokenizerFast"}
-    for name, content in (
-        ("tokenizer.json", tokenizer.to_str()),
-        ("tokenizer_config.json", json.dumps(config)),
-    ):
-        with replacing(folder / name) as file:
-            file.write(content.encode())
+    save_tokenizer(train_bpe(_sample(corpus), vocab_size, [END_OF_DOCUMENT]), folder, END_OF_DOCUMENT)
 
 
 def _sample(corpus: dict[str, list[dict[str, str]]]) -> Iterator[str]:

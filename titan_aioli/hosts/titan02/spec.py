@@ -79,6 +79,12 @@ def vocab_size(job_config: Any) -> int | None:
     return getattr(model_args, "vocab_size", None)
 
 
+def flavors(model_name: str) -> dict[str, Any]:
+    """The model arguments of every flavor, torchtitan's and ours."""
+    register_mixing_spec(model_name)
+    return dict(get_train_spec(model_name).model_args)
+
+
 class _Opened:
     """The mixture of the job at hand: its stores are opened and its method is built once per run and rank."""
 

@@ -1,0 +1,115 @@
+"""What there is to train on: the groups of a folder of stores, and the flavors that hold their vocabulary."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from titan_aioli.stores.store import open_store, store_exists
+from titan_aioli.stores.tokens import TokenStore
+
+NUM_PROBED_TOKENS = 1_000_000
+"""Number of tokens of a store that are read where it does not say its vocabulary."""
+
+
+class Found(NamedTuple):
+    """The groups that a run can be trained on."""
+
+    groups: list[str]
+    """Folders with a train and a validation store, sorted."""
+    without_test: list[str]
+    """Those of them that have no test store."""
+    left_out: list[str]
+    """One line for each folder that has some but not all of the stores that a group needs."""
+    vocab_size: int
+    """Largest vocabulary of the stores."""
+    fewest_tokens: int
+    """Tokens of the smallest store."""
+
+
+def find_groups(folder: Path) -> Found:
+    """The groups in a folder of stores, FOLDER/GROUP/{train,validation,test}.
+
+    Raises: ValueError: no group, or a store that is damaged. OSError: the folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}: give the --output of `titan-aioli tokenize`")
+    groups, without_test, left_out, stores = [], [], [], []
+    for group in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        splits = [split for split in ("train", "validation", "test") if store_exists(folder / group / split)]
+        missing = {"train", "validation"} - set(splits)
+        if not splits:
+            continue
+        if missing:
+            left_out.append(f"left out group {group!r}: no store {folder / group / min(missing)}")
+            continue
+        groups.append(group)
+        without_test += [group] if "test" not in splits else []
+        stores += [open_store(folder / group / split) for split in splits]
+    if not groups:
+        reason = "; ".join(left_out) or "no folder in it has the stores train and validation"
+        raise ValueError(f"{folder} holds no group: {reason}. `titan-aioli tokenize` makes them out of text")
+    sizes = [store.num_tokens for store in stores]
+    return Found(groups, without_test, left_out, max(map(vocabulary, stores)), min(sizes))
+
+
+def vocabulary(store: TokenStore) -> int:
+    """Entries of a store's vocabulary: as it says, or the largest id of its first million tokens + 1."""
+    recorded = store.metadata.get("vocab_size")
+    if isinstance(recorded, int) or store.num_tokens == 0:
+        return recorded or 0
+    return int(store.tokens[:NUM_PROBED_TOKENS].max()) + 1
+
+
+class Flavor(NamedTuple):
+    """A model flavor."""
+
+    num_parameters: int
+    """As counted by `count_parameters`."""
+    vocab_size: int
+    name: str
+
+
+def fitting_flavors(model_args: Mapping[str, Any], vocab_size: int) -> list[Flavor]:
+    """The flavors with plain causal attention whose embedding holds the vocabulary, the smallest first.
+
+    Args:
+        model_args: of every flavor, by name.
+        vocab_size: of the stores.
+    Raises: ValueError: there is none; lists the vocabularies there are.
+    """
+    plain = {name: args for name, args in model_args.items() if getattr(args, "attn_type", "sdpa") == "sdpa"}
+    flavors = sorted(Flavor(count_parameters(args), args.vocab_size, name) for name, args in plain.items())
+    fitting = [flavor for flavor in flavors if flavor.vocab_size >= vocab_size]
+    if not fitting:
+        sizes = ", ".join(f"{flavor.name} {flavor.vocab_size}" for flavor in flavors)
+        raise ValueError(
+            f"the stores use a vocabulary of {vocab_size} tokens, more than any flavor of llama3 has "
+            f"({sizes}): tokenize with a smaller tokenizer, such as `titan-aioli train-tokenizer` makes"
+        )
+    return fitting
+
+
+def count_parameters(args: Any) -> int:
+    """Parameters of a Llama 3 model without those of its norms: embeddings, attention, feed-forward."""
+    key_value_share = (args.n_kv_heads or args.n_heads) / args.n_heads
+    hidden = int(8 * args.dim / 3 * (args.ffn_dim_multiplier or 1.0))
+    hidden = -(-hidden // args.multiple_of) * args.multiple_of
+    layer = 2 * args.dim**2 * (1 + key_value_share) + 3 * args.dim * hidden
+    return int(2 * args.vocab_size * args.dim + args.n_layers * layer)
+
+
+def longest_sequence(wanted: int, fewest_tokens: int, least: int) -> int:
+    """`wanted`, halved until the smallest store holds `least` sequences; never below 16."""
+    while wanted > 16 and (fewest_tokens - 1) // wanted < least:
+        wanted //= 2
+    return wanted
+
+
+def short(count: int) -> str:
+    """A number of parameters in few characters."""
+    return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
+
+
+def names(flavors: Sequence[Flavor], most: int = 3) -> str:
+    """The first flavors with their sizes, in words."""
+    return ", ".join(f"{flavor.name} ({short(flavor.num_parameters)})" for flavor in flavors[:most])
