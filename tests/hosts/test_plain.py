@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,9 +40,10 @@ def tiny_model():
 def mixing_of(stores, method):
     mixing = read_mixing(TINY)
     mixing.stores, mixing.method = str(stores), method
-    mixing.aioli.steps_per_mixture, mixing.aioli.steps_per_round = 1, 5
-    mixing.skill_it.steps_per_round = mixing.odm.steps_per_update = 2
-    mixing.ado.steps_per_update, mixing.ado.warmup_updates, mixing.ado.ignored_updates = 1, 4, 1
+    mixing.aioli = replace(mixing.aioli, steps_per_mixture=1, steps_per_round=5)
+    mixing.skill_it = replace(mixing.skill_it, steps_per_round=2)
+    mixing.odm = replace(mixing.odm, steps_per_update=2)
+    mixing.ado = replace(mixing.ado, steps_per_update=1, warmup_updates=4, ignored_updates=1)
     return mixing
 
 
@@ -67,7 +69,7 @@ def reference(stores, tmp_path_factory):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_leaves_a_run(method, tmp_path, stores, reference, capsys):
     mixing = mixing_of(stores, method)
-    mixing.doremi.reference = str(reference)
+    mixing.doremi = replace(mixing.doremi, reference=str(reference))
     train(*tiny_model(), mixing, tmp_path / method, SCHEDULE)
     run = read_run(tmp_path / method)
     assert run.results and run.results["step"] == 6
@@ -104,7 +106,7 @@ def test_the_metrics_of_logged_steps_go_to_the_caller(tmp_path, stores):
 
 def test_a_reference_that_is_no_checkpoint_is_refused(tmp_path, stores):
     mixing = mixing_of(stores, "doremi")
-    mixing.doremi.reference = str(tmp_path / "none.pt")
+    mixing.doremi = replace(mixing.doremi, reference=str(tmp_path / "none.pt"))
     with pytest.raises(UserError, match=r"mixing.doremi.reference is .*none.pt"):
         train(*tiny_model(), mixing, tmp_path, SCHEDULE)
 

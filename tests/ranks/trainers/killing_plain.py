@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ def kill(step):
 def main(folder, stores, method):
     mixing = read_mixing(TINY)
     mixing.stores, mixing.method = stores, method
-    mixing.odm.steps_per_update = 3
+    mixing.odm = replace(mixing.odm, steps_per_update=3)
     torch.manual_seed(0)
     model = Transformer(VOCAB_SIZE, 16, dim=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
