@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,9 +40,10 @@ def tiny_model():
 def mixing_of(stores, method):
     mixing = read_mixing(TINY)
     mixing.stores, mixing.method = str(stores), method
-    mixing.aioli.steps_per_mixture, mixing.aioli.steps_per_round = 1, 5
-    mixing.skill_it.steps_per_round = mixing.odm.steps_per_update = 2
-    mixing.ado.steps_per_update, mixing.ado.warmup_updates, mixing.ado.ignored_updates = 1, 4, 1
+    mixing.aioli = replace(mixing.aioli, steps_per_mixture=1, steps_per_round=5)
+    mixing.skill_it = replace(mixing.skill_it, steps_per_round=2)
+    mixing.odm = replace(mixing.odm, steps_per_update=2)
+    mixing.ado = replace(mixing.ado, steps_per_update=1, warmup_updates=4, ignored_updates=1)
     return mixing
 
 
@@ -67,7 +69,7 @@ def reference(stores, tmp_path_factory):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_leaves_a_run(method, tmp_path, stores, reference, capsys):
     mixing = mixing_of(stores, method)
-    mixing.doremi.reference = str(reference)
+    mixing.doremi = replace(mixing.doremi, reference=str(reference))
     train(*tiny_model(), mixing, tmp_path / method, SCHEDULE)
     run = read_run(tmp_path / method)
     assert run.results and run.results["step"] == 6
@@ -104,7 +106,7 @@ def test_the_metrics_of_logged_steps_go_to_the_caller(tmp_path, stores):
 
 def test_a_reference_that_is_no_checkpoint_is_refused(tmp_path, stores):
     mixing = mixing_of(stores, "doremi")
-    mixing.doremi.reference = str(tmp_path / "none.pt")
+    mixing.doremi = replace(mixing.doremi, reference=str(tmp_path / "none.pt"))
     with pytest.raises(UserError, match=r"mixing.doremi.reference is .*none.pt"):
         train(*tiny_model(), mixing, tmp_path, SCHEDULE)
 
@@ -116,12 +118,23 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, stores):
         train(other, torch.optim.SGD(other.parameters()), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
 
 
-def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores):
+def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores, caplog):
     mixing: Mixing = mixing_of(stores, "stratified")
     mixing.when_used_up, mixing.groups["a"].max_epochs = "stop", 0.01
     session = train(*tiny_model(), mixing, tmp_path, SCHEDULE)
-    assert 0 < session.controller.step < 6
-    assert read_run(tmp_path).results["step"] == session.controller.step
+    step = session.controller.step
+    assert 0 < step < 6
+    results = read_run(tmp_path).results
+    assert results["step"] == step
+    reason = results["out_of_data"]
+    assert reason.startswith(f"out of data after step {step}: group a has been read 0.0")
+    assert reason.endswith("times and may be read 0.01 times (max_epochs)")
+    assert caplog.messages.count(f"mixing: {reason}") == 1
+
+
+def test_the_results_of_a_run_that_does_not_run_out_say_nothing_of_it(tmp_path, stores):
+    train(*tiny_model(), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
+    assert "out_of_data" not in read_run(tmp_path).results
 
 
 def test_the_command_trains_from_a_toml(tmp_path):
