@@ -11,6 +11,7 @@ from tests.bad_input.cases import TRAINING as BAD_INPUT
 from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
 from titan_aioli.commands.check.command import group_table, run_table, short
+from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
@@ -250,3 +251,31 @@ def test_a_ledger_of_other_groups_is_refused(change, message, stores, tmp_path):
     flags = ["--mixing.method", "replay", "--mixing.replay.ledger", str(tmp_path / "ledger.jsonl")]
     with pytest.raises(ValueError, match=message):
         check_config(["--job.config_file", str(TINY), "--mixing.stores", str(stores), *flags])
+
+
+DOUBTS = {
+    "nothing": ([], 3, None),
+    "LearnParams": (["--training.steps", "5"], 3, "ends inside its first LearnParams"),
+    "one group": ([], 1, "aioli has one group"),
+    "a long round": (
+        ["--mixing.method", "skill_it", "--mixing.skill_it.steps_per_round", "20"],
+        3,
+        "a round of 20 steps is not over",
+    ),
+    "evaluations": (
+        ["--mixing.evaluation.budget", "3", "--mixing.evaluation.freq", "1"],
+        3,
+        "evaluations cost",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTS)
+def test_what_is_hardly_meant_is_named(case, stores):
+    flags, num_groups, message = DOUBTS[case]
+    checked = check_config(["--job.config_file", str(TINY), "--mixing.stores", str(stores), *flags])
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    found = list(doubts(checked.config, num_groups, expected))
+    assert len(found) == (message is not None) and (message or "") in "".join(found)
+    shown = " ".join("\n".join(lines(run_table(checked, expected))).split())
+    assert num_groups == 1 or ("warning" in shown) == bool(found)

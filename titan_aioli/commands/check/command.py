@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import Forecast, checkpoint_line, forecast
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
     yield "evaluations", held_out
     yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
     yield "checkpoints", checkpoint_line(job, steps)
+    for line in doubts(job, len(checked.mixture.train), expected):
+        yield "warning", line
 
 
 def _limit_lines(checked: "Checked", expected: Forecast) -> Iterator[str]:
