@@ -8,16 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
-from titan_aioli.config.build import Mixture, max_drawn
 from titan_aioli.data.group import Group
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.walk import walk
+
+if TYPE_CHECKING:
+    from titan_aioli.config.build import Mixture  # imports torch
 
 Array = np.ndarray
 
@@ -74,7 +76,7 @@ class Forecast(NamedTuple):
     """Of all evaluations, as a share of the training compute."""
 
 
-def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
+def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     """What a run would do.
 
     Args:
@@ -82,6 +84,8 @@ def forecast(config: Any, mixture: Mixture, batch_size: int) -> Forecast:
         mixture: its method and groups.
         batch_size: B, rows of one optimizer step.
     """
+    from titan_aioli.config.build import max_drawn  # imports torch
+
     mixing, method, evaluation = config.mixing, mixture.method, config.mixing.evaluation
     walked = walk_through(method, len(mixture.train), config.training.steps)
     most, stops = max_drawn(mixing, mixture.train), mixing.when_used_up == "stop"
