@@ -46,7 +46,10 @@ LogMetrics = Callable[[dict[str, float], int], None]
 
 
 class OutOfData(Exception):
-    """The next step would read a group more often than it may be: training ends before it."""
+    """The next step would read a group more often than it may be: training ends before it.
+
+    The message names the groups, how often they may be read, and the step.
+    """
 
 
 class Options(NamedTuple):
@@ -97,6 +100,7 @@ class MixingSession:
         self._log_metrics = log_metrics
         self._repetition = RepetitionWarner(options.max_epochs)
         self._has_begun = False
+        self._out_of_data: OutOfData | None = None
 
     def before_step(self, done: int) -> None:
         """Bring the mixture to the next step: begin or resume, finish phases, replace used-up groups.
@@ -150,6 +154,8 @@ class MixingSession:
         tokens = self.loader.position.first_row * self.loader.seq_len
         found = self.controller.method.result(self.controller.state)
         content = result(method, names, step, validation, test, self.epochs, tokens)
+        if self._out_of_data is not None:
+            content["out_of_data"] = str(self._out_of_data)
         self._log.finished(content, {"law": method, "groups": names, "proportions": found})
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,11 +208,22 @@ class MixingSession:
         while len(groups := self.loader.used_up()):
             num_used_up = self.controller.used_up.sum() + len(groups)
             if self._options.stop_when_used_up or num_used_up == len(self.group_names):
-                raise OutOfData
+                self._out_of_data = OutOfData(self._describe_used_up(groups))
+                raise self._out_of_data
             record = self.controller.redistribute(groups)
             check_ranks_agree(self.controller, self._host.device)
             self._show(record, {}, shown_at=self.controller.step + 1)
             self.loader.start_phase(self.controller.phase_end)
+
+    def _describe_used_up(self, groups: np.ndarray) -> str:
+        """Which groups end the run, and why, in one line."""
+        named = [
+            f"group {name} has been read {self.epochs[group]:.4g} times and may be read "
+            f"{self._options.max_epochs[name]:g} times (max_epochs)"
+            for group, name in enumerate(self.group_names)
+            if group in groups or self.controller.used_up[group]
+        ]
+        return f"out of data after step {self.controller.step}: {'; '.join(named)}"
 
     def _show(self, record: dict[str, Any], learned: Mapping[str, np.ndarray], shown_at: int) -> None:
         """An update on the console and in the metrics; of updates at every step only those of logged steps.

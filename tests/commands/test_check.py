@@ -11,7 +11,9 @@ from tests.bad_input.cases import TRAINING as BAD_INPUT
 from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
 from titan_aioli.commands.check.command import group_table, run_table, short
+from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
+from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
 from titan_aioli.hosts.titan02.job import Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
@@ -98,6 +100,53 @@ def test_evaluations_at_the_same_step_are_counted_once(stores, flags, expected):
     defaults = ["--job.config_file", str(TINY), "--mixing.stores", str(stores)]
     checked = check_config([*defaults, *flags])
     assert forecast(checked.config, checked.mixture, checked.batch_size).num_evaluations == expected
+
+
+def mixture(steps, shares):
+    return steps, np.array(shares)
+
+
+def test_where_a_run_stops_by_hand():
+    """8 rows a step, half of them of each group: 36 rows of the first are 9 steps, in the second phase."""
+    mixtures, most = [mixture(5, [0.5, 0.5]), mixture(30, [0.5, 0.5])], np.array([36, 1000])
+    drawn = expected_rows(mixtures, 8, most, stops=True)
+    assert (drawn.num_steps, drawn.used_up) == (9, [UsedUp(9, [0])])
+    np.testing.assert_allclose(drawn.rows, [36, 36])
+
+
+def test_where_a_share_goes_to_the_others_by_hand():
+    """After 9 steps the others get 8 rows a step: 84 left of 120 are 10 whole steps."""
+    drawn = expected_rows([mixture(35, [0.5, 0.5])], 8, np.array([36, 120]), stops=False)
+    assert drawn.used_up == [UsedUp(9, [0]), UsedUp(19, [1])] and drawn.num_steps == 19
+    drawn = expected_rows([mixture(35, [0.5, 0.5])], 8, np.array([36, 1000]), stops=False)
+    assert drawn.used_up == [UsedUp(9, [0])] and drawn.num_steps == 35
+    np.testing.assert_allclose(drawn.rows, [36, 36 + 26 * 8])
+
+
+def test_without_a_limit_the_rows_are_the_shares():
+    drawn = expected_rows([mixture(4, [1.0, 0.0]), mixture(6, [0.0, 1.0])], 8, None, stops=True)
+    assert (drawn.num_steps, drawn.used_up) == (10, [])
+    np.testing.assert_allclose(drawn.rows, [32, 48])
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("stop", ["a (max_epochs 0.05); the run ends there, not at step 40", "about {} of 40 steps"]),
+        ("redistribute", ["a (max_epochs 0.05); its share goes to the other groups", "40 steps x 8"]),
+        ("repeat", ["times, more than max_epochs 0.05: a warning", "40 steps x 8"]),
+    ],
+)
+def test_the_command_names_what_a_limit_does(when, expected, stores, capsys):
+    flags = ["--mixing.stores", str(stores), "--mixing.method", "stratified", "--training.steps", "40"]
+    flags += ["--mixing.when_used_up", when, "--mixing.groups.a.max_epochs", "0.05"]
+    sequences = check_config(["--job.config_file", str(TINY), *flags]).mixture.train[0].num_sequences
+    stop = int(0.05 * sequences) * 3 // 8
+    main(["check", str(TINY), "--world-size", "2", *flags])
+    text = " ".join(capsys.readouterr().out.split())
+    for part in expected:
+        assert part.format(stop) in text
+    assert (f"about step {stop}: a" in text) == (when != "repeat")
 
 
 def test_eight_groups_fit_eighty_columns():
@@ -202,3 +251,31 @@ def test_a_ledger_of_other_groups_is_refused(change, message, stores, tmp_path):
     flags = ["--mixing.method", "replay", "--mixing.replay.ledger", str(tmp_path / "ledger.jsonl")]
     with pytest.raises(ValueError, match=message):
         check_config(["--job.config_file", str(TINY), "--mixing.stores", str(stores), *flags])
+
+
+DOUBTS = {
+    "nothing": ([], 3, None),
+    "LearnParams": (["--training.steps", "5"], 3, "ends inside its first LearnParams"),
+    "one group": ([], 1, "aioli has one group"),
+    "a long round": (
+        ["--mixing.method", "skill_it", "--mixing.skill_it.steps_per_round", "20"],
+        3,
+        "a round of 20 steps is not over",
+    ),
+    "evaluations": (
+        ["--mixing.evaluation.budget", "3", "--mixing.evaluation.freq", "1"],
+        3,
+        "evaluations cost",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTS)
+def test_what_is_hardly_meant_is_named(case, stores):
+    flags, num_groups, message = DOUBTS[case]
+    checked = check_config(["--job.config_file", str(TINY), "--mixing.stores", str(stores), *flags])
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    found = list(doubts(checked.config, num_groups, expected))
+    assert len(found) == (message is not None) and (message or "") in "".join(found)
+    shown = " ".join("\n".join(lines(run_table(checked, expected))).split())
+    assert num_groups == 1 or ("warning" in shown) == bool(found)

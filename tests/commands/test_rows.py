@@ -19,7 +19,8 @@ def test_a_step_not_trained_is_refused(tmp_path, capsys):
 def test_rows_of_stores_that_are_elsewhere_are_shown_without_text(tmp_path, capsys):
     main(["rows", str(write_run(tmp_path / "aioli")), "--step", "2"])
     shown = capsys.readouterr().out
-    assert "rows of step 2" in shown and "law" in shown and "not on" in shown
+    assert "rows of step 2; steps are counted from 0: the log's step 3" in " ".join(shown.split())
+    assert "law" in shown and "not on" in shown
 
 
 def test_stores_are_opened_once_per_call(tmp_path, stores, monkeypatch, capsys):

@@ -118,12 +118,23 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, stores):
         train(other, torch.optim.SGD(other.parameters()), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
 
 
-def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores):
+def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores, caplog):
     mixing: Mixing = mixing_of(stores, "stratified")
     mixing.when_used_up, mixing.groups["a"].max_epochs = "stop", 0.01
     session = train(*tiny_model(), mixing, tmp_path, SCHEDULE)
-    assert 0 < session.controller.step < 6
-    assert read_run(tmp_path).results["step"] == session.controller.step
+    step = session.controller.step
+    assert 0 < step < 6
+    results = read_run(tmp_path).results
+    assert results["step"] == step
+    reason = results["out_of_data"]
+    assert reason.startswith(f"out of data after step {step}: group a has been read 0.0")
+    assert reason.endswith("times and may be read 0.01 times (max_epochs)")
+    assert caplog.messages.count(f"mixing: {reason}") == 1
+
+
+def test_the_results_of_a_run_that_does_not_run_out_say_nothing_of_it(tmp_path, stores):
+    train(*tiny_model(), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
+    assert "out_of_data" not in read_run(tmp_path).results
 
 
 def test_the_command_trains_from_a_toml(tmp_path):

@@ -61,8 +61,12 @@ DAMAGES = {
         {"pointers": (0, 8, 10)},
         "sequence 1 starts at byte 8, but the sequences before it end at byte 6",
     ),
-    "documents too short": (
+    "merged without documents": (
         {"documents": (0, 2)},
+        "covers 2 of 3 sequences, as if stores were merged",
+    ),
+    "documents too long": (
+        {"documents": (0, 4)},
         r"must rise from 0 to the number of sequences, 3, but it is",
     ),
     "documents fall": ({"documents": (0, 2, 1, 3)}, r"it is \[0, 2, 1, 3\]"),

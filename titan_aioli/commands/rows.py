@@ -48,7 +48,9 @@ def rows(
     if not 0 <= step < loaded.last_step:
         raise ValueError(f"step is {step}: {run} trained steps 0 to {loaded.last_step - 1}")
     table = Table(
-        title=f"{loaded.name}: rows of step {step}" + (f" and {num_steps - 1} more" * (num_steps > 1))
+        title=f"{loaded.name}: rows of step {step}"
+        + f" and {num_steps - 1} more" * (num_steps > 1)
+        + f"; steps are counted from 0: the log's step {step + 1}"
     )
     for name in ("row", "step", "group", "epoch", "sequence", "store", "in store", "begins"):
         table.add_column(name, overflow="fold")

@@ -130,6 +130,8 @@ class RunLog:
         if self._is_writer:
             write_json(self.folder / "results.json", content)
             write_plan(self.folder / "plan.json", **plan)
+        if self._is_writer and "out_of_data" in content:
+            logger.warning(f"mixing: {content['out_of_data']}")
         mean = content["validation_loss_mean"]
         logger.info(f"mixing: finished, mean held-out loss {mean:.4f}, see {self.folder}")
 

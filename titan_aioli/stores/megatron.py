@@ -73,12 +73,14 @@ def read_index(path: Path) -> MegatronIndex:
             f"{path}: sequence {at} starts at byte {pointers[at]}, but the sequences before it end at byte "
             f"{offsets[at] * dtype.itemsize}; only data without gaps is read. {REMEDY}"
         )
-    if (
-        num_entries == 0
-        or documents[0] != 0
-        or documents[-1] != num_sequences
-        or (np.diff(documents) < 0).any()
-    ):
+    is_rising = num_entries > 0 and documents[0] == 0 and bool((np.diff(documents) >= 0).all())
+    if is_rising and documents[-1] < num_sequences:
+        raise ValueError(
+            f"{path}: the document index covers {documents[-1]} of {num_sequences} sequences, as if stores "
+            "were merged without their document indexes: merge them again with Megatron's "
+            "tools/merge_datasets.py, or give the stores that were merged, one by one"
+        )
+    if not is_rising or documents[-1] != num_sequences:
         raise ValueError(
             f"{path}: the document index must rise from 0 to the number of sequences, {num_sequences}, but "
             f"it is {_ends(documents)}; {REMEDY}"

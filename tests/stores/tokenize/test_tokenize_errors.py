@@ -114,3 +114,30 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert error.startswith("titan-aioli: error: no input at x.jsonl") and error.count("\n") == 1
+
+
+def long_window(data: bytes) -> bytes:
+    settings = zstandard.ZstdCompressionParameters.from_level(3, window_log=28)
+    compressor = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
+REMEDIES = {
+    "a JSON array": ("a.json", b'[\n {"text": "one"}\n]\n', r"line 1: not JSON.*jq -c '\.\[\]'"),
+    "a JSON array in a line": ("a.json", b'[{"text": "one"}]\n', r"a JSON list.*jq -c '\.\[\]'"),
+    "a long window": ("a.jsonl.zst", long_window(b'{"text": "one"}\n'), r"zstd -dc --long=31"),
+    "bytes after gzip": (
+        "a.jsonl.gz",
+        gzip.compress(b'{"text": "one"}\n') + bytes(100),
+        "other bytes follow its gzip data",
+    ),
+    "deeply nested": ("a.jsonl", b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "line 1: not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_what_to_do_about_a_file_that_cannot_be_read(tmp_path, tokenizer, case):
+    name, data, message = REMEDIES[case]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        tokenize((str(tmp_path / name),), group="web", tokenizer=tokenizer, output=tmp_path / "out")

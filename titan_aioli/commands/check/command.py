@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import Forecast, checkpoint_line, forecast
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def group_table(checked: "Checked", expected: Forecast) -> Table:
             group.name,
             short(group.num_tokens),
             short(group.num_sequences),
-            f"{expected.walk.shares[index]:.4f}",
+            f"{expected.shares[index]:.4f}",
             f"{epochs:.2f}" if epochs == 0 or epochs >= 0.01 else "< 0.01",
             short(mixture.validation[index].num_sequences),
             short(mixture.test[index].num_sequences) if mixture.test else "-",
@@ -80,13 +81,16 @@ def run_table(checked: "Checked", expected: Forecast) -> Table:
 
 
 def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, str]]:
-    job, steps, walk = checked.config, checked.config.training.steps, expected.walk
+    job, steps, walk = checked.config, expected.num_steps, expected.walk
     rows = steps * checked.batch_size
     yield "method", job.mixing.method
     yield "model", f"{job.model.name} {job.model.flavor}"
     yield "ranks", str(checked.world_size)
     tokens = f"{job.training.seq_len} tokens = {short(rows * job.training.seq_len)} tokens"
-    yield "training", f"{steps:,} steps x {checked.batch_size} sequences x {tokens}"
+    asked = f"about {steps:,} of {job.training.steps:,}" if steps < job.training.steps else f"{steps:,}"
+    yield "training", f"{asked} steps x {checked.batch_size} sequences x {tokens}"
+    for line in _limit_lines(checked, expected):
+        yield "used up", line
     if expected.is_adaptive:
         rounds = walk.rounds()
         yield "phases", f"{len(walk.ends):,}, each ended by an observation"
@@ -101,7 +105,28 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
         held_out += f", 1 x {expected.test_sequences:,} test sequences"
     yield "evaluations", held_out
     yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
-    yield "checkpoints", checkpoint_line(job)
+    yield "checkpoints", checkpoint_line(job, steps)
+    for line in doubts(job, len(checked.mixture.train), expected):
+        yield "warning", line
+
+
+def _limit_lines(checked: "Checked", expected: Forecast) -> Iterator[str]:
+    """What `max_epochs` would do to the run, a line for each time that it does something."""
+    mixing, names = checked.config.mixing, checked.mixture.group_names
+    limits = {name: group.max_epochs for name, group in mixing.groups.items() if group.max_epochs}
+    for step, groups in expected.used_up:
+        who = ", ".join(f"{names[group]} (max_epochs {limits[names[group]]:g})" for group in groups)
+        is_end = (step, groups) == expected.used_up[-1] and max(1, step) == expected.num_steps
+        yield f"about step {step:,}: {who}; " + (
+            f"the run ends there, not at step {checked.config.training.steps:,}: raise max_epochs, or set "
+            "mixing.when_used_up"
+            if is_end
+            else "its share goes to the other groups"
+        )
+    if mixing.when_used_up == "repeat":
+        for name, epochs in zip(names, expected.epochs, strict=True):
+            if epochs > limits.get(name, float("inf")):
+                yield f"{name} is read {epochs:.2f} times, more than max_epochs {limits[name]:g}: a warning"
 
 
 def short(number: float) -> str:

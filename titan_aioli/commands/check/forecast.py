@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.data.group import Group
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
@@ -32,6 +33,8 @@ class Walk(NamedTuple):
     """Steps at which a phase ends, and so the method is updated."""
     steps_by_phase: Counter[tuple[int, str]]
     """Steps of each (round, phase name)."""
+    mixtures: list[tuple[int, Array]]
+    """(steps, proportions [G]) of the phases, in order."""
 
     def steps_in(self, phase: str) -> int:
         return sum(steps for (_, name), steps in self.steps_by_phase.items() if name == phase)
@@ -49,6 +52,12 @@ class Forecast(NamedTuple):
     """What a run would do."""
 
     walk: Walk
+    num_steps: int
+    """Steps that would be trained: those of the config, or fewer (about) where groups are used up."""
+    used_up: list[UsedUp]
+    """Where groups can give no more, in order."""
+    shares: Array
+    """[G], of the rows of the run."""
     is_adaptive: bool
     """Whether the shares depend on what will be observed."""
     epochs: Array
@@ -75,8 +84,16 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         mixture: its method and groups.
         batch_size: B, rows of one optimizer step.
     """
-    steps, evaluation, method = config.training.steps, config.mixing.evaluation, mixture.method
-    walked = walk_through(method, len(mixture.train), steps)
+    from titan_aioli.config.build import max_drawn  # imports torch
+
+    mixing, method, evaluation = config.mixing, mixture.method, config.mixing.evaluation
+    walked = walk_through(method, len(mixture.train), config.training.steps)
+    most, stops = max_drawn(mixing, mixture.train), mixing.when_used_up == "stop"
+    drawn = expected_rows(walked.mixtures, batch_size, most, stops)
+    steps, shares = config.training.steps, walked.shares
+    if drawn.used_up:
+        steps, shares = max(1, drawn.num_steps), drawn.rows / max(1.0, drawn.rows.sum())
+        walked = walk_through(method, len(mixture.train), steps)
     per_group = affordable_sequences(
         evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences
     )
@@ -95,8 +112,11 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     sizes = np.array([group.num_sequences for group in mixture.train])
     return Forecast(
         walk=walked,
+        num_steps=steps,
+        used_up=drawn.used_up,
+        shares=shares,
         is_adaptive=method.observes != "nothing",
-        epochs=walked.shares * steps * batch_size / sizes,
+        epochs=shares * steps * batch_size / sizes,
         num_evaluations=len(measured),
         evaluated_sequences=evaluated,
         num_samples=num_samples,
@@ -113,6 +133,7 @@ def walk_through(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
     because an update may be expensive.
     """
     ends: list[int] = []
+    mixtures: list[tuple[int, Array]] = []
     shares, steps_by_phase = np.zeros(num_groups), Counter()
     if method.observes not in ("validation", "nothing"):
         phase = method.phase(method.init(num_groups))
@@ -120,22 +141,23 @@ def walk_through(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
         for number, start in enumerate((0, *ends)):
             if start < num_steps:
                 steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
-        return Walk(phase.proportions, ends, steps_by_phase)
+        return Walk(phase.proportions, ends, steps_by_phase, [(num_steps, phase.proportions)])
     observation = np.ones(num_groups) if method.observes == "validation" else None
     for step, trained, phase, state in walk(method, num_groups, lambda _: observation, num_steps):
         shares += trained * phase.proportions
         if trained:
+            mixtures.append((trained, phase.proportions))
             steps_by_phase[state.round, phase.name] += trained
         if trained == phase.num_steps:
             ends.append(step + trained)
         if len(ends) == MAX_PHASES:
             break
-    return Walk(shares / num_steps, ends, steps_by_phase)
+    return Walk(shares / num_steps, ends, steps_by_phase, mixtures)
 
 
-def checkpoint_line(config: Any) -> str:
-    """Which checkpoints the run would write, and whether it would resume from one that is there."""
-    saving, steps, dump = config.checkpoint, config.training.steps, Path(config.job.dump_folder)
+def checkpoint_line(config: Any, steps: int) -> str:
+    """Which checkpoints a run of `steps` would write, and whether it would resume from one that is there."""
+    saving, dump = config.checkpoint, Path(config.job.dump_folder)
     if not saving.enable:
         return "none: a run that is stopped starts over (checkpoint.enable)"
     folder = dump / saving.folder

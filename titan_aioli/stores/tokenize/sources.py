@@ -21,6 +21,16 @@ from titan_aioli.stores.arrow import load_dataset_folder
 HUB = "hf:"
 ROWS_AT_ONCE = 1000
 
+TO_LINES = "; the file seems to be one JSON array: convert it with `jq -c '.[]'`"
+"""End of the message about a file that starts with an array."""
+REMEDIES = {
+    "Frame requires too much memory": "; it was compressed with a long window (zstd --long): compress it "
+    "again without, with `zstd -dc --long=31 FILE | zstd`",
+    "zlib inflate failed": "; the file is damaged or other bytes follow its gzip data: write it again, with "
+    "`gzip -dc FILE | gzip`",
+}
+"""Ends of messages by what the decompressor says."""
+
 
 class Source(Protocol):
     """One input, read from its start to its end."""
@@ -55,7 +65,9 @@ class JsonLines:
                         place = f"{self.path}, line {number}"
                         yield place, _parse(line, place)
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot be read beyond line {number}: {error}") from None
+            raise ValueError(
+                f"{self.path}: cannot be read beyond line {number}: {error}{_remedy(str(error))}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,16 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # bad JSON, bytes that are not UTF-8, too deeply nested
-        raise ValueError(f"{place}: not JSON: {error}") from None
+        hint = TO_LINES if line.strip(b"\xef\xbb\xbf \t\r\n") == b"[" else ""
+        raise ValueError(f"{place}: not JSON: {error}{hint}") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{place}: a JSON {type(record).__name__}, expected one object per line, {{...}}")
+        hint = TO_LINES if isinstance(record, list) else ""
+        raise ValueError(
+            f"{place}: a JSON {type(record).__name__}, expected one object per line, {{...}}{hint}"
+        )
     return record
+
+
+def _remedy(error: str) -> str:
+    """What to do about an error of a decompressor; empty where it is not known."""
+    return next((remedy for part, remedy in REMEDIES.items() if part in error), "")

@@ -1,0 +1,38 @@
+"""What a run is allowed to do and is hardly meant to: each in one line, with what to set."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from titan_aioli.commands.check.forecast import Forecast
+
+FAR_ABOVE = 2.0
+"""Ratio of the cost of all evaluations to `mixing.evaluation.budget` above which it is doubted."""
+
+
+def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
+    """The lines about a run.
+
+    Args:
+        config: torchtitan's JobConfig with our `mixing`.
+        num_groups: G.
+        expected: what the run would do.
+    """
+    mixing, steps, walk = config.mixing, expected.num_steps, expected.walk
+    if mixing.method == "aioli" and num_groups == 1:
+        yield "aioli has one group and nothing to mix: set mixing.method to stratified, or add groups"
+    elif walk.steps_in("learn_params") and not walk.steps_in("train"):
+        yield (
+            "the run ends inside its first LearnParams, and trains on nothing learned: raise training.steps, "
+            "or lower mixing.aioli.num_sweeps or steps_per_mixture"
+        )
+    if mixing.method == "skill_it" and mixing.skill_it.steps_per_round >= steps:
+        yield (
+            f"a round of {mixing.skill_it.steps_per_round:,} steps is not over before the run ends: lower "
+            "mixing.skill_it.steps_per_round"
+        )
+    budget, cost = mixing.evaluation.budget, 100 * expected.evaluation_cost
+    if budget and cost > FAR_ABOVE * budget:
+        yield (
+            f"evaluations cost {cost:.3g} percent, mixing.evaluation.budget is {budget:g}; it bounds only "
+            "those of the method: raise mixing.evaluation.freq (0: none), or lower evaluation.sequences"
+        )
