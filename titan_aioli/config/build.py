@@ -25,8 +25,6 @@ from titan_aioli.methods import METHODS, MixingMethod, build_method
 from titan_aioli.stores.store import open_store
 from titan_aioli.stores.tokens import TokenStore
 
-NUM_PROBED_TOKENS = 1_000_000
-
 
 class Mixture(NamedTuple):
     """What a config asks for, opened and checked."""
@@ -186,13 +184,10 @@ def _check_vocabulary(name: str, store: TokenStore, vocab_size: int | None) -> N
     """Refuse a store with token ids that the model has no embedding for."""
     if vocab_size is None or store.num_tokens == 0:
         return
-    needed = store.metadata.get("vocab_size")
-    if needed is None:  # a store of another tool: look at its beginning
-        probed = store.tokens[:NUM_PROBED_TOKENS]
-        needed = int(probed.max()) + 1
-        if probed.min() < 0:
-            raise UserError(f"group {name!r}: {store.path} holds token ids below 0, such as {probed.min()}")
-    if needed > vocab_size:
+    smallest, largest = store.id_range()
+    if smallest < 0:
+        raise UserError(f"group {name!r}: {store.path} holds token ids below 0, such as {smallest}")
+    if (needed := largest + 1) > vocab_size:
         raise UserError(
             f"group {name!r}: {store.path} uses a vocabulary of {needed} tokens, the model has {vocab_size}: "
             "choose a model flavor with a larger vocab_size, or tokenize with the model's tokenizer"

@@ -17,6 +17,9 @@ from titan_aioli.files import EDGE_BYTES
 NUM_PROBES = 16
 """Number of 64 KiB pieces that a fingerprint reads, evenly spaced, the first and the last included."""
 
+NUM_PROBED_TOKENS = 1_000_000
+"""Number of tokens that are read where a store does not say its vocabulary."""
+
 REMEDY = (
     "the file is damaged or was not copied whole: copy it again, or make it again with `titan-aioli tokenize`"
 )
@@ -95,6 +98,17 @@ class TokenStore:
     def num_documents(self) -> int | None:
         """Number of documents; None if the format has no documents."""
         return None if self.document_offsets is None else len(self.document_offsets) - 1
+
+    def id_range(self) -> tuple[int, int]:
+        """Smallest and largest token id: as the metadata says, or in the first NUM_PROBED_TOKENS tokens.
+
+        (0, -1) for a store without tokens whose metadata says nothing.
+        """
+        recorded = self.metadata.get("vocab_size")
+        if recorded is not None or self.num_tokens == 0:
+            return 0, (recorded or 0) - 1
+        probed = self.tokens[:NUM_PROBED_TOKENS]
+        return int(probed.min()), int(probed.max())
 
     def fingerprint(self) -> str:
         """Hex digest of the dtype, the sizes, the document offsets and 16 pieces of the tokens.

@@ -7,9 +7,6 @@ from typing import Any, NamedTuple
 from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokens import TokenStore
 
-NUM_PROBED_TOKENS = 1_000_000
-"""Number of tokens of a store that are read where it does not say its vocabulary."""
-
 
 class Found(NamedTuple):
     """The groups that a run can be trained on."""
@@ -54,10 +51,7 @@ def find_groups(folder: Path) -> Found:
 
 def vocabulary(store: TokenStore) -> int:
     """Entries of a store's vocabulary: as it says, or the largest id of its first million tokens + 1."""
-    recorded = store.metadata.get("vocab_size")
-    if isinstance(recorded, int) or store.num_tokens == 0:
-        return recorded or 0
-    return int(store.tokens[:NUM_PROBED_TOKENS].max()) + 1
+    return store.id_range()[1] + 1
 
 
 class Flavor(NamedTuple):
