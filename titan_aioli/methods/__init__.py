@@ -1,7 +1,7 @@
 """The mixing methods: what decides the proportions.
 
-`METHODS` names them; `build_method` checks the hyperparameters against the number of groups. Nothing here
-imports torch.
+`METHODS` names them; `build_method` checks the hyperparameters against the numbers of groups and targets.
+Nothing here imports torch.
 """
 
 from dataclasses import fields
@@ -12,13 +12,23 @@ from titan_aioli.methods.aioli import Aioli
 from titan_aioli.methods.doge import DoGE
 from titan_aioli.methods.doremi import DoReMi
 from titan_aioli.methods.guards import Guarded
+from titan_aioli.methods.objective import Objective, to_objective
 from titan_aioli.methods.odm import ODM
 from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.replay import Replay
 from titan_aioli.methods.skill_it import SkillIt
 from titan_aioli.methods.static import Static, Stratified
 
-__all__ = ["METHODS", "OBSERVES", "UNTIL_END", "Guarded", "MixingMethod", "Phase", "build_method"]
+__all__ = [
+    "METHODS",
+    "OBSERVES",
+    "UNTIL_END",
+    "Guarded",
+    "MixingMethod",
+    "Objective",
+    "Phase",
+    "build_method",
+]
 
 METHODS: dict[str, type] = {
     "stratified": Stratified,
@@ -33,12 +43,15 @@ METHODS: dict[str, type] = {
 }
 
 
-def build_method(name: str, num_groups: int, **hyperparameters: Any) -> MixingMethod:
-    """The named method, its hyperparameters checked against the number of groups.
+def build_method(
+    name: str, num_groups: int, num_targets: int | None = None, **hyperparameters: Any
+) -> MixingMethod:
+    """The named method, its hyperparameters checked against the numbers of groups and targets.
 
     Args:
         name: a key of METHODS.
         num_groups: G, at least 1.
+        num_targets: K, at least 1. None: the targets are the groups.
         hyperparameters: fields of the method's dataclass; every one has a default that runs.
     Raises: ValueError: an unknown method or hyperparameter, or a value that cannot work.
     """
@@ -51,6 +64,8 @@ def build_method(name: str, num_groups: int, **hyperparameters: Any) -> MixingMe
         if key not in known:
             allowed = ", ".join(known) if known else "none"
             raise ValueError(f"{name} has no hyperparameter {key!r}; it has: {allowed}")
+    if "objective" in hyperparameters:
+        hyperparameters["objective"] = to_objective(hyperparameters["objective"])
     method = METHODS[name](**hyperparameters)
-    method.check(num_groups)
+    method.check(num_groups, num_targets)
     return method

@@ -74,7 +74,7 @@ class ADO:
     num_bins: int = 64  # H
     """Points of each loss curve that are kept, an even number."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         if self.prior is not None:
             require_weights("ado.prior", self.prior, num_groups)
         require_count("ado.steps_per_update", self.steps_per_update)
@@ -91,7 +91,7 @@ class ADO:
         if self.num_bins % 2:
             raise ValueError(f"ado.num_bins is {self.num_bins}: bins merge in pairs, so it must be even")
 
-    def init(self, num_groups: int) -> ADOState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> ADOState:
         mu = self._mu(num_groups)
         return ADOState(
             round=0,

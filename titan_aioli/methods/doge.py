@@ -61,13 +61,13 @@ class DoGE:
     steps_per_update: int = 1
     """Optimizer steps between two measurements, each as expensive as one more step for every group."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         for name in ("mu", "learning_rate", "max_norm", "max_score"):
             require_number(f"doge.{name}", getattr(self, name), above=0)
         require_number("doge.smoothing", self.smoothing, at_least=0, at_most=1, what="the share of uniform")
         require_count("doge.steps_per_update", self.steps_per_update)
 
-    def init(self, num_groups: int) -> DoGEState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> DoGEState:
         return DoGEState(
             round=0,
             scores=np.zeros(num_groups),

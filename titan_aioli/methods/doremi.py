@@ -54,12 +54,12 @@ class DoReMi:
     steps_per_update: int = 1
     """Optimizer steps over which an excess loss is averaged."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         require_number("doremi.mu", self.mu, above=0, what="the step size")
         require_number("doremi.smoothing", self.smoothing, at_least=0, at_most=1, what="the share of uniform")
         require_count("doremi.steps_per_update", self.steps_per_update)
 
-    def init(self, num_groups: int) -> DoReMiState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> DoReMiState:
         return DoReMiState(
             round=0,
             scores=np.full(num_groups, FIRST_SCORE),

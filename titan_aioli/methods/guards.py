@@ -6,14 +6,14 @@ proportions stays true. Phases that measure (Aioli's perturbed mixtures) and a p
 That what is not finite never reaches the proportions needs no guard: see faults.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from titan_aioli.methods.checks import require_number, require_weights
-from titan_aioli.methods.protocol import MixingMethod, Phase
+from titan_aioli.methods.protocol import MixingMethod, Phase, over_targets
 from titan_aioli.proportions import bounded, normalize_or_uniform, softmax
 
 
@@ -41,8 +41,12 @@ class Guarded:
     def observes(self) -> str:
         return self.method.observes
 
-    def check(self, num_groups: int) -> None:
-        self.method.check(num_groups)
+    @property
+    def over_targets(self) -> Collection[str]:
+        return over_targets(self.method)
+
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
+        self.method.check(num_groups, num_targets)
         require_number(
             "guards.min_share", self.min_share, at_least=0, at_most=1 / num_groups, what="a least share"
         )
@@ -55,8 +59,8 @@ class Guarded:
                     f"guards.anchor is {list(self.anchor)}: a KL anchor needs every weight above 0"
                 )
 
-    def init(self, num_groups: int) -> Any:
-        state = self.method.init(num_groups)
+    def init(self, num_groups: int, num_targets: int | None = None) -> Any:
+        state = self.method.init(num_groups, num_targets)
         return state._replace(proportions=self._within(state.proportions))
 
     def phase(self, state: Any) -> Phase:

@@ -52,14 +52,14 @@ class ODM:
     steps_per_update: int = 1
     """Optimizer steps over which the losses are averaged."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         require_number("odm.alpha", self.alpha, at_least=0, below=1, what="the weight on the past")
         require_count("odm.warmup_updates", self.warmup_updates, smallest=0)
         require_count("odm.steps_per_update", self.steps_per_update)
         if self.prior is not None:
             require_weights("odm.prior", self.prior, num_groups)
 
-    def init(self, num_groups: int) -> ODMState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> ODMState:
         prior = normalize_or_uniform(self.prior, num_groups, "odm.prior")
         return ODMState(
             round=0,

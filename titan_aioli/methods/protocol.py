@@ -8,6 +8,7 @@ A new method is one file beside this one and one entry in `METHODS` (methods/__i
 """
 
 import sys
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -35,37 +36,42 @@ class Phase(NamedTuple):
 class MixingMethod(Protocol):
     """A frozen dataclass of hyperparameters with these functions on its state.
 
-    The state is a NamedTuple of ints, floats and numpy arrays whose shapes depend on the number of
-    groups and the hyperparameters alone. It has a field `round: int` (one learn_params and the training after
-    it), which goes into the ledger, and a field `proportions` [G]: what phases named `train` train on.
+    The state is a NamedTuple of ints, floats and numpy arrays whose shapes depend on the numbers of groups
+    and targets and the hyperparameters alone. It has a field `round: int` (one learn_params and the training
+    after it), which goes into the ledger, and a field `proportions` [G]: what phases named `train` train on.
     """
 
     @property
     def observes(self) -> str:
         """What `update` is given at the end of a phase, one of OBSERVES.
 
-        - `validation`: held-out loss of every group [G], mean nats per token;
+        - `validation`: held-out loss of every target [K], mean nats per token; without targets of its own a
+          run's targets are its groups;
         - `train`: mean training loss of every group over the phase [G], nan where a group had no token;
         - `excess`: DoReMi: mean over the phase of training loss minus that of a reference model [G], nats per
           token, nan where a group had no token. Whether the excess of each token is clipped at 0 first (the
           paper) or not is decided by the trainer; the method clips the mean in any case;
         - `gradients`: DoGE: a row for each group [G, 3], measured at the end of the phase: the inner product
-          of the gradient of the group's mean training loss with that of the held-out loss (mean over
-          groups), the norm of the first, and the norm of the second (the same in every row), all unclipped.
-          The first two are nan where the group had no token;
+          of the gradient of the group's mean training loss with that of the objective (the mean over the
+          targets of their held-out loss), the norm of the first, and the norm of the second (the same in
+          every row), all unclipped. The first two are nan where the group had no token;
         - `nothing`: None.
         """
         ...
 
-    def check(self, num_groups: int) -> None:
-        """Refuse hyperparameters that cannot work with this many groups.
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
+        """Refuse hyperparameters that cannot work with this many groups and targets.
+
+        Args:
+            num_groups: G.
+            num_targets: K. None: as many as groups.
 
         Raises: ValueError: names the hyperparameter, its value, what is allowed and why.
         """
         ...
 
-    def init(self, num_groups: int) -> Any:
-        """The state before the first step."""
+    def init(self, num_groups: int, num_targets: int | None = None) -> Any:
+        """The state before the first step; K targets, as many as groups if left out."""
         ...
 
     def phase(self, state: Any) -> Phase:
@@ -84,9 +90,17 @@ class MixingMethod(Protocol):
         ...
 
     def metrics(self, state: Any) -> dict[str, np.ndarray]:
-        """What the last update learned as one vector per group [G], by metric name; {} if nothing."""
+        """What the last update learned as one vector per group [G], by metric name; {} if nothing.
+
+        Those that the method's class lists in `over_targets` are vectors over the targets [K] instead.
+        """
         ...
 
     def result(self, state: Any) -> np.ndarray:
         """What a static run should train on, [G]: the proportions, unless a method says otherwise."""
         ...
+
+
+def over_targets(method: Any) -> Collection[str]:
+    """Names of the method's metrics that are vectors over the targets, not over the groups."""
+    return getattr(method, "over_targets", ())

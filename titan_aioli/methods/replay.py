@@ -47,7 +47,7 @@ class Replay:
     schedule: Sequence[Sequence[Any]] | None = None
     """The recorded entries, each as the four values of Entry. None: uniform for the whole run."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         uniform(num_groups)
         if self.schedule is None:
             return
@@ -67,7 +67,7 @@ class Replay:
         if not self.schedule:
             raise ValueError("replay.schedule is empty: it needs at least one entry")
 
-    def init(self, num_groups: int) -> ReplayState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> ReplayState:
         return self._enter(0, uniform(num_groups))
 
     def phase(self, state: ReplayState) -> Phase:

@@ -26,10 +26,10 @@ class Stratified:
 
     observes: ClassVar[str] = "nothing"
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         uniform(num_groups)
 
-    def init(self, num_groups: int) -> FixedState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> FixedState:
         return FixedState(round=0, proportions=uniform(num_groups))
 
     def phase(self, state: FixedState) -> Phase:
@@ -65,7 +65,7 @@ class Static:
     temperature: float = 1.0
     """Share = size ** (1 / temperature): 1 is proportional to size, above 1 is flatter."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         if self.proportions is not None and self.sizes is not None:
             raise ValueError("static takes either `proportions` or `sizes`, not both")
         for name, values in (("proportions", self.proportions), ("sizes", self.sizes)):
@@ -73,7 +73,7 @@ class Static:
                 raise ValueError(f"static.{name} has {len(values)} numbers for {num_groups} groups")
         self.init(num_groups)
 
-    def init(self, num_groups: int) -> FixedState:
+    def init(self, num_groups: int, num_targets: int | None = None) -> FixedState:
         if self.proportions is not None:
             proportions = by_size(self.proportions, self.temperature, "static.proportions")
         elif self.sizes is not None:

@@ -25,6 +25,7 @@ def walk(
     num_groups: int,
     observe: Callable[[Stretch], np.ndarray | None],
     num_steps: int = UNTIL_END,
+    num_targets: int | None = None,
 ) -> Iterator[Stretch]:
     """The phases of a run of `num_steps`, in order; the last one is cut where the run ends.
 
@@ -37,8 +38,9 @@ def walk(
         observe: given a phase that is over, the observation that `method.observes` asks for. It is called
             after the walker has seen the phase.
         num_steps: optimizer steps of the run.
+        num_targets: K. None: the targets are the groups.
     """
-    state, step = method.init(num_groups), 0
+    state, step = method.init(num_groups, num_targets), 0
     while True:
         phase = method.phase(state)
         stretch = Stretch(step, min(phase.num_steps, num_steps - step), phase, state)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.methods import METHODS, MixingMethod, build_method
-from titan_aioli.methods.protocol import PHASES
+from titan_aioli.methods.protocol import PHASES, over_targets
 from titan_aioli.methods.walk import Stretch, walk
 
 SHORT: dict[str, dict[str, Any]] = {
@@ -37,29 +37,43 @@ def recorded_schedule(num_groups: int) -> list[list[Any]]:
 def short_method(name: str, num_groups: int) -> MixingMethod:
     """The named method with short rounds."""
     schedule = {"schedule": recorded_schedule(num_groups)} if name == "replay" else {}
-    return build_method(name, num_groups, **SHORT.get(name, {}), **schedule)
+    hyperparameters: dict[str, Any] = {**SHORT.get(name, {}), **schedule}
+    return build_method(name, num_groups, **hyperparameters)
 
 
-def shape_observed(method: MixingMethod, num_groups: int) -> tuple[int, ...]:
+def shape_observed(method: MixingMethod, num_groups: int, num_targets: int | None = None) -> tuple[int, ...]:
     """Shape of one observation, as protocol.py states it."""
+    if method.observes == "validation" and num_targets is not None:
+        return (num_targets,)
     return {"nothing": (), "gradients": (num_groups, 3)}.get(method.observes, (num_groups,))
 
 
-def draw_observation(method: MixingMethod, num_groups: int, rng: np.random.Generator) -> np.ndarray | None:
+def draw_observation(
+    method: MixingMethod, num_groups: int, rng: np.random.Generator, num_targets: int | None = None
+) -> np.ndarray | None:
     """A random observation of the kind that the method asks for."""
     if method.observes == "nothing":
         return None
-    return rng.uniform(0.5, 4.0, shape_observed(method, num_groups))
+    return rng.uniform(0.5, 4.0, shape_observed(method, num_groups, num_targets))
 
 
-def random_walk(method: MixingMethod, num_groups: int, num_phases: int, seed: int = 0) -> list[Stretch]:
+def random_walk(
+    method: MixingMethod, num_groups: int, num_phases: int, seed: int = 0, num_targets: int | None = None
+) -> list[Stretch]:
     """The first phases of a run that observes random losses."""
     rng = np.random.default_rng(seed)
-    phases: Iterator[Stretch] = walk(method, num_groups, lambda _: draw_observation(method, num_groups, rng))
+    phases: Iterator[Stretch] = walk(
+        method,
+        num_groups,
+        lambda _: draw_observation(method, num_groups, rng, num_targets),
+        num_targets=num_targets,
+    )
     return list(islice(phases, num_phases))
 
 
-def check_method(method: MixingMethod, num_groups: int, num_phases: int = 40) -> None:
+def check_method(
+    method: MixingMethod, num_groups: int, num_phases: int = 40, num_targets: int | None = None
+) -> None:
     """Check all that the controller and the checkpoints rely on; fails with an AssertionError.
 
     In every phase the proportions are on the simplex; no input is changed; the same observations give the
@@ -69,22 +83,28 @@ def check_method(method: MixingMethod, num_groups: int, num_phases: int = 40) ->
         method: built for `num_groups`; best with few updates between two changes of the proportions.
         num_groups: G.
         num_phases: phases that are walked.
+        num_targets: K, that the method was built for. None: the targets are the groups.
     """
-    seen = random_walk(method, num_groups, num_phases)
-    first, last_round = method.init(num_groups), 0
-    for stretch, again in zip(seen, random_walk(method, num_groups, num_phases), strict=True):
+    seen = random_walk(method, num_groups, num_phases, num_targets=num_targets)
+    again_seen = random_walk(method, num_groups, num_phases, num_targets=num_targets)
+    first, last_round = method.init(num_groups, num_targets), 0
+    num_observed = num_groups if num_targets is None else num_targets
+    for stretch, again in zip(seen, again_seen, strict=True):
         assert_on_the_simplex(stretch.phase.proportions, num_groups)
         assert_on_the_simplex(method.result(stretch.state), num_groups)
         assert stretch.phase.name in PHASES and stretch.phase.num_steps >= 0
         assert stretch.state.round - last_round in (0, 1), "rounds count up from 0"
         for name, vector in method.metrics(stretch.state).items():
-            assert np.shape(vector) == (num_groups,), f"metric {name} is not one number per group"
+            length = num_observed if name in over_targets(method) else num_groups
+            assert np.shape(vector) == (length,), (
+                f"metric {name} has shape {np.shape(vector)}, not [{length}]"
+            )
         assert_same_shapes(first, stretch.state)
         assert_same_state(stretch.state, again.state)
         last_round = stretch.state.round
     rng = np.random.default_rng(0)
     for stretch, following in pairwise(seen):
-        observation = draw_observation(method, num_groups, rng)
+        observation = draw_observation(method, num_groups, rng, num_targets)
         _check_update(method, stretch.state, observation, following.state)
 
 

@@ -3,9 +3,12 @@
 One round is LearnParams (Algorithm 2, learn_params.py: short segments on perturbed mixtures, with the
 held-out losses L before and after each) and a phase of training on the updated proportions (Algorithm 1):
 
-    L(t) - L(t + 1) = A p                      the law: A_ij is the drop of group i per unit of group j
+    L(t) - L(t + 1) = A p                      the law: A_kj is the drop of target k per unit of group j
     A               = LearnParams              estimated in every round
-    p_j             <- p_j exp(eta sum_i A_ij) / Z     with A shifted to be non-negative, of sum 1
+    p_j             <- p_j exp(eta sum_k A_kj) / Z     with A shifted to be non-negative, of sum 1
+
+The targets are the groups' own held-out sets (the paper), or others (its section F.5, there one). Each row of
+A is multiplied by what its target counts in the objective, before A is shifted and divided by its sum.
 
 The segments of LearnParams are real training steps; what a round costs beyond them is one evaluation per
 segment. The evaluation that ends one segment is the start of the next.
@@ -32,6 +35,7 @@ from titan_aioli.methods.aioli.regression import (
     add_level,
     add_segment,
     certainty,
+    column_sum_errors,
     level,
     scaled,
     slopes,
@@ -52,6 +56,7 @@ from titan_aioli.methods.aioli.state import (
 )
 from titan_aioli.methods.checks import require_choice, require_count, require_number, require_weights
 from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import normalize, softmax
 
@@ -68,6 +73,11 @@ class Aioli:
 
     observes: ClassVar[str] = "validation"
     aliases: ClassVar[dict[str, str]] = {"update": "update_rule"}
+    over_targets: ClassVar[tuple[str, ...]] = (
+        "mixing/predicted_drop",
+        "mixing/measured_drop",
+        "aioli/target_weight",
+    )
 
     num_sweeps: int = 4
     """Passes over the perturbed mixtures, one for each group, in one LearnParams."""
@@ -107,8 +117,10 @@ class Aioli:
     """Seed of the sweep orders."""
     orders: Sequence[Sequence[int]] | None = None
     """Explicit swept groups, one list per round, to replay a recorded run. Later rounds follow `order`."""
+    objective: Objective | None = None
+    """What each target counts. None: every target the same."""
 
-    def check(self, num_groups: int) -> None:
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
         check_learn_params(
             num_groups,
             self.num_sweeps,
@@ -128,8 +140,16 @@ class Aioli:
             require_weights("aioli.prior", self.prior, num_groups)
         elif self.prior_steps > 0:
             raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
+        self._check_targets(num_groups, num_targets or num_groups)
         self._check_round(num_groups)
         self._check_regression(num_groups)
+
+    def _check_targets(self, num_groups: int, num_targets: int) -> None:
+        self._objective.check(num_targets)
+        if self.diagonal and num_targets != num_groups:
+            raise ValueError(
+                f"aioli.diagonal is true: A of {num_targets} targets and {num_groups} groups has no diagonal"
+            )
 
     def _check_round(self, num_groups: int) -> None:
         """LearnParams leaves some of a round to train."""
@@ -170,8 +190,10 @@ class Aioli:
                 f"since {segments} segments cannot tell noise from signal (or set aioli.pooling)"
             )
 
-    def init(self, num_groups: int) -> AioliState:
-        return initial_state(num_groups, is_pooled=self.pooling is not None)
+    def init(self, num_groups: int, num_targets: int | None = None) -> AioliState:
+        num_targets = num_groups if num_targets is None else num_targets
+        memory = self._objective.start(num_targets)
+        return initial_state(num_groups, num_targets, self.pooling is not None, memory)
 
     def phase(self, state: AioliState) -> Phase:
         num_groups = len(state.proportions)
@@ -187,7 +209,7 @@ class Aioli:
         assert observation is not None, "aioli observes held-out losses"
         losses = np.array(observation, dtype=np.float64)
         if state.stage == START:
-            return state._replace(stage=LEARN_PARAMS, losses=losses)
+            return self._begin_round(state._replace(losses=losses))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is sorted out below
             end = self._end_segment if state.stage == LEARN_PARAMS else self._end_round
             return end(state, losses)
@@ -198,6 +220,8 @@ class Aioli:
             learned: dict[str, np.ndarray | str] = {name: getattr(state, name) for name in [*names, "stderr"]}
             if self.shrink:
                 learned["step_scale"] = np.array(state.step_scale)
+            if state.target_memory.size:
+                learned["target_weights"] = self._row_weights(state)
             if state.note == CONSTANT:
                 learned["note"] = "the proportions stay as they are: A is constant over the groups"
             if state.note == TOO_FEW:
@@ -212,7 +236,9 @@ class Aioli:
 
     def metrics(self, state: AioliState) -> dict[str, np.ndarray]:
         if state.stage == TRAIN:
-            return {"aioli/column_sum": state.normalized_A.sum(axis=0), "aioli/stderr": state.stderr}
+            learned = {"aioli/column_sum": state.normalized_A.sum(axis=0), "aioli/stderr": state.stderr}
+            is_weighted = state.target_memory.size > 0
+            return learned | ({"aioli/target_weight": self._row_weights(state)} if is_weighted else {})
         if state.round == 0 or state.segment > 0:
             return {}
         return {"mixing/predicted_drop": state.predicted_drop, "mixing/measured_drop": state.measured_drop}
@@ -266,41 +292,72 @@ class Aioli:
             return state
         return self._update_proportions(self._end_learn_params(state))
 
+    @property
+    def _objective(self) -> Objective:
+        return Objective() if self.objective is None else self.objective
+
+    def _row_weights(self, state: AioliState) -> np.ndarray:
+        """[K], what each row of A counts in this round."""
+        return self._objective.row_weights(state.target_memory, len(state.losses))
+
+    def _is_rewarded(self, state: AioliState) -> np.ndarray:
+        """[K] bool, targets that are neither guards nor only watched."""
+        return self._objective.shares(len(state.losses)) > 0
+
+    def _begin_round(self, state: AioliState) -> AioliState:
+        memory = self._objective.begin_round(state.target_memory, state.losses)
+        return state._replace(stage=LEARN_PARAMS, segment=0, target_memory=memory)
+
     def _end_learn_params(self, state: AioliState) -> AioliState:
         """A from the round's drops (the paper), or from a regression over the rounds."""
+        num_groups = len(state.proportions)
         raw_A = state.drops / self.num_sweeps
         products, freedom = without_trend(state.evidence)
-        unit = 1.0 if self.pooling is None else spread(products, freedom)
+        unit = 1.0 if self.pooling is None else spread(products, freedom, self._is_rewarded(state))
         if self.pool_training and np.isfinite(trained := self._training_observation(state, unit)).all():
             products, freedom = products + np.outer(trained, trained), freedom + 1
-        products = scaled(products, 1 / unit)
+        products = scaled(products, 1 / unit, num_groups)
         if self.pooling is not None and np.isfinite(products).all():
             products = products + self.pooling * state.pooled
             freedom = freedom + self.pooling * state.pooled_freedom
             state = state._replace(pooled=products, pooled_freedom=freedom)
-        found, stderr = slopes(scaled(products, unit), freedom)
+        products = scaled(products, unit, num_groups)
+        found = slopes(products, freedom, num_groups)
         if self.mixtures == "one_hot" and self.pooling is None:
             solved_A = solve_mixing_matrix(raw_A, self.one_hot_factor, self.diagonal)
         else:
             solved_A = add_level(found, state.evidence)
-        stderr = np.full_like(stderr, np.nan) if self.diagonal else stderr
-        return state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, stderr=stderr)
+        memory = self._objective.strengthen(state.target_memory, solved_A @ state.proportions)
+        state = state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, target_memory=memory)
+        weights = self._row_weights(state)
+        stderr = column_sum_errors(scaled(products, weights, num_groups), freedom, weights[:, None] * found)
+        return state._replace(stderr=np.full_like(stderr, np.nan) if self.diagonal else stderr)
 
     def _training_observation(self, state: AioliState, unit: float) -> np.ndarray:
-        """[2 G], what the training before this LearnParams shows; nan in the first round."""
-        num_segments = self._train_segments(len(state.proportions))
+        """[G + K], what the training before this LearnParams shows; nan in the first round."""
+        num_groups = len(state.proportions)
+        num_segments = self._train_segments(num_groups)
         trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
         levels = (state.level, level(state.evidence))
-        return training_observation(trained, levels, unit, num_segments, num_learned=state.evidence[0, 0])
+        return training_observation(
+            trained,
+            levels,
+            unit,
+            num_segments,
+            num_learned=state.evidence[0, 0],
+            counts=self._is_rewarded(state),
+        )
 
     def _update_proportions(self, state: AioliState) -> AioliState:
-        """Algorithm 1: p_j <- p_j exp(eta sum_i A_ij), unless A says nothing."""
-        A = normalized(state.solved_A) if self.normalize else state.solved_A
+        """Algorithm 1: p_j <- p_j exp(eta sum_k A_kj), unless A says nothing."""
+        weights = self._row_weights(state)
+        weighted, counts = weights[:, None] * state.solved_A, weights > 0
+        A = self._normalized(weighted, counts)
         if A is None or not np.isfinite(A).all():
             unknown_A = np.full_like(state.solved_A, np.nan)
             note = CONSTANT if A is None else TOO_FEW if np.isfinite(state.evidence).all() else NOT_FINITE
             return state._replace(normalized_A=unknown_A, note=note)
-        stderr = state.stderr / (shifted_sum(state.solved_A) if self.normalize else 1.0)
+        stderr = state.stderr / (shifted_sum(weighted[counts]) if self.normalize else 1.0)
         scale = certainty(A.sum(axis=0), stderr) if self.shrink else 1.0
         past = 0.0 if self.ema is None or np.isnan(state.ema_A).any() else self.ema
         ema_A = (1.0 - past) * A + past * state.ema_A if past else A
@@ -312,11 +369,26 @@ class Aioli:
         state = state._replace(normalized_A=A, ema_A=ema_A, stderr=stderr, step_scale=scale, note=MOVED)
         return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
 
+    def _normalized(self, weighted: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
+        """The weighted A as the update uses it; a target that does not count takes no part in the shift.
+
+        Args:
+            weighted: [K, G].
+            counts: [K] bool.
+        Returns: [K, G]; None where A is constant over the groups.
+        """
+        if not self.normalize or not np.isfinite(weighted).all():
+            return weighted
+        found = normalized(weighted[counts])
+        if found is None:
+            return None
+        A = np.zeros_like(weighted)
+        A[counts] = found
+        return A
+
     def _end_round(self, state: AioliState, losses: np.ndarray) -> AioliState:
-        return state._replace(
+        ended = state._replace(
             round=state.round + 1,
-            stage=LEARN_PARAMS,
-            segment=0,
             losses=losses,
             level=level(state.evidence),
             drops=np.zeros_like(state.drops),
@@ -324,3 +396,4 @@ class Aioli:
             predicted_drop=state.solved_A @ state.proportions * self._train_segments(len(state.proportions)),
             measured_drop=state.losses - losses,
         )
+        return self._begin_round(ended)

@@ -1,7 +1,8 @@
 """LearnParams (Algorithm 2): the perturbed mixtures, their order, and from measured loss drops to A.
 
 Each of `num_sweeps` sweeps trains a short segment on every perturbed mixture. With the loss drops beta of the
-segments and the mixtures P, the mixing matrix A solves P A_i = beta_i for every group i.
+segments and the mixtures P, the mixing matrix A solves P A_k = beta_k for every target k (in the paper, for
+every group).
 
 Source: Chen et al. 2024, arXiv:2411.05735, Algorithm 2.
 """
@@ -97,20 +98,20 @@ def perturbed_mixture(
 
 
 def solve_mixing_matrix(raw_A: np.ndarray, one_hot_factor: float, diagonal: bool = False) -> np.ndarray:
-    """A from the mean loss drops of the perturbed mixtures: P A_i = beta_i for every row i.
+    """A from the mean loss drops of the perturbed mixtures: P A_k = beta_k for every row k.
 
     P[j, l] is the share of group l in the mixture centred on j: c0 off the diagonal, f on it, so
-    A_ij = (beta_ij - c0 * sum_l beta_il) / (f - c0).
+    A_kj = (beta_kj - c0 * sum_l beta_kl) / (f - c0).
 
     Source: Chen et al. 2024, arXiv:2411.05735, Algorithm 2; the diagonal variant is the released code's.
 
     Args:
-        raw_A: [G, G], beta: mean loss drop of group i over a segment centred on group j.
+        raw_A: [K, G], beta: mean loss drop of target k over a segment centred on group j.
         one_hot_factor: f; not 1/G.
-        diagonal: only diag(beta_ii / f), no solve. Ignored at f = 1, as in the released code.
-    Returns: [G, G], loss drop per segment and unit of proportion.
+        diagonal: only diag(beta_ii / f), no solve; K = G. Ignored at f = 1, as in the released code.
+    Returns: [K, G], loss drop per segment and unit of proportion.
     """
-    num_groups = len(raw_A)
+    num_groups = raw_A.shape[1]
     if one_hot_factor == 1.0 or num_groups == 1:
         return raw_A.copy()
     if diagonal:
@@ -122,7 +123,7 @@ def solve_mixing_matrix(raw_A: np.ndarray, one_hot_factor: float, diagonal: bool
 def normalized(A: np.ndarray) -> np.ndarray | None:
     """A shifted to be non-negative (only if an entry is negative) and divided by its sum.
 
-    Returns: [G, G] with sum 1; None where nothing is left to divide by (A is constant, or zero).
+    Returns: [K, G] with sum 1; None where nothing is left to divide by (A is constant, or zero).
     """
     smallest, total = A.min(), shifted_sum(A)
     shifted = A - smallest if smallest < 0 else A

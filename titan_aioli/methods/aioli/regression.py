@@ -1,20 +1,22 @@
 """A linear regression of loss drops on the mixtures that were trained, and how sure it is.
 
-Every segment of LearnParams gives one observation: the mixture p [G] and the drop of every group's held-out
-loss [G]. Differences between the columns of A are its slopes. The level of the drops and its linear trend
+Every segment of LearnParams gives one observation: the mixture p [G] and the drop of every target's held-out
+loss [K]. Differences between the columns of A are its slopes. The level of the drops and its linear trend
 over the segments of a round (losses fall more slowly as training continues) are taken out first, so that they
 count neither as signal nor as noise. What is left of the drops says how large the noise of a segment is, and
 so the standard error of each column sum of A, which is what the proportions follow.
 
-Sums of products are kept, not the observations: their size depends on the number of groups alone.
+Sums of products are kept, not the observations: their size depends on the numbers of groups and targets
+alone.
 """
 
 import numpy as np
 
 
-def empty_evidence(num_groups: int) -> np.ndarray:
-    """Sums of products [2 G + 2, 2 G + 2] of (1, place in the round, mixture, drops) over no segment."""
-    return np.zeros((2 * num_groups + 2, 2 * num_groups + 2))
+def empty_evidence(num_groups: int, num_targets: int) -> np.ndarray:
+    """Sums of products [G + K + 2, G + K + 2] of (1, place in the round, mixture, drops) over no segment."""
+    size = num_groups + num_targets + 2
+    return np.zeros((size, size))
 
 
 def add_segment(evidence: np.ndarray, place: int, mixture: np.ndarray, drops: np.ndarray) -> np.ndarray:
@@ -24,14 +26,14 @@ def add_segment(evidence: np.ndarray, place: int, mixture: np.ndarray, drops: np
         evidence: as of `empty_evidence`.
         place: number of the segment in its round.
         mixture: [G], what was trained on.
-        drops: [G], loss before minus loss after, nats per token.
+        drops: [K], loss before minus loss after, nats per token.
     """
     segment = np.concatenate([[1.0, place], mixture, drops])
     return evidence + np.outer(segment, segment)
 
 
 def without_trend(evidence: np.ndarray) -> tuple[np.ndarray, float]:
-    """Sums of products [2 G, 2 G] of what mixtures and drops are beyond their mean and linear trend.
+    """Sums of products [G + K, G + K] of what mixtures and drops are beyond their mean and linear trend.
 
     Returns: those, and their degrees of freedom: the segments less 2; zeros where there are 2 or fewer.
     """
@@ -42,25 +44,28 @@ def without_trend(evidence: np.ndarray) -> tuple[np.ndarray, float]:
     return evidence[2:, 2:] - evidence[2:, :2] @ shared, num_segments - 2
 
 
-def spread(products: np.ndarray, freedom: float) -> float:
-    """Root mean square of the drops in sums of products [2 G, 2 G], nats per token; 1 where they are zero.
+def spread(products: np.ndarray, freedom: float, counts: np.ndarray) -> float:
+    """Root mean square of the drops in sums of products [G + K, G + K], nats per token; 1 where they are 0.
+
+    Only those of the targets [K] bool that count.
 
     Drops and their noise shrink by an order of magnitude during training. Rounds are pooled in units of their
     own spread, so that the first does not dominate the sum.
     """
-    num_groups = len(products) // 2
-    squares = np.trace(products[num_groups:, num_groups:])
-    return float(np.sqrt(squares / (freedom * num_groups))) if squares > 0 else 1.0
+    squares = np.diag(products)[-len(counts) :][counts]
+    total = squares.sum()
+    return float(np.sqrt(total / (freedom * len(squares)))) if total > 0 else 1.0
 
 
-def scaled(products: np.ndarray, factor: float) -> np.ndarray:
-    """The sums of products [2 G, 2 G] with every drop times a factor."""
-    factors = np.repeat([1.0, factor], len(products) // 2)
+def scaled(products: np.ndarray, factor: float | np.ndarray, num_groups: int) -> np.ndarray:
+    """The sums of products [G + K, G + K] with every drop times a factor, or times one [K] of its own."""
+    factors = np.ones(len(products))
+    factors[num_groups:] = factor
     return products * np.outer(factors, factors)
 
 
 def level(evidence: np.ndarray) -> np.ndarray:
-    """[2 G], mean mixture and mean drops of the segments."""
+    """[G + K], mean mixture and mean drops of the segments."""
     return evidence[0, 2:] / evidence[0, 0]
 
 
@@ -70,6 +75,7 @@ def training_observation(
     unit: float,
     num_segments: float,
     num_learned: float,
+    counts: np.ndarray | None = None,
 ) -> np.ndarray:
     """A training phase as one more observation, beyond the level of the LearnParams before and after it.
 
@@ -79,15 +85,17 @@ def training_observation(
     mean of two: neighbouring phases share one).
 
     Args:
-        trained: [2 G], mixture and drops per segment.
-        levels: [2 G] before and after, as of `level`.
+        trained: [G + K], mixture and drops per segment.
+        levels: [G + K] before and after, as of `level`.
         unit: as of `spread`.
         num_segments: length of the phase, in segments.
         num_learned: number of segments of the LearnParams before, and of the one after.
-    Returns: [2 G], mixture and drops that count like one segment of LearnParams.
+        counts: [K] bool, targets that count. None: all, as many as groups.
+    Returns: [G + K], mixture and drops that count like one segment of LearnParams.
     """
     before, after = levels
-    gap = (after - before)[len(trained) // 2 :]
+    counts = np.ones(len(trained) // 2, dtype=bool) if counts is None else counts
+    gap = (after - before)[-len(counts) :][counts]
     variance = 1 / num_segments + 1 / num_learned + np.mean((gap / unit) ** 2) / 12
     return (trained - _mean_between(before, after)) / np.sqrt(variance)
 
@@ -100,29 +108,49 @@ def _mean_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.where(by_factors, mean, (before + after) / 2)
 
 
-def slopes(products: np.ndarray, freedom: float) -> tuple[np.ndarray, np.ndarray]:
-    """The regression of drops on mixtures; slopes [G, G] sum to zero in each row (only differences show).
+def slopes(products: np.ndarray, freedom: float, num_groups: int) -> np.ndarray:
+    """The regression of drops on mixtures; slopes [K, G] sum to zero in each row (only differences show).
 
     Args:
         products: as of `without_trend`, of one round or of several.
         freedom: degrees of freedom in them.
-    Returns: slope of the drop of group i on the share of group j [i, j], and the standard error [G] of each
-        column sum; all nan where there are too few segments to tell.
+        num_groups: G.
+    Returns: slope of the drop of target k on the share of group j [k, j]; nan where there are too few
+        segments to tell.
     """
-    num_groups = len(products) // 2
-    left = freedom - (num_groups - 1)
-    if not left > 0 or not np.isfinite(products).all():
-        return np.full((num_groups, num_groups), np.nan), np.full(num_groups, np.nan)
-    inverse = np.linalg.pinv(products[:num_groups, :num_groups], rcond=1e-9, hermitian=True)
-    found = (inverse @ products[:num_groups, num_groups:]).T
-    sums = found.sum(axis=0)
+    if not _can_tell(products, freedom, num_groups):
+        return np.full((len(products) - num_groups, num_groups), np.nan)
+    return (_inverse(products, num_groups) @ products[:num_groups, num_groups:]).T
+
+
+def column_sum_errors(products: np.ndarray, freedom: float, weighted_slopes: np.ndarray) -> np.ndarray:
+    """Standard error [G] of each column sum of the slopes; nan where there are too few segments to tell.
+
+    Args:
+        products: as given to `slopes`, each drop times the weight of its target.
+        freedom: degrees of freedom in them.
+        weighted_slopes: [K, G], the slopes, each row times the weight of its target.
+    """
+    num_groups = weighted_slopes.shape[1]
+    if not _can_tell(products, freedom, num_groups):
+        return np.full(num_groups, np.nan)
+    sums = weighted_slopes.sum(axis=0)
     unexplained = products[num_groups:, num_groups:].sum() - sums @ products[:num_groups, num_groups:].sum(1)
-    return found, np.sqrt(max(unexplained, 0.0) / left * np.diag(inverse))
+    left = freedom - (num_groups - 1)
+    return np.sqrt(max(unexplained, 0.0) / left * np.diag(_inverse(products, num_groups)))
+
+
+def _can_tell(products: np.ndarray, freedom: float, num_groups: int) -> bool:
+    return freedom - (num_groups - 1) > 0 and bool(np.isfinite(products).all())
+
+
+def _inverse(products: np.ndarray, num_groups: int) -> np.ndarray:
+    return np.linalg.pinv(products[:num_groups, :num_groups], rcond=1e-9, hermitian=True)
 
 
 def add_level(found: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-    """A [G, G] with these slopes and the round's mean drops: loss drop per segment and unit of proportion."""
-    num_groups = len(found)
+    """A [K, G] with these slopes and the round's mean drops: loss drop per segment and unit of proportion."""
+    num_groups = found.shape[1]
     mean = level(evidence)
     return found + (mean[num_groups:] - found @ mean[:num_groups])[:, None]
 
