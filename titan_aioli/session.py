@@ -35,8 +35,8 @@ from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import GroupStats
 from titan_aioli.measure.observers import OBSERVERS
 from titan_aioli.methods import UNTIL_END
-from titan_aioli.methods.protocol import PHASES
-from titan_aioli.runs.log import RunLog, by_group, result
+from titan_aioli.methods.protocol import PHASES, over_targets
+from titan_aioli.runs.log import RunLog, by_group, result, target_result
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,9 @@ class MixingSession:
         tokens = self.loader.position.first_row * self.loader.seq_len
         found = self.controller.method.result(self.controller.state)
         content = result(method, names, step, validation, test, self.epochs, tokens)
+        if (targets := self._log.targets) is not None:
+            losses = self.held_out.targets(step), self.held_out.target_test(step)
+            content |= target_result(targets, *losses)
         if self._out_of_data is not None:
             content["out_of_data"] = str(self._out_of_data)
         self._log.finished(content, {"law": method, "groups": names, "proportions": found})
@@ -230,7 +233,7 @@ class MixingSession:
 
         Args:
             record: of the ledger.
-            learned: vectors over the groups by metric name.
+            learned: vectors over the groups (or targets) by metric name.
             shown_at: the optimizer step, counted from 1, that it is shown with.
         """
         num_steps, log_freq = self.controller.phase.num_steps, self._options.log_freq
@@ -238,12 +241,13 @@ class MixingSession:
         is_shown = not is_brief or shown_at == 1 or shown_at % log_freq == 0
         self._log.show_update(record, None if num_steps == UNTIL_END else num_steps, is_shown)
         if is_shown:
-            self._log_metrics(self._log.update_metrics(record, learned), self.controller.step)
+            names = over_targets(self.controller.method)
+            self._log_metrics(self._log.update_metrics(record, learned, names), self.controller.step)
 
     def _log_held_out_losses(self) -> None:
         step = self.controller.step
-        metrics = by_group("mixing/validation_loss", self.group_names, self.held_out.validation(step))
-        self._log_metrics(metrics, step)
+        losses = self.held_out.validation(step), self.held_out.targets(step)
+        self._log_metrics(self._log.evaluation_metrics(*losses), step)
 
 
 class RepetitionWarner:

@@ -8,7 +8,7 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from titan_aioli.config.methods import (
     ADOTable,
@@ -22,6 +22,8 @@ from titan_aioli.config.methods import (
     StaticTable,
 )
 from titan_aioli.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,6 +44,48 @@ class Group:
     """Weight of the group for method `static`; normalised over the groups."""
     dtype: str | None = None
     """NumPy name of the token type, for raw `.bin` stores without an index (uint16, int32, ...)."""
+
+
+@dataclass
+class Target:
+    """One held-out set that the mixture is for, as a table `[mixing.targets.NAME]`.
+
+    Without any such table the targets are the groups' own held-out sets, all with the same weight. A target
+    with the name of a group and without stores is the held-out set of that group.
+    """
+
+    validation: list[str] = field(default_factory=list)
+    """Token stores whose loss decides the mixture. Empty: those of the group of this name, else
+    STORES/NAME/validation."""
+    test: list[str] = field(default_factory=list)
+    """Token stores of the final result. Empty: those of the group of this name, else STORES/NAME/test."""
+    weight: float = 1.0
+    """How much the target counts beside the others. 0: it is only watched."""
+    role: Literal["reward", "guard"] = "reward"
+    """`reward`: the mixture lowers its loss. `guard`: it is never rewarded, and counts only while its loss is
+    above the lowest of the run by more than `tolerance`."""
+    tolerance: float = 0.02
+    """Nats per token by which a guard's loss may be above its lowest."""
+    bytes_per_token: float | None = None
+    """Bytes of text per token, for unit = "bits_per_byte". Unset: as the stores' metadata say."""
+    dtype: str | None = None
+    """NumPy name of the token type, for raw `.bin` stores without an index (uint16, int32, ...)."""
+
+
+@dataclass
+class ObjectiveTable:
+    """What the proportions minimise: the weighted mean of the targets' losses."""
+
+    unit: Literal["nats", "bits_per_byte", "relative"] = "nats"
+    """Unit in which losses are added: nats per token, bits per byte of text, or relative to the target's loss
+    at the start of the round."""
+    combine: Literal["mean", "worst"] = "mean"
+    """`mean`: by the targets' weights. `worst`: targets whose predicted relative improvement is least gain
+    weight."""
+    worst_eta: float = 0.5
+    """With combine = "worst": step size of the logarithms of the weights at each round."""
+    worst_pull: float = 0.2
+    """With combine = "worst": share of the way back to the targets' weights at each round."""
 
 
 @dataclass
@@ -71,6 +115,9 @@ class Mixing:
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
     """The data groups: tables [mixing.groups.NAME]. Their order is the order of the proportions."""
+    targets: dict[str, Target] = field(default_factory=dict)
+    """What the mixture is for: tables [mixing.targets.NAME]. Empty: the held-out sets of the groups."""
+    objective: ObjectiveTable = field(default_factory=ObjectiveTable)
     seed: int = 0
     """Seed of the rows' order, the sequences' order and the method's choices."""
     read_ahead: int = 4
@@ -102,10 +149,9 @@ class Mixing:
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     def __post_init__(self):
-        if not isinstance(self.groups, dict):
-            raise UserError(f"mixing.groups is {self.groups!r}: it must hold tables [mixing.groups.NAME]")
         # torchtitan leaves the tables of a dict as dicts, and calls this twice (TOML, then flags).
-        self.groups = {name: _to_group(name, table) for name, table in self.groups.items()}
+        self.groups = _to_tables("groups", self.groups, Group)
+        self.targets = _to_tables("targets", self.targets, Target)
 
 
 @dataclass
@@ -115,15 +161,20 @@ class JobConfig:
     mixing: Mixing = field(default_factory=Mixing)
 
 
-def _to_group(name: str, table: Any) -> Group:
-    if isinstance(table, Group):
+def _to_tables(section: str, tables: Any, kind: type[T]) -> dict[str, T]:
+    """The tables `[mixing.SECTION.NAME]` by name, as objects of their class."""
+    if not isinstance(tables, dict):
+        raise UserError(f"mixing.{section} is {tables!r}: it must hold tables [mixing.{section}.NAME]")
+    return {name: _to_table(f"mixing.{section}.{name}", table, kind) for name, table in tables.items()}
+
+
+def _to_table(key: str, table: Any, kind: type[T]) -> T:
+    if isinstance(table, kind):
         return table
     if not isinstance(table, dict):
-        raise UserError(f"mixing.groups.{name} is {table!r}: it must be a table [mixing.groups.{name}]")
-    known = [entry.name for entry in fields(Group)]
-    for key in table:
-        if key not in known:
-            raise UserError(
-                f"mixing.groups.{name} has an unknown key {key!r}; it may have: {', '.join(known)}"
-            )
-    return Group(**table)
+        raise UserError(f"{key} is {table!r}: it must be a table [{key}]")
+    known = [entry.name for entry in fields(kind)]  # pyright: ignore[reportArgumentType]
+    for name in table:
+        if name not in known:
+            raise UserError(f"{key} has an unknown key {name!r}; it may have: {', '.join(known)}")
+    return kind(**table)

@@ -5,6 +5,7 @@ all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 
 from titan_aioli.config import Mixing
 from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
+from titan_aioli.config.targets import open_targets
 from titan_aioli.config.validate import check_types
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
@@ -20,8 +22,9 @@ from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.control.resume import Identity
 from titan_aioli.data.group import Group
 from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
-from titan_aioli.methods import METHODS, MixingMethod, build_method
+from titan_aioli.methods import METHODS, MixingMethod, Objective, build_method
 from titan_aioli.stores.store import open_store
 from titan_aioli.stores.tokens import TokenStore
 
@@ -36,10 +39,18 @@ class Mixture(NamedTuple):
     """Empty where evaluation.test is off."""
     hyperparameters: dict[str, Any]
     """Of the method, as plain arguments: files that the config names are read once, where it is built."""
+    targets: Targets | None = None
+    """What the mixture is for; None: the groups' held-out sets."""
+    objective: Objective = Objective()
+    """What each target counts."""
 
     @property
     def group_names(self) -> list[str]:
         return [group.name for group in self.train]
+
+    @property
+    def target_names(self) -> list[str]:
+        return self.group_names if self.targets is None else list(self.targets.names)
 
     def fingerprint(self) -> str:
         """Hash of the training stores and of how they are cut into sequences."""
@@ -66,8 +77,17 @@ def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixtu
         train = _open_groups(mixing, "train", seq_len, vocab_size)
         validation = _open_groups(mixing, "validation", seq_len, vocab_size)
         test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
-        values = hyperparameters(mixing, [group.num_tokens for group in train])
-        return Mixture(_build_method(mixing, values), train, validation, test, values)
+        opened = open_targets(mixing, seq_len, validation, test)
+        targets, objective = opened or (None, Objective())
+        for target in () if targets is None else (*targets.validation, *targets.test):
+            for store in target.stores:
+                _check_vocabulary(target.name, store, vocab_size)
+        names = [group.name for group in train] if targets is None else targets.names
+        values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective)
+        method = _build_method(mixing, values, len(names), objective)
+        if targets is not None and targets.are(validation):
+            targets = None
+        return Mixture(method, train, validation, test, values, targets, objective)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
@@ -94,9 +114,17 @@ def _check_values(mixing: Mixing) -> None:
             raise UserError(f"mixing.groups.{name}.max_epochs is {group.max_epochs}: it must be above 0")
 
 
-def _build_method(mixing: Mixing, values: dict[str, Any]) -> MixingMethod:
+def _build_method(
+    mixing: Mixing, values: dict[str, Any], num_targets: int, objective: Objective
+) -> MixingMethod:
     """The method of the config with its hyperparameters, guarded where the config says so."""
-    method = guarded(mixing, build_method(mixing.method, len(mixing.groups), **values))
+    method = build_method(mixing.method, len(mixing.groups), num_targets, **values)
+    method = guarded(mixing, method, num_targets)
+    if method.observes == "gradients" and objective.start(num_targets).size:
+        raise UserError(
+            f"method {mixing.method} follows one gradient: set mixing.objective.unit to nats "
+            "or bits_per_byte, combine mean, and no target with role guard"
+        )
     if method.observes in ("train", "excess") and not mixing.train_losses:
         raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
     return method
@@ -113,6 +141,7 @@ def build_controller(
         limits=describe_limits(mixing),
         seed=mixing.seed,
         seq_len=mixture.train[0].seq_len,
+        targets=mixture.target_names,
     )
     return MixtureController(
         method=mixture.method,
@@ -147,7 +176,7 @@ def max_drawn(mixing: Mixing, groups: Sequence[Group]) -> np.ndarray | None:
 def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps: int) -> dict[str, Any]:
     """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
     groups = loader.groups
-    return {
+    description = {
         "method": mixing.method,
         "groups": [group.name for group in groups],
         "hyperparameters": mixture.hyperparameters,
@@ -160,6 +189,13 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         "weighted_stores": {group.name: group.weighted._asdict() for group in groups if group.weighted},
         "stores": {group.name: [store.path for store in group.stores] for group in groups},
     }
+    if mixture.targets is not None:
+        opened = mixture.targets.validation
+        description["targets"] = mixture.target_names
+        description["target_stores"] = {each.name: [store.path for store in each.stores] for each in opened}
+    if mixture.targets is not None or mixture.objective != Objective():
+        description["objective"] = {**asdict(mixture.objective), "unit": mixing.objective.unit}
+    return description
 
 
 def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | None) -> list[Group]:

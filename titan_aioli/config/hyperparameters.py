@@ -1,40 +1,53 @@
 """From the methods' config tables to plain arguments, and to the bounds around the method."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from titan_aioli.config import Mixing
 from titan_aioli.config.methods import GuardsTable, Run
 from titan_aioli.config.sources import by_group
-from titan_aioli.methods import METHODS, Guarded, MixingMethod
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
 
 
-def hyperparameters(mixing: Mixing, num_tokens: Sequence[int]) -> dict[str, Any]:
+def hyperparameters(
+    mixing: Mixing,
+    num_tokens: Sequence[int],
+    targets: Sequence[str] | None = None,
+    objective: Objective | None = None,
+) -> dict[str, Any]:
     """The method's hyperparameters as plain arguments, per-group values in the order of the groups.
 
     Args:
         mixing: the config section.
         num_tokens: [G], training tokens of each group.
+        targets: [K], names. None: the groups.
+        objective: what each target counts. None: every target the same.
     """
     table, method = getattr(mixing, mixing.method, None), METHODS[mixing.method]
     written_as = {name: alias for alias, name in getattr(method, "aliases", {}).items()}
     names = [written_as.get(entry.name, entry.name) for entry in fields(method)]
     written = {name: getattr(table, name) for name in names if hasattr(table, name)}
+    if "objective" in names:
+        del written["objective"]
+        if objective is not None and objective != Objective():
+            written["objective"] = asdict(objective)
     resolve = getattr(table, "resolve", None)
     if resolve is None:
         return written
     weights = [group.weight for group in mixing.groups.values()]
-    return resolve(written, Run(list(mixing.groups), weights, num_tokens, mixing.seed))
+    return resolve(
+        written, Run(list(mixing.groups), weights, num_tokens, mixing.seed, targets or list(mixing.groups))
+    )
 
 
-def guarded(mixing: Mixing, method: MixingMethod) -> MixingMethod:
+def guarded(mixing: Mixing, method: MixingMethod, num_targets: int | None = None) -> MixingMethod:
     """The method within the bounds of `[mixing.guards]`, if there are any."""
     bounds = guard_arguments(mixing)
     if bounds is None:
         return method
     wrapped = Guarded(method, **bounds)
-    wrapped.check(len(mixing.groups))
+    wrapped.check(len(mixing.groups), num_targets)
     return wrapped
 
 

@@ -38,6 +38,8 @@ class Run(NamedTuple):
     num_tokens: Sequence[int]
     """[G], training tokens of every group."""
     seed: int
+    targets: Sequence[str]
+    """[K], names."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ class AioliTable(methods.Aioli):
     update_rule: Hidden[UpdateRule] = "cumulative"
     seed: Hidden[int] = 0
     orders: Hidden[None] = None
+    objective: Hidden[None] = None
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         del written["orders"]
@@ -94,9 +97,11 @@ class SkillItTable(methods.SkillIt):
 
     graph: str = ""
     """JSON file with the graph, as `titan-aioli sweep --single-groups` makes it. Unset: identity."""
+    objective: Hidden[None] = None
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
-        return {**written, "graph": read_graph(Path(self.graph), run.names) if self.graph else None}
+        graph = read_graph(Path(self.graph), run.names, run.targets) if self.graph else None
+        return {**written, "graph": graph}
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class DoGETable(methods.DoGE):
     """Method `doge` (Fan et al. 2023, arXiv:2310.15393). Not with pipeline parallelism."""
 
     sequences: int = 4
-    """Held-out sequences of every group in the held-out gradient."""
+    """Held-out sequences of every target in the held-out gradient."""
 
 
 @dataclass(frozen=True)

@@ -23,23 +23,27 @@ def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> lis
     return [float(values.get(name, 0.0)) for name in names] if values else []
 
 
-def read_graph(path: Path, names: Sequence[str]) -> list[list[float]]:
-    """Skill-It's graph [G][G] (row = group trained on) from a JSON file, in the order of the groups.
+def read_graph(path: Path, names: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
+    """Skill-It's graph [G][K] (row = group trained on) from a JSON file, in the order of groups and targets.
 
-    Raises: UserError: the file holds no graph, or one of other groups.
+    A file without `targets` is of groups that are their own targets.
+
+    Raises: UserError: the file holds no graph, or one of other groups or targets.
     """
     content = read_json(path, "a graph made by `titan-aioli sweep --single-groups`")
     try:
-        places = {name: index for index, name in enumerate(content["groups"])}
-        graph = np.array(content["graph"], dtype=np.float64).reshape(len(places), len(places))
+        trained = list(content["groups"])
+        evaluated = list(content.get("targets", trained))
+        graph = np.array(content["graph"], dtype=np.float64).reshape(len(trained), len(evaluated))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not a graph made by `titan-aioli sweep --single-groups` ({error!r})"
         ) from None
-    if set(places) != set(names):
-        raise UserError(f"{path} is a graph of the groups {sorted(places)}, this run has {sorted(names)}")
-    order = [places[name] for name in names]
-    return graph[np.ix_(order, order)].tolist()
+    for kind, found, wanted in (("groups", trained, names), ("targets", evaluated, targets)):
+        if set(found) != set(wanted):
+            raise UserError(f"{path} is a graph of the {kind} {sorted(found)}, this run has {sorted(wanted)}")
+    rows, columns = [trained.index(name) for name in names], [evaluated.index(name) for name in targets]
+    return graph[np.ix_(rows, columns)].tolist()
 
 
 def read_sweep_orders(path: Path) -> list[list[int]]:

@@ -56,7 +56,7 @@ class MixtureController:
         self.skipped_updates = 0
         """Number of consecutive observations, the last included, that could not be used."""
         self._last_fault = ""
-        self._set_state(method.init(len(self.group_names)))
+        self._set_state(method.init(len(self.group_names), len(identity.target_names)))
 
     @property
     def proportions(self) -> np.ndarray:
@@ -161,6 +161,7 @@ class MixtureController:
                 {
                     "method": self.identity.method,
                     "groups": np.array(self.group_names, dtype=np.str_),
+                    "targets": np.array(self.identity.target_names, dtype=np.str_),
                     "batch_size": self.batch_size,
                     "stores": self.identity.stores,
                     "limits": self.identity.limits,
@@ -214,11 +215,18 @@ class MixtureController:
 
     def _count_skipped(self, observation: np.ndarray | None) -> list[str]:
         """Sentences for the log about groups whose observed value is missing or not finite."""
-        faults = describe_faults(self.method.observes, observation, self.group_names)
+        faults = describe_faults(self.method.observes, observation, *self._observed())
         self.skipped_updates = self.skipped_updates + 1 if faults else 0
         self._last_fault = faults
         notes = describe_absent(self.method.observes, observation, self.group_names)
         return notes + ([f"update skipped ({self.skipped_updates} in a row): {faults}"] if faults else [])
+
+    def _observed(self) -> tuple[list[str], str]:
+        """The names of what is observed, and what they are names of."""
+        targets = list(self.identity.target_names)
+        if self.method.observes == "validation" and targets != self.group_names:
+            return targets, "target"
+        return self.group_names, "group"
 
     def _append(self, observation: np.ndarray | None, report: dict[str, Any]) -> dict[str, Any]:
         entry = LedgerEntry(self.step, self.first_row, self.proportions, self.phase.name, self.round)

@@ -18,6 +18,7 @@ from titan_aioli.errors import ResumeRefused
 REMEDIES = {
     "method": "set mixing.method back",
     "groups": "use the groups of the checkpoint",
+    "targets": "use the targets of the checkpoint",
     "stores": "point the groups at the same token stores, with the same store_weights",
     "limits": "set max_epochs and when_used_up back",
 }
@@ -41,6 +42,12 @@ class Identity(NamedTuple):
     """Of the orders of rows and sequences."""
     seq_len: int = 0
     """S, inputs of a sequence."""
+    targets: Sequence[str] | None = None
+    """Names, in the order in which a method sees them. None: the groups."""
+
+    @property
+    def target_names(self) -> Sequence[str]:
+        return self.groups if self.targets is None else self.targets
 
 
 class Adaptation(NamedTuple):
@@ -77,8 +84,10 @@ def compare(
     Raises: ResumeRefused: they differ and may not; names the first difference and what to do about it.
     """
     _refuse_other_rows(identity, saved)
-    before = {name: saved[name].tolist() for name in REMEDIES}
-    now = {name: np.asarray(getattr(identity, name)).tolist() for name in REMEDIES}
+    before = {name: saved[name].tolist() for name in REMEDIES if name != "targets"}
+    before["targets"] = saved["targets"].tolist() if "targets" in saved else before["groups"]
+    now = {name: np.asarray(getattr(identity, name)).tolist() for name in REMEDIES if name != "targets"}
+    now["targets"] = list(identity.target_names)
     changed = [name for name in REMEDIES if before[name] != now[name]]
     if not changed:
         return None
@@ -89,13 +98,18 @@ def compare(
             f'{REMEDIES[name]}, set mixing.on_resume = "adapt" to continue with the change, or restart the '
             "mixture (--checkpoint.exclude_from_loading mixture,dataloader)"
         )
-    words = _group_changes(before["groups"], now["groups"])
+    words = _name_changes(before["groups"], now["groups"])
+    if any(names["targets"] != names["groups"] for names in (before, now)) and "targets" in changed:
+        words.append(
+            "; ".join(_name_changes(before["targets"], now["targets"], "targets ")) or "order of targets"
+        )
     if "method" in changed:
         words.append(f"method {before['method']} -> {now['method']}")
     if "groups" not in changed:
         words += [name for name in changed if name in ("stores", "limits")]
     reason = "resumed with other " + "; ".join(words or ["order of groups"])
-    return Adaptation(reason, restarts_method="groups" in changed or "method" in changed)
+    restarts = not {"groups", "method", "targets"}.isdisjoint(changed)
+    return Adaptation(reason, restarts_method=restarts)
 
 
 def _refuse_other_rows(identity: Identity, saved: Mapping[str, np.ndarray]) -> None:
@@ -110,10 +124,10 @@ def _refuse_other_rows(identity: Identity, saved: Mapping[str, np.ndarray]) -> N
             )
 
 
-def _group_changes(before: list[str], now: list[str]) -> list[str]:
+def _name_changes(before: list[str], now: list[str], kind: str = "") -> list[str]:
     added, removed = [n for n in now if n not in before], [n for n in before if n not in now]
-    words = [f"added {', '.join(added)}"] if added else []
-    return words + ([f"removed {', '.join(removed)}"] if removed else [])
+    words = [f"added {kind}{', '.join(added)}"] if added else []
+    return words + ([f"removed {kind}{', '.join(removed)}"] if removed else [])
 
 
 def read_saved(saved: Mapping[str, np.ndarray], proportions: np.ndarray) -> Saved:

@@ -87,16 +87,18 @@ def from_arrays(template: State, arrays: Mapping[str, np.ndarray], prefix: str) 
     """A state of the template's type, its fields taken from `prefix.field`.
 
     An array of size 0 is a field that its run had no use for. Where the saved one or the template's is such,
-    the template's stands: Aioli without pooling no longer saves its pooled evidence, older ones did.
+    the template's stands: Aioli without pooling no longer saves its pooled evidence, older ones did. The same
+    where an older version did not know the field.
 
     Raises: ResumeRefused: a field is missing or has another shape or kind than the template's.
     """
     fields = {}
     for name, example in template._asdict().items():
-        value = arrays.get(f"{prefix}.{name}")
+        value, expected = arrays.get(f"{prefix}.{name}"), np.asarray(example)
+        if value is None and expected.ndim and not expected.size:
+            value = expected
         if value is None:
             raise ResumeRefused(f"the saved state has no {prefix}.{name}")
-        expected = np.asarray(example)
         if value.ndim == expected.ndim and 0 in (value.size, expected.size):
             value = expected
         if value.shape != expected.shape or value.dtype.kind != expected.dtype.kind:

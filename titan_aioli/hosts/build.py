@@ -12,8 +12,9 @@ from titan_aioli.measure.budget import affordable_sequences
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.observer import Settings
+from titan_aioli.methods import Objective
+from titan_aioli.runs import log
 from titan_aioli.runs.audit import AuditFile
-from titan_aioli.runs.log import RunLog
 from titan_aioli.session import LogMetrics, MixingSession, Options
 
 
@@ -80,7 +81,12 @@ def build_session(
     host.row_loss.recording = mixing.train_losses
     evaluation, batch_size, names = mixing.evaluation, loader.schedule.batch_size, mixture.group_names
     num_seen = affordable_sequences(
-        evaluation.budget, mixture.method, len(names), batch_size, largest=evaluation.sequences
+        evaluation.budget,
+        mixture.method,
+        len(names),
+        batch_size,
+        largest=evaluation.sequences,
+        num_targets=len(mixture.target_names),
     )
     is_sampled = mixture.method.observes == "validation" and num_seen < evaluation.sequences
     progress = tqdm(
@@ -91,9 +97,21 @@ def build_session(
         mininterval=1.0,
         disable=not (mixing.progress and is_writer),
     )
-    log = RunLog(folder, names, "sample" if is_sampled else mixture.method.observes, is_writer, progress)
+    observes = mixture.method.observes
+    if observes == "validation" and (is_sampled or mixture.targets is not None):
+        observes = "_".join(["target"] * (mixture.targets is not None) + ["sample"] * is_sampled)
+    targets = None
+    if mixture.targets is not None or mixture.objective != Objective():
+        targets = log.Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
+    run_log = log.RunLog(folder, names, observes, is_writer, progress, targets)
     held_out = HeldOut(
-        host, mixture.validation, mixture.test, evaluation.sequences, num_seen, on_validation=log.evaluated
+        host,
+        mixture.validation,
+        mixture.test,
+        evaluation.sequences,
+        num_seen,
+        on_validation=run_log.evaluated,
+        targets=mixture.targets,
     )
     doremi, max_epochs = mixing.doremi, {name: group.max_epochs for name, group in mixing.groups.items()}
     options = Options(
@@ -103,14 +121,14 @@ def build_session(
         max_skipped_updates=mixing.max_skipped_updates,
         stop_when_used_up=mixing.when_used_up == "stop",
         max_epochs={name: most for name, most in max_epochs.items() if most},
-        observing=Settings(doremi.reference, doremi.clip_tokens, mixing.doge.sequences),
+        observing=Settings(doremi.reference, doremi.clip_tokens, mixing.doge.sequences, mixture.objective),
     )
     return MixingSession(
         host,
         build_controller(mixing, mixture, loader.ledger, batch_size, folder, is_writer),
         loader,
         held_out,
-        log,
+        run_log,
         describe(mixing, mixture, loader, num_steps),
         options,
         log_metrics,

@@ -2,7 +2,7 @@
 
 Evaluating D_e tokens costs D_e / 3 of training on them (a forward pass against a forward and a backward
 pass). A run of T rounds with k sweeps over G groups evaluates T (1 + G k) times, so its relative overhead is
-T (1 + G k) D_e / (3 D_t), D_t the tokens trained on.
+T (1 + G k) D_e / (3 D_t), D_t the tokens trained on, D_e those of all targets.
 """
 
 import numpy as np
@@ -14,7 +14,9 @@ MAX_PHASES = 1_000_000
 """Phases after which a walk gives up: a method that only ever measures never reaches a second round."""
 
 
-def evaluations_of_a_round(method: MixingMethod, num_groups: int) -> tuple[int, int]:
+def evaluations_of_a_round(
+    method: MixingMethod, num_groups: int, num_targets: int | None = None
+) -> tuple[int, int]:
     """Evaluations that the method asks for in its second round, and the round's steps.
 
     The second, because the first may hold a prior. The lengths of phases do not depend on what is observed,
@@ -24,7 +26,8 @@ def evaluations_of_a_round(method: MixingMethod, num_groups: int) -> tuple[int, 
     if method.observes != "validation":
         return 0, 0
     evaluations = steps = 0
-    for number, stretch in enumerate(walk(method, num_groups, lambda _: np.ones(num_groups))):
+    losses = np.ones(num_groups if num_targets is None else num_targets)
+    for number, stretch in enumerate(walk(method, num_groups, lambda _: losses, num_targets=num_targets)):
         if stretch.state.round > 1 or number == MAX_PHASES:
             break
         if stretch.state.round == 1:
@@ -38,24 +41,31 @@ def relative_overhead(num_evaluations: int, sequences: int, num_steps: int, batc
 
     Args:
         num_evaluations: in the run.
-        sequences: held-out sequences of one evaluation, over all groups.
+        sequences: held-out sequences of one evaluation, over all sets.
         num_steps, batch_size: optimizer steps and rows of each.
     """
     return num_evaluations * sequences / (3.0 * num_steps * batch_size)
 
 
 def affordable_sequences(
-    percent: float, method: MixingMethod, num_groups: int, batch_size: int, largest: int
+    percent: float,
+    method: MixingMethod,
+    num_groups: int,
+    batch_size: int,
+    largest: int,
+    num_targets: int | None = None,
 ) -> int:
-    """Held-out sequences of each group, so that a round's evaluations cost at most `percent` of its training.
+    """Held-out sequences of each target, so that a round's evaluations cost at most `percent` of training.
 
     Args:
-        percent: of the training compute, 0 for no bound; at least one sequence per group is evaluated.
+        percent: of the training compute, 0 for no bound; at least one sequence per target is evaluated.
         method, num_groups, batch_size: of the run.
         largest: never more than this.
+        num_targets: K. None: the targets are the groups.
     """
-    evaluations, steps = evaluations_of_a_round(method, num_groups) if percent else (0, 0)
+    evaluations, steps = evaluations_of_a_round(method, num_groups, num_targets) if percent else (0, 0)
     if evaluations == 0:
         return largest
-    one_each = relative_overhead(evaluations, num_groups, steps, batch_size)
+    num_sets = num_groups if num_targets is None else num_targets
+    one_each = relative_overhead(evaluations, num_sets, steps, batch_size)
     return int(np.clip(percent / 100.0 / one_each, 1, largest))

@@ -6,19 +6,21 @@ forward and a backward pass over the step's rows for every group, one over the h
 of one more sharded gradient.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.measure.evaluate import Batch, held_out_batches
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import IGNORE_INDEX
 from titan_aioli.measure.observer import MicroBatch, Settings
+from titan_aioli.methods.objective import Objective
 
 
 def check_doge_layout(has_pipeline: bool, has_ddp: bool) -> None:
@@ -33,18 +35,17 @@ def check_doge_layout(has_pipeline: bool, has_ddp: bool) -> None:
 class GradientObserver:
     """For each group [G, 3]: <g_i, v>, |g_i|, |v|; nan in the first two for a group without rows.
 
-    g_i is the gradient of the mean loss of group i over its rows in the phase's last step, v that of the mean
-    over groups of the held-out loss, on a few fixed sequences of every group.
+    g_i is the gradient of the mean loss of group i over its rows in the phase's last step, v that of the
+    objective: the weighted mean over the targets of the held-out loss, on a few fixed sequences of each.
 
-    Source: Fan et al. 2023, arXiv:2310.15393, Algorithm 1.
+    Source: Fan et al. 2023, arXiv:2310.15393, Algorithm 1; targets that are not the groups are its DoGE-OOD.
     """
 
     def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
         self._host = host
         self._num_groups = num_groups
         self._step_batches: list[Batch] = []
-        equally_many = min(settings.gradient_sequences, *(group.num_sequences for group in held_out.groups))
-        self._held_out = held_out_batches(host, held_out.groups, equally_many)
+        self._held_out = _weighted_batches(host, held_out.seen, settings)
 
     def begin_step(self) -> None:
         self._step_batches.clear()
@@ -58,12 +59,15 @@ class GradientObserver:
         tokens = self._tokens_of_groups()
         products = torch.zeros((self._num_groups, 3), dtype=torch.float64, device=host.device)
         with host.row_loss.recording_rows(False):
-            self._backward(self._held_out, None, 1.0 / self._global_tokens(self._held_out))
+            host.zero_grad()
+            for weight, batches in self._held_out:
+                self._add_gradient(batches, None, weight / self._global_tokens(batches))
             held_out = [_local_gradient(p).clone() for p in parameters]
             replicas = [_num_replicas(p) for p in parameters]
             products[:, 2] = _inner_product(held_out, held_out, replicas)
             for group in np.flatnonzero(tokens):
-                self._backward(self._step_batches, int(group), 1.0 / tokens[group])
+                host.zero_grad()
+                self._add_gradient(self._step_batches, int(group), 1.0 / tokens[group])
                 gradient = [_local_gradient(p) for p in parameters]
                 products[group, 0] = _inner_product(gradient, held_out, replicas)
                 products[group, 1] = _inner_product(gradient, gradient, replicas)
@@ -82,10 +86,9 @@ class GradientObserver:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         pass
 
-    def _backward(self, batches: Iterable[Batch], group: int | None, scale: float) -> None:
-        """Gradients of `scale` times the summed loss of the rows of one group, or of all rows."""
+    def _add_gradient(self, batches: Iterable[Batch], group: int | None, scale: float) -> None:
+        """Add the gradients of `scale` times the summed loss of the rows of one group, or of all rows."""
         host = self._host
-        host.zero_grad()
         for inputs, labels, group_B in batches:
             if group is not None:
                 labels = torch.where((group_B == group)[:, None], labels, IGNORE_INDEX)
@@ -101,6 +104,25 @@ class GradientObserver:
     def _global_tokens(self, batches: Iterable[Batch]) -> float:
         count = sum(int((labels != IGNORE_INDEX).sum()) for _, labels, _ in batches)
         return float(self._host.sum_over_data_ranks(torch.tensor(float(count), device=self._host.device)))
+
+
+def _weighted_batches(
+    host: Host, targets: Sequence[Group], settings: Settings
+) -> list[tuple[float, list[Batch]]]:
+    """The held-out batches, and what the mean loss of each list of them counts in the objective.
+
+    Equally many sequences of each target, so that where all count the same one list gives their mean.
+    """
+    num_sequences = min(settings.gradient_sequences, *(target.num_sequences for target in targets))
+    if settings.objective == Objective():
+        return [(1.0, held_out_batches(host, targets, num_sequences))]
+    weights = settings.objective.row_weights(settings.objective.start(len(targets)), len(targets))
+    shares = weights / len(targets)
+    return [
+        (float(share), held_out_batches(host, [target], num_sequences))
+        for share, target in zip(shares, targets, strict=True)
+        if share > 0
+    ]
 
 
 def _local_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:

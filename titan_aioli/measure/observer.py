@@ -14,6 +14,7 @@ import torch.distributed as dist
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import GroupStats, Rows
+from titan_aioli.methods.objective import Objective
 
 
 class MicroBatch(NamedTuple):
@@ -34,7 +35,9 @@ class Settings(NamedTuple):
     clip_tokens: bool = True
     """Whether DoReMi's excess is clipped at 0 token by token."""
     gradient_sequences: int = 4
-    """Held-out sequences of every group in DoGE's held-out gradient."""
+    """Held-out sequences of every target in DoGE's held-out gradient."""
+    objective: Objective = Objective()
+    """What each target counts in that gradient."""
 
 
 class Observer(Protocol):
@@ -84,7 +87,7 @@ class NothingObserver:
 
 
 class ValidationObserver:
-    """Held-out loss of every group now, [G]."""
+    """Held-out loss of every target now, [K]."""
 
     def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
         self._held_out = held_out

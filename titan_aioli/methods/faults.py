@@ -48,12 +48,14 @@ def absent(observes: str, observation: np.ndarray) -> np.ndarray:
     return np.asarray(np.isnan(observation) & knows_absence)
 
 
-def describe_faults(observes: str, observation: np.ndarray | None, names: Sequence[str]) -> str:
-    """Which groups are blamed, and for what, in words; empty where the observation can be used."""
+def describe_faults(
+    observes: str, observation: np.ndarray | None, names: Sequence[str], kind: str = "group"
+) -> str:
+    """Which groups (or targets) are blamed, and for what, in words; empty where nothing is at fault."""
     if observation is None:
         return ""
     bad = [name for name, is_bad in zip(names, blamed(observes, observation), strict=True) if is_bad]
-    return " and ".join(f"the {OBSERVED[observes]} of group {name!r} is not finite" for name in bad)
+    return " and ".join(f"the {OBSERVED[observes]} of {kind} {name!r} is not finite" for name in bad)
 
 
 def describe_absent(observes: str, observation: np.ndarray | None, names: Sequence[str]) -> list[str]:

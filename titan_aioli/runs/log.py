@@ -7,14 +7,15 @@ it) and `plan.json` (the mixture it found).
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from titan_aioli.files import write_json
+from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.protocol import PHASES
 from titan_aioli.runs.plan_file import write_plan
 
@@ -23,14 +24,35 @@ logger = logging.getLogger()
 OBSERVED = {
     "validation": "validation_loss",
     "sample": "sampled_validation_loss",
+    "target": "target_loss",
+    "target_sample": "sampled_target_loss",
     "train": "phase_train_loss",
     "excess": "excess_loss",
 }
-"""Name of the metric for what a run's method observes of each group.
+"""Name of the metric for what a run's method observes of each group or target.
 
 The keys are the method's `observes`, and "sample": the held-out losses too, but on fewer sequences than the
-log and the results use (see measure/held_out.py), so that the two are not taken for one curve.
+log and the results use (see measure/held_out.py), so that the two are not taken for one curve. "target" and
+"target_sample" are the same of targets that are not the groups.
 """
+
+
+class Targets(NamedTuple):
+    """What a run's log needs to know of its targets."""
+
+    names: Sequence[str]
+    """[K]."""
+    objective: Objective
+    unit: str = "nats"
+    """`mixing.objective.unit`."""
+
+    def shares(self) -> np.ndarray:
+        """[K], share of each target in the objective."""
+        return self.objective.shares(len(self.names))
+
+
+HELD_OUT = ("validation", "sample", "target", "target_sample")
+"""Keys of OBSERVED that stand for held-out losses."""
 
 
 def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.ndarray) -> dict[str, float]:
@@ -39,7 +61,12 @@ def by_group(prefix: str, names: Sequence[str], values: Sequence[float] | np.nda
 
 
 def update_metrics(
-    names: Sequence[str], record: dict[str, Any], observes: str, learned: Mapping[str, np.ndarray]
+    names: Sequence[str],
+    record: dict[str, Any],
+    observes: str,
+    learned: Mapping[str, np.ndarray],
+    targets: Targets | None = None,
+    over_targets: Collection[str] = (),
 ) -> dict[str, float]:
     """The metrics of an update: proportions, what was observed, what the method learned from it.
 
@@ -47,30 +74,50 @@ def update_metrics(
         names: [G], the groups.
         record: of the ledger.
         observes: a key of OBSERVED.
-        learned: vectors [G] by the name of their metric, from the method's `metrics`.
+        learned: vectors by the name of their metric, from the method's `metrics`.
+        targets: None: the groups.
+        over_targets: names of the metrics whose vectors are [K], not [G].
     """
+    target_names = names if targets is None else targets.names
     metrics = by_group("mixing/proportion", names, record["proportions"])
     metrics["mixing/round"] = record["round"]
     metrics["mixing/phase"] = PHASES.index(record["phase"])
     if (seen := _per_group(record)) is not None:
-        metrics.update(by_group(f"mixing/{OBSERVED[observes]}", names, seen))
+        is_of_targets = observes in ("target", "target_sample")
+        metrics.update(
+            by_group(f"mixing/{OBSERVED[observes]}", target_names if is_of_targets else names, seen)
+        )
         if observes == "validation":
             metrics["mixing/validation_loss_mean"] = float(np.mean(seen))
+        if targets is not None and observes in HELD_OUT:
+            metrics[f"mixing/{'sampled_' * ('sample' in observes)}objective"] = targets.objective.value(seen)
     for name, values in learned.items():
-        metrics.update(by_group(name, names, values))
+        metrics.update(by_group(name, target_names if name in over_targets else names, values))
     return metrics
 
 
-def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | None, observes: str) -> str:
+def update_line(
+    names: Sequence[str],
+    record: dict[str, Any],
+    num_steps: int | None,
+    observes: str,
+    targets: Targets | None = None,
+) -> str:
     """One console line: what comes next, and what it was decided from."""
     length = "to the end" if num_steps is None else f"for {num_steps} steps"
     shares = _pairs(names, record["proportions"], ".3f")
     line = f"mixing: step {record['step']}, round {record['round']}: {record['phase']} {length} on {shares}"
     if (seen := _per_group(record)) is not None:
         what = OBSERVED[observes].replace("_", " ")
-        line += f" | {what} {_pairs(names, seen, '.4f')}, mean {np.nanmean(seen):.4f}"
+        observed = names if targets is None or observes not in ("target", "target_sample") else targets.names
+        line += f" | {what} {_pairs(observed, seen, '.4f')}, "
+        if targets is None or observes not in HELD_OUT:
+            line += f"mean {np.nanmean(seen):.4f}"
+        else:
+            line += f"objective {targets.objective.value(seen):.4f}"
     if "predicted_drop" in record:
-        predicted, measured = np.mean(record["predicted_drop"]), np.mean(record["measured_drop"])
+        drops = np.array([record["predicted_drop"], record["measured_drop"]])
+        predicted, measured = drops.mean(axis=1) if targets is None else drops @ targets.shares()
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
     return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
 
@@ -78,16 +125,26 @@ def update_line(names: Sequence[str], record: dict[str, Any], num_steps: int | N
 class RunLog:
     """What one run shows and leaves in its folder; one rank writes, all ranks may call."""
 
-    def __init__(self, folder: Path, names: Sequence[str], observes: str, is_writer: bool, progress: tqdm):
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        observes: str,
+        is_writer: bool,
+        progress: tqdm,
+        targets: Targets | None = None,
+    ):
         """Args:
         folder: the run's dump folder.
         names: [G], the groups.
         observes: what the method observes, a key of OBSERVED.
         is_writer: whether this rank writes files.
         progress: the bar over optimizer steps, maybe disabled.
+        targets: where they are not the groups with equal weights.
         """
         self.folder = folder
         self.progress = progress
+        self.targets = targets
         self._names = names
         self._observes = observes
         self._is_writer = is_writer
@@ -102,11 +159,14 @@ class RunLog:
         lines = self._losses.read_text().splitlines() if done > 0 and self._losses.is_file() else []
         self._losses.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= done))
 
-    def evaluated(self, step: int, losses: np.ndarray) -> None:
-        """An evaluation on the held-out sequences, [G]."""
+    def evaluated(self, step: int, losses: np.ndarray, target_losses: np.ndarray | None = None) -> None:
+        """An evaluation on the held-out sequences, [G], and [K] where the targets are not the groups."""
+        line = {"step": step, "validation_loss": losses.tolist()}
+        if target_losses is not None:
+            line["target_loss"] = target_losses.tolist()
         if self._is_writer:
             with open(self._losses, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "validation_loss": losses.tolist()}) + "\n")
+                file.write(json.dumps(line) + "\n")
 
     def show_update(self, record: dict[str, Any], num_steps: int | None, is_shown: bool) -> None:
         """An update of the mixture, beside the progress bar and, if shown, as a line on the console.
@@ -118,11 +178,24 @@ class RunLog:
         """
         self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
         if is_shown:
-            logger.info(update_line(self._names, record, num_steps, self._observes))
+            logger.info(update_line(self._names, record, num_steps, self._observes, self.targets))
 
-    def update_metrics(self, record: dict[str, Any], learned: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def update_metrics(
+        self,
+        record: dict[str, Any],
+        learned: Mapping[str, np.ndarray],
+        over_targets: Collection[str] = (),
+    ) -> dict[str, float]:
         """The metrics of an update; see the function of this name."""
-        return update_metrics(self._names, record, self._observes, learned)
+        return update_metrics(self._names, record, self._observes, learned, self.targets, over_targets)
+
+    def evaluation_metrics(self, losses: np.ndarray, target_losses: np.ndarray) -> dict[str, float]:
+        """The metrics of an evaluation on all held-out sequences, of groups [G] and targets [K]."""
+        metrics = by_group("mixing/validation_loss", self._names, losses)
+        if self.targets is not None:
+            metrics |= by_group("mixing/target_loss", self.targets.names, target_losses)
+            metrics["mixing/objective"] = self.targets.objective.value(target_losses)
+        return metrics
 
     def finished(self, content: dict[str, Any], plan: dict[str, Any]) -> None:
         """The run is over: `results.json`, and `plan.json` for other runs to train on."""
@@ -132,8 +205,10 @@ class RunLog:
             write_plan(self.folder / "plan.json", **plan)
         if self._is_writer and "out_of_data" in content:
             logger.warning(f"mixing: {content['out_of_data']}")
-        mean = content["validation_loss_mean"]
-        logger.info(f"mixing: finished, mean held-out loss {mean:.4f}, see {self.folder}")
+        found = f"mean held-out loss {content['validation_loss_mean']:.4f}"
+        if "objective" in content:
+            found = f"objective {content['objective']:.4f} ({content['unit']}), {found}"
+        logger.info(f"mixing: finished, {found}, see {self.folder}")
 
 
 def result(
@@ -161,6 +236,25 @@ def result(
     if test is not None:
         mean = float(np.mean(test))
         content.update(test_loss=test, test_loss_mean=mean, perplexity=float(np.exp(mean)))
+    return content
+
+
+def target_result(targets: Targets, validation: np.ndarray, test: np.ndarray | None) -> dict[str, Any]:
+    """What a finished run reports of its targets: losses [K] in nats per token, the objective in its unit.
+
+    Args:
+        targets: of the run.
+        validation, test: [K], losses of the targets.
+    """
+    content = {
+        "targets": list(targets.names),
+        "target_shares": targets.shares(),
+        "unit": targets.unit,
+        "target_validation_loss": validation,
+        "objective": targets.objective.value(validation),
+    }
+    if test is not None:
+        content.update(target_test_loss=test, test_objective=targets.objective.value(test))
     return content
 
 
