@@ -102,9 +102,9 @@ class SkillItTable(methods.SkillIt):
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         if self.graph:
             return {**written, "graph": read_graph(Path(self.graph), run.names, run.targets)}
-        if list(run.targets) != run.names:
+        if (targets := list(run.targets)) != run.names:
             raise UserError(
-                f"mixing.skill_it.graph is not set, and the targets {', '.join(run.targets)} are not the groups: "
+                f"mixing.skill_it.graph is not set, and the targets {targets} are not the groups: "
                 "make a graph from the groups to them with `titan-aioli sweep CONFIG --single-groups`"
             )
         return {**written, "graph": None}
