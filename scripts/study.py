@@ -13,7 +13,6 @@ chosen on the first seed and trained on all; a method's share of the gap is (str
 """
 
 import argparse
-import gzip
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from support.one_rank import train_one_rank
+from support.study_data import prepare
 from support.study_report import (
     Result,
     StudyRun,
@@ -34,8 +34,6 @@ from support.study_report import (
     summary,
     write_csv,
 )
-from titan_aioli.commands.demo_corpus import train_tokenizer
-from titan_aioli.commands.tokenize import tokenize
 
 POOLED = "eta = 1.0\npooling = 0.8"
 METHODS = {
@@ -52,25 +50,9 @@ METHODS = {
 }
 """Methods by the name in the table: their lines in [mixing.aioli], besides how long LearnParams is. With
 `aioli_still` the proportions stay uniform: what LearnParams itself costs."""
-VOCAB_SIZE = 1024  # of flavor mixing_small
 ROUNDS = 5
 LEARN_PARAMS_SHARE = 0.2
 """Largest share of a round's steps that LearnParams takes."""
-
-
-def prepare(args: argparse.Namespace, groups: list[str]) -> None:
-    """One tokenizer over all groups, and the stores of each; skipped where they are."""
-    tokenizer = args.output / "tokenizer"
-    if not (tokenizer / "tokenizer.json").is_file():
-        corpus = {}
-        for group in groups:
-            with gzip.open(args.corpus / f"{group}.jsonl.gz", "rt", encoding="utf-8") as file:
-                corpus[group] = [json.loads(line) for line in file]
-        train_tokenizer(corpus, tokenizer, VOCAB_SIZE)
-    for group in groups:
-        source = (str(args.corpus / f"{group}.jsonl.gz"),)
-        tokenize(source, tokenizer=tokenizer, output=args.output / "stores", group=group,
-                 val_share=0.05, test_share=0.1)  # fmt: skip
 
 
 def grid(num_groups: int) -> list[tuple[float, ...]]:
@@ -177,7 +159,7 @@ def main() -> None:
     args.output = args.output.resolve()
     args.methods = ["stratified", *(name for name in args.methods if name != "stratified")]
     groupings = [tuple(grouping.split(",")) for grouping in args.groupings]
-    prepare(args, sorted({group for grouping in groupings for group in grouping}))
+    prepare(args.corpus, args.output, sorted({group for grouping in groupings for group in grouping}))
     runs = [StudyRun(*parts) for parts in product(groupings, args.methods, args.seeds)]
     first, *others = args.seeds
     runs += [StudyRun(g, "static", first, p) for g in groupings for p in grid(len(g))]
