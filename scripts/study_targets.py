@@ -1,21 +1,23 @@
 #!/usr/bin/env python
-"""Does it help a target? Static mixtures and methods x seeds through the product, for a target that is no group.
+"""Does it help? Static mixtures and methods x seeds through the product, for a target that is no group.
 
     .venv/bin/python scripts/study_targets.py --corpus CORPUS --output outputs/study_targets --target java \\
         --groups python cheaders man legal i18n prose changelog --seeds 0 1 2
 
 CORPUS is a folder of GROUP.jsonl.gz files. Killed and run again, it continues: a run with a result is not run
-twice. The same seed gives every arm the same initial weights and, per group, the same order of sequences. The
-table shows the target's test loss minus that of `stratified` with the same seed, and the same of the mean over
-the groups (what the target costs them): nats per token, mean and standard deviation over the seeds.
+twice. The same seed gives every arm the same initial weights and, per group, the same order of sequences.
+The table shows the target's test loss minus that of `stratified` with the same seed, and the same of the mean
+over the groups (what the target costs them): nats per token, mean and standard deviation over the seeds.
 """
 
 import argparse
 import csv
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +41,7 @@ class Arm(NamedTuple):
     method: str
     lines: str = ""
     """Of the method's config table."""
-    weights: dict[str, float] = {}
+    weights: Mapping[str, float] = MappingProxyType({})
     """By group, of a static mixture; a group that is left out has none."""
     steps: int | None = None
     """Where it is not the study's."""
@@ -116,7 +118,7 @@ seed = {seed}
 method = "{arm.method}"
 seed = {seed}
 stores = "{args.output}/stores"
-[mixing.{arm.method}]
+{f"[mixing.{arm.method}]" if arm.lines else ""}
 {arm.lines}
 [mixing.evaluation]
 sequences = {args.sequences}
