@@ -215,10 +215,11 @@ class MixtureController:
 
     def _count_skipped(self, observation: np.ndarray | None) -> list[str]:
         """Sentences for the log about groups whose observed value is missing or not finite."""
-        faults = describe_faults(self.method.observes, observation, *self._observed())
+        names, kind = self._observed()
+        faults = describe_faults(self.method.observes, observation, names, kind)
         self.skipped_updates = self.skipped_updates + 1 if faults else 0
         self._last_fault = faults
-        notes = describe_absent(self.method.observes, observation, self.group_names)
+        notes = describe_absent(self.method.observes, observation, names)
         return notes + ([f"update skipped ({self.skipped_updates} in a row): {faults}"] if faults else [])
 
     def _observed(self) -> tuple[list[str], str]:
