@@ -1,14 +1,15 @@
 """`titan-aioli demo-corpus`: real text that every installation has, the files of the packages we depend on.
 
 Six groups that differ in kind, up to 3 MB each: Python code, C++ headers, prose (docstrings and package
-descriptions), type stubs, tables of numbers, licences. Deduplicated over all groups; the same packages
-give the same documents on every machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained
-on equal shares of the groups. Takes about 15 seconds on two cores.
+descriptions), type stubs, tables of numbers, licences. Beside them a target that is no group, 1 MB: the
+packages' own tests, none of which is in a group. Deduplicated over all of them; the same packages give the
+same documents on every machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained on equal
+shares of the groups. Takes about 15 seconds on two cores.
 
     titan-aioli demo-corpus outputs/demo --tokenize
 
 writes outputs/demo/corpus/GROUP.jsonl.gz, outputs/demo/tokenizer/tokenizer.json and, with --tokenize,
-outputs/demo/stores/GROUP/{train,validation,test}.{bin,idx,json}. Your own text goes the same way: see
+outputs/demo/stores/NAME/{train,validation,test}.{bin,idx,json}. Your own text goes the same way: see
 `titan-aioli tokenize --help`.
 """
 
@@ -39,6 +40,7 @@ PACKAGES = """
 """Packages that `pip install titan_aioli` brings, not what happens to be installed beside it."""
 
 GROUPS = ("cpp", "licenses", "prose", "python", "stubs", "tables")
+TARGET = "tests"
 SUFFIXES = {
     **dict.fromkeys((".h", ".hpp", ".cuh", ".cpp", ".cc"), "cpp"),
     **dict.fromkeys((".csv", ".dat", ".afm", ".txt"), "tables"),
@@ -47,18 +49,19 @@ SUFFIXES = {
 }
 LICENSE_NAME = re.compile(r"licen[sc]e|notice|copying", re.IGNORECASE)
 
-GROUP_BYTES = 3_000_000
+GROUP_BYTES, TARGET_BYTES = 3_000_000, 1_000_000
 SHORTEST, LONGEST = 300, 10_000
 """Bounds of a document, in characters. A longer file becomes several documents, cut where a line ends."""
 SAMPLE_BYTES = 1_000_000
 """Number of bytes of each group that the tokenizer is trained on."""
 VOCAB_SIZE = 4096
 VAL_SHARE, TEST_SHARE = 0.1, 0.05
+TARGET_VAL_SHARE, TARGET_TEST_SHARE = 0.5, 0.4
 END_OF_DOCUMENT = "<|endoftext|>"
 
 
 def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = False) -> None:
-    """Make a corpus of real text in six groups, and its tokenizer, from the installed packages.
+    """Make a corpus of real text in six groups and a target, and its tokenizer, from the installed packages.
 
     Writes OUTPUT/corpus/GROUP.jsonl.gz, OUTPUT/tokenizer/ and, with --tokenize, OUTPUT/stores/GROUP:
 
@@ -78,15 +81,19 @@ def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = 
     Console().print(table)
     print(f"{output / 'corpus'} and a tokenizer of {VOCAB_SIZE} entries, {output / 'tokenizer'}")
     if tokenize:
-        make_stores(
-            tuple(str(output / "corpus" / f"{group}.jsonl.gz") for group in GROUPS),
-            group_by="group",
-            tokenizer=output / "tokenizer",
-            output=output / "stores",
-            val_share=VAL_SHARE,
-            test_share=TEST_SHARE,
-            restart=True,
-        )
+        for names, *shares in (
+            (GROUPS, VAL_SHARE, TEST_SHARE),
+            ((TARGET,), TARGET_VAL_SHARE, TARGET_TEST_SHARE),
+        ):
+            make_stores(
+                tuple(str(output / "corpus" / f"{name}.jsonl.gz") for name in names),
+                group_by="group",
+                tokenizer=output / "tokenizer",
+                output=output / "stores",
+                val_share=shares[0],
+                test_share=shares[1],
+                restart=True,
+            )
 
 
 def installed_files() -> list[PackagePath]:
@@ -102,8 +109,10 @@ def installed_files() -> list[PackagePath]:
 
 
 def group_of(file: PackagePath) -> str | None:
-    """The group that a file belongs to; None for a file of no use."""
+    """The group that a file belongs to, or the target; None for a file of no use."""
     if file.suffix == ".py":
+        if "tests" in file.parts or file.name.startswith("test_"):
+            return TARGET
         # a module gives either its code or its docstrings, so that no text is in two groups
         return "prose" if _digest(file.as_posix()) < "8" else "python"
     if file.suffix in SUFFIXES and not LICENSE_NAME.search(file.name):
@@ -145,9 +154,9 @@ def docstrings(code: str) -> list[str]:
 
 
 def collect() -> dict[str, list[dict[str, str]]]:
-    """Documents of every group, {"group", "source", "text"}, in the order of their content's hash."""
-    corpus: dict[str, list[dict[str, str]]] = {group: [] for group in GROUPS}
-    left: dict[str, int] = dict.fromkeys(GROUPS, GROUP_BYTES)
+    """Documents of groups and target, {"group", "source", "text"}, in the order of their content's hash."""
+    corpus: dict[str, list[dict[str, str]]] = {name: [] for name in (*GROUPS, TARGET)}
+    left = {**dict.fromkeys(GROUPS, GROUP_BYTES), TARGET: TARGET_BYTES}
     seen: set[str] = set()
     for file in installed_files():
         group = group_of(file)
@@ -182,7 +191,8 @@ def train_tokenizer(
 
 
 def _sample(corpus: dict[str, list[dict[str, str]]]) -> Iterator[str]:
-    for documents in corpus.values():
+    """Documents of each group; none of the target, which a tokenizer does not see either."""
+    for documents in (documents for name, documents in corpus.items() if name != TARGET):
         taken = 0
         for document in documents:
             if taken < SAMPLE_BYTES:
