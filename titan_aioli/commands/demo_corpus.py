@@ -18,7 +18,7 @@ import gzip
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from pathlib import Path
@@ -81,19 +81,23 @@ def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = 
     Console().print(table)
     print(f"{output / 'corpus'} and a tokenizer of {VOCAB_SIZE} entries, {output / 'tokenizer'}")
     if tokenize:
-        for names, *shares in (
-            (GROUPS, VAL_SHARE, TEST_SHARE),
-            ((TARGET,), TARGET_VAL_SHARE, TARGET_TEST_SHARE),
-        ):
-            make_stores(
-                tuple(str(output / "corpus" / f"{name}.jsonl.gz") for name in names),
-                group_by="group",
-                tokenizer=output / "tokenizer",
-                output=output / "stores",
-                val_share=shares[0],
-                test_share=shares[1],
-                restart=True,
-            )
+        _make_stores(output, GROUPS, VAL_SHARE, TEST_SHARE, group_by="group")
+        _make_stores(output, [TARGET], TARGET_VAL_SHARE, TARGET_TEST_SHARE, group=TARGET)
+
+
+def _make_stores(
+    output: Path, names: Sequence[str], val_share: float, test_share: float, **group: str
+) -> None:
+    """OUTPUT/stores/NAME, as `titan-aioli tokenize` makes them."""
+    make_stores(
+        tuple(str(output / "corpus" / f"{name}.jsonl.gz") for name in names),
+        tokenizer=output / "tokenizer",
+        output=output / "stores",
+        val_share=val_share,
+        test_share=test_share,
+        restart=True,
+        **group,
+    )
 
 
 def installed_files() -> list[PackagePath]:
