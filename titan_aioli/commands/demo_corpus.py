@@ -86,17 +86,23 @@ def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = 
 
 
 def _make_stores(
-    output: Path, names: Sequence[str], val_share: float, test_share: float, **group: str
+    output: Path,
+    names: Sequence[str],
+    val_share: float,
+    test_share: float,
+    group: str | None = None,
+    group_by: str | None = None,
 ) -> None:
     """OUTPUT/stores/NAME, as `titan-aioli tokenize` makes them."""
     make_stores(
         tuple(str(output / "corpus" / f"{name}.jsonl.gz") for name in names),
+        group=group,
+        group_by=group_by,
         tokenizer=output / "tokenizer",
         output=output / "stores",
         val_share=val_share,
         test_share=test_share,
         restart=True,
-        **group,
     )
 
 
