@@ -3,6 +3,7 @@
 
     .venv/bin/python scripts/layouts.py                    # all, some 10 minutes on two cores
     .venv/bin/python scripts/layouts.py --only hsdp pp2    # these, and the single rank they are compared with
+    .venv/bin/python scripts/layouts.py --targets          # the same for a run with [mixing.targets]
 
 Real torchrun ranks on CPU and gloo, an Aioli run of a few steps from the same seed checkpoint, the global
 batch always the same. Each row of the table carries the flags that make the layout.
@@ -21,7 +22,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from titan_aioli.testing.stores import write_stores
-from titan_aioli.testing.torchrun import command, start
+from titan_aioli.testing.torchrun import TINY, command, start
 
 ROOT = Path(__file__).resolve().parent.parent
 P = "--parallelism."
@@ -60,6 +61,10 @@ TOLERANCES = {"fsdp2_bf16": 2e-2, "fsdp2_compile": 1e-5}
 DEFAULT_TOLERANCE = 1e-6
 
 
+TARGETS = "\n[mixing.targets.b]\nweight = 2.0\n[mixing.targets.d]\n"
+"""Targets of the run with --targets: a group, and a held-out set that is none."""
+
+
 def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -> Path:
     """Train one layout from the seed checkpoint; the folder with what every rank saw."""
     num_ranks, local_batch_size, flags = layout
@@ -73,7 +78,8 @@ def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -
 def train(folder: Path, stores: Path, num_ranks: int, *flags: str) -> None:
     """Train the deeper tiny model; stops the script with the end of the log if that fails."""
     where = ("--mixing.stores", stores, "--job.dump_folder", folder)
-    words = command(num_ranks, *where, *COMMON, *flags, module="scripts.support.layout_train")
+    config = stores.with_name("config.toml")
+    words = command(num_ranks, *where, *COMMON, *flags, module="scripts.support.layout_train", config=config)
     log = folder / "log.txt"
     if start(words, log, ROOT, TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")).wait():
         raise SystemExit(f"{folder.name} failed:\n{log.read_text()[-3000:]}")
@@ -111,11 +117,13 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=8, help="optimizer steps (default 8: LearnParams and on)"
     )
+    parser.add_argument("--targets", action="store_true", help="mix for targets that are not the groups")
     parser.add_argument("--json", type=Path, help="write the differences there")
     parser.add_argument("--keep", action="store_true", help="keep the runs and print where they are")
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="layouts-"))
     write_stores(work / "stores")
+    (work / "config.toml").write_text(TINY.read_text() + TARGETS * args.targets)
     train(work / "seed", work / "stores", 1, "--checkpoint.create_seed_checkpoint")
     reference = run("one_rank", (1, 8, []), work, args.steps)
     found = {}

@@ -21,15 +21,22 @@ def write_stores(folder: Path, num_documents: int = 40) -> Path:
     """The folder, with stores of three groups of counting documents; each group has its own range of tokens.
 
     Args:
-        folder: gets `a`, `b` and `c`, each with the stores `train`, `validation` and `test`; some 100 kB.
+        folder: gets `a`, `b` and `c`, each with the stores `train`, `validation` and `test`, and a target `d`
+            that is no group, without `train`; some 100 kB.
         num_documents: documents in `train`, 300 tokens each.
     """
     rng = np.random.default_rng(0)
-    for name, low, high in (("a", 0, 60), ("b", 40, 160), ("c", 150, VOCAB_SIZE)):
-        for split, count in (("train", num_documents), ("validation", 8), ("test", 6)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            with MegatronWriter(folder / name / split, "uint16") as writer:
-                for _ in range(count):
-                    start, stride = rng.integers(0, high - low), rng.integers(1, 4)
-                    writer.add(((start + np.arange(300) * stride) % (high - low) + low).astype(np.uint16))
+    for name, low, high in (("a", 0, 60), ("b", 40, 160), ("c", 150, VOCAB_SIZE), ("d", 20, 120)):
+        for split, count in (("train", num_documents * (name != "d")), ("validation", 8), ("test", 6)):
+            if count:
+                _write_store(folder / name / split, count, low, high, rng)
     return folder
+
+
+def _write_store(prefix: Path, num_documents: int, low: int, high: int, rng: np.random.Generator) -> None:
+    """A store of counting documents of 300 tokens in range(low, high)."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with MegatronWriter(prefix, "uint16") as writer:
+        for _ in range(num_documents):
+            start, stride = rng.integers(0, high - low), rng.integers(1, 4)
+            writer.add(((start + np.arange(300) * stride) % (high - low) + low).astype(np.uint16))
