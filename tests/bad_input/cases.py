@@ -25,6 +25,7 @@ from tests.bad_input.faults import (
     poke,
     sidecar,
     store,
+    targets,
     tokenizer,
     toml,
     whole_toml,
@@ -63,6 +64,33 @@ CONFIG = {
     "no groups": toml("no data groups: add a table", "", GROUPS),
     "groups that are a list": whole_toml(r"mixing.groups is \['a'\]", '[mixing]\ngroups = ["a"]\n'),
     "a group that is a number": toml("mixing.groups.a is 3: it must be a table", "[mixing.groups]\na = 3\n", GROUPS),
+    # targets
+    "unknown key of a target": targets("mixing.targets.d has an unknown key 'weigth'", "[mixing.targets.d]\nweigth = 1.0"),
+    "a target that is a number": targets("mixing.targets.d is 3: it must be a table", "[mixing.targets]\nd = 3"),
+    "a target without stores": targets("no token store at .*/law/validation", "[mixing.targets.law]"),
+    "a target with the name of a group": targets(
+        "mixing.targets.a has stores of its own and the name of a group", "[mixing.targets.a]\nvalidation = ['x']"
+    ),
+    "targets of weight 0": targets("no target counts: set the weight", "[mixing.targets.d]\nweight = 0.0"),
+    "nothing but a guard": targets("no target counts: set the weight", "[mixing.targets.d]\nrole = 'guard'"),
+    "a target of negative weight": targets("targets.d.weight is -1.0", "[mixing.targets.d]\nweight = -1.0"),
+    "a negative tolerance": targets("targets.d.tolerance is -0.1", "[mixing.targets.d]\ntolerance = -0.1"),
+    "an unknown role": targets("mixing.targets.d.role is 'judge'", "[mixing.targets.d]\nrole = 'judge'"),
+    "an unknown unit": targets("mixing.objective.unit is 'bits'", "[mixing.targets.d]\n[mixing.objective]\nunit = 'bits'"),
+    "an objective without targets": targets(r"there is no \[mixing.targets.NAME\]", "[mixing.objective]\ncombine = 'worst'"),
+    "bits per byte of unknown text": targets(
+        "do not say how many bytes of text they hold: set mixing.targets.d.bytes_per_token",
+        "[mixing.targets.d]\n[mixing.objective]\nunit = 'bits_per_byte'",
+    ),
+    "skill_it without a graph to its targets": targets(
+        r"skill_it.graph is not set, and the targets \['d'\] are not the groups", "[mixing.targets.d]", *GRAPH[:2]
+    ),
+    "doge with the worst target": targets(
+        "method doge follows one gradient",
+        "[mixing.targets.d]\n[mixing.objective]\ncombine = 'worst'",
+        *("--mixing.method", "doge"),
+    ),
+    "a diagonal of other targets": targets("has no diagonal", "[mixing.targets.d]", "--mixing.aioli.diagonal"),
     "mixing that is a number": whole_toml("mixing is 3: it must be a table", "mixing = 3\n"),
     "an empty file": whole_toml("no data groups: add a table", ""),
     "not TOML": toml("is not valid TOML", "[mixing\n"),

@@ -92,6 +92,11 @@ def toml(message, new, old="[mixing]\n"):
     return Case(message, lambda folder: train(folder, config=TINY.read_text().replace(old, new, 1)))
 
 
+def targets(message, tables, *words):
+    """The tiny config with more tables at its end, and flags."""
+    return Case(message, lambda folder: train(folder, *words, config=f"{TINY.read_text()}\n{tables}\n"))
+
+
 def whole_toml(message, content):
     return Case(message, lambda folder: train(folder, config=content))
 

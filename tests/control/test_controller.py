@@ -155,6 +155,38 @@ def test_groups_added_and_removed_at_a_resume(tmp_path):
     assert lines[4]["phase"] == "measure" and lines[4]["drawn"] == [7, 0, 20]
 
 
+def finish_first_phase(controller, observation):
+    controller.begin()
+    return controller.finish_phase(np.array(observation))
+
+
+def test_targets_are_observed_saved_and_compared_by_name(tmp_path):
+    controller = make_controller(tmp_path, targets=("x", "c"))
+    record = finish_first_phase(controller, [3.0, np.inf])
+    assert record["note"].endswith("the held-out loss of target 'c' is not finite")
+    state = controller.state_dict()
+    again = make_controller(tmp_path, targets=("x", "c"))
+    assert again.load_state_dict(state) and again.digest() == controller.digest()
+    with pytest.raises(ResumeRefused, match=r"with targets \['x', 'c'\], this run has \['x', 'y'\]"):
+        make_controller(tmp_path / "other", targets=("x", "y")).load_state_dict(state)
+    with pytest.raises(ResumeRefused, match=r"with targets \['x', 'c'\], this run has \['a', 'b', 'c'\]"):
+        make_controller(tmp_path / "other").load_state_dict(state)
+    other = make_controller(tmp_path, targets=("c", "y", "x"), adapt=True)
+    assert not other.load_state_dict(state)
+    record = other.begin(0, 0, np.array([0, 0, 0]))
+    assert record["reason"] == "resumed with other added targets y"
+
+
+def test_a_checkpoint_of_before_targets_is_one_of_its_groups(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    saved = unpack(controller.state_dict()["controller"])
+    old = {
+        name: value for name, value in saved.items() if name not in ("targets", "method_state.target_memory")
+    }
+    assert make_controller(tmp_path).load_state_dict({"controller": pack(old)})
+
+
 def test_a_group_that_is_used_up_leaves_its_share_to_the_others(tmp_path):
     controller = make_controller(tmp_path)
     controller.begin()

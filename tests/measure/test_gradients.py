@@ -4,12 +4,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from titan_aioli.data.targets import Targets
 from titan_aioli.hosts.plain import PlainHost
 from titan_aioli.hosts.plain.model import Transformer
 from titan_aioli.measure.evaluate import held_out_batches
 from titan_aioli.measure.gradients import GradientObserver
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.observer import MicroBatch, Settings
+from titan_aioli.methods import Objective
 from titan_aioli.testing.stores import numbered_group
 
 
@@ -47,3 +49,33 @@ def test_inner_products_and_norms_are_those_of_whole_gradients():
             observed[group], [float(g @ v), float(g.norm()), float(v.norm())], rtol=1e-5
         )
     assert np.isnan(observed[2, :2]).all() and observed[2, 2] == observed[0, 2]
+
+
+def test_the_held_out_gradient_is_that_of_the_objective():
+    torch.manual_seed(0)
+    model = Transformer(64, 4, dim=8, num_layers=1, heads=2)
+    host = PlainHost(model, 2, torch.device("cpu"))
+    groups = [numbered_group("a", 0, 3), numbered_group("b", 20, 3)]
+    sets = [groups[1], numbered_group("x", 40, 3), numbered_group("watched", 50, 3)]
+    targets = Targets(["b", "x", "watched"], sets, [])
+    held_out = HeldOut(host, groups, [], 2, 2, lambda *_: None, targets)
+    settings = Settings(
+        gradient_sequences=2, objective=Objective(weights=[1.0, 3.0, 0.0], scales=[2.0, 1.0, 1.0])
+    )
+    observer = GradientObserver(host, held_out, 2, settings)
+    inputs, labels = torch.randint(0, 64, (2, 2, 4))
+    group_B = torch.tensor([0, 1])
+    observer.begin_step()
+    host.loss(inputs, labels)
+    observer.see(MicroBatch(inputs, labels, group_B, host.row_loss.rows()))
+    observed = observer.measure(1)
+    batches = held_out_batches(host, sets, 2)
+    b, x = (
+        whole_gradient(
+            model, *(torch.cat([batch[k][batch[2] == target] for batch in batches]) for k in (0, 1))
+        )
+        for target in (0, 1)
+    )
+    v = (0.5 * 2.0 * b + 1.5 * x) / 3  # weights of mean 1 over the two that count
+    g = whole_gradient(model, inputs[:1], labels[:1])
+    np.testing.assert_allclose(observed[0], [float(g @ v), float(g.norm()), float(v.norm())], rtol=1e-5)

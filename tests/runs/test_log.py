@@ -6,7 +6,8 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
-from titan_aioli.runs.log import RunLog, result
+from titan_aioli.methods import Objective
+from titan_aioli.runs.log import RunLog, Targets, result, target_result
 
 RECORD = {"step": 8, "round": 1, "phase": "train", "proportions": [0.75, 0.25], "observation": [3.0, 2.0]}
 
@@ -48,6 +49,29 @@ def test_an_update_is_one_line_if_it_is_shown(tmp_path, caplog):
         "mixing: step 8, round 1: train to the end on law 0.750, code 0.250 | validation loss law 3.0000, "
         "code 2.0000, mean 2.5000 | drop predicted 0.3750, measured 0.5000 | why"
     ]
+
+
+def test_what_is_seen_of_targets_is_named_by_target(tmp_path, caplog):
+    targets = Targets(["math", "code", "all"], Objective(weights=[1, 3, 0]))
+    log = RunLog(tmp_path, ["law", "code"], "target", True, tqdm(disable=True), targets)
+    record = {**RECORD, "observation": [3.0, 2.0, 9.0]}
+    drops = {"predicted_drop": [0.4, 0.8, 7.0], "measured_drop": [0.0, 0.4, 7.0]}
+    learned = {"aioli/stderr": np.array([0.5, 0.5]), "mixing/predicted_drop": np.array([0.4, 0.8, 7.0])}
+    metrics = log.update_metrics(record, learned, over_targets=["mixing/predicted_drop"])
+    assert metrics["mixing/target_loss/math"] == 3.0 and metrics["mixing/objective"] == 2.25
+    assert metrics["mixing/predicted_drop/all"] == 7.0 and metrics["aioli/stderr/law"] == 0.5
+    assert not any(name.startswith("mixing/validation_loss") for name in metrics)
+    with caplog.at_level(logging.INFO):
+        log.show_update({**record, **drops}, 4, is_shown=True)
+    assert caplog.messages == [
+        "mixing: step 8, round 1: train for 4 steps on law 0.750, code 0.250 | target loss math 3.0000, "
+        "code 2.0000, all 9.0000, objective 2.2500 | drop predicted 0.7000, measured 0.3000"
+    ]
+    log.evaluated(8, np.array([1.0, 2.0]), np.array([3.0, 2.0, 9.0]))
+    line = json.loads((tmp_path / "losses.jsonl").read_text())
+    assert line == {"step": 8, "validation_loss": [1.0, 2.0], "target_loss": [3.0, 2.0, 9.0]}
+    found = target_result(targets, np.array([3.0, 2.0, 9.0]), None)
+    assert found["objective"] == 2.25 and list(found["target_shares"]) == [0.25, 0.75, 0.0]
 
 
 def test_a_finished_run_leaves_its_results_and_a_plan(tmp_path):
