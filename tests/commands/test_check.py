@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.bad_input.cases import TRAINING as BAD_INPUT
 from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
-from titan_aioli.commands.check.command import group_table, run_table, short
+from titan_aioli.commands.check.command import group_table, run_table, short, target_table
 from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
@@ -279,3 +279,22 @@ def test_what_is_hardly_meant_is_named(case, stores):
     assert len(found) == (message is not None) and (message or "") in "".join(found)
     shown = " ".join("\n".join(lines(run_table(checked, expected))).split())
     assert num_groups == 1 or ("warning" in shown) == bool(found)
+
+
+def test_targets_are_counted_and_shown(stores, tmp_path):
+    """As above, with 2 targets in place of 3 groups for the method, and 4 sets for the log."""
+    config = tmp_path / "config.toml"
+    tables = "[mixing.targets.b]\nweight = 3.0\n[mixing.targets.d]\n"
+    config.write_text(f"{TINY.read_text()}\n{tables}")
+    flags = ["--mixing.stores", str(stores), "--mixing.evaluation.freq", "0"]
+    checked = check_config(["--job.config_file", str(config), *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    assert (expected.num_evaluations, expected.evaluated_sequences) == (1, 4 * 12)
+    assert (expected.num_samples, expected.sampled_sequences) == (9, 2 * 12)
+    assert any(
+        "0.7500" in line and "b" in line
+        for line in lines(target_table(checked.mixture, checked.config.mixing))
+    )
+    static = check_config(["--job.config_file", str(config), *flags, "--mixing.method", "odm"], 2)
+    expected = forecast(static.config, static.mixture, static.batch_size)
+    assert any("odm does not look at targets" in line for line in doubts(static.config, 3, expected))

@@ -1,6 +1,7 @@
 """`titan-aioli report` on small hand-written runs."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
 from titan_aioli.commands import report as command
-from titan_aioli.commands.report import epoch_table, loss_table, round_table
+from titan_aioli.commands.report import epoch_table, loss_table, round_table, target_table
 from titan_aioli.runs.run import read_run
 
 
@@ -67,3 +68,46 @@ def test_runs_without_a_mixing_matrix_have_no_row_for_it(tmp_path, monkeypatch):
     command.draw([without], tmp_path / "one.png")
     command.draw([without, with_matrix], tmp_path / "two.png")
     assert [len(figure.axes) for figure in drawn] == [2, 7]  # 3 rows of 2, and the matrix's scale
+
+
+def write_targeted(folder, objective):
+    """A run for two targets, of which one is a group."""
+    write_run(folder)
+    mixture = json.loads((folder / "mixture.json").read_text())
+    weights = {"weights": [3.0, 1.0], "unit": "bits_per_byte", "scales": [2.0, 1.0]}
+    mixture |= {"targets": ["math", "law"], "objective": weights}
+    (folder / "mixture.json").write_text(json.dumps(mixture))
+    results = json.loads((folder / "results.json").read_text())
+    results |= {"target_validation_loss": [1.0, 3.5], "objective": objective}
+    results |= {"target_test_loss": [2.0, 3.5], "test_objective": objective + 1}
+    (folder / "results.json").write_text(json.dumps(results))
+    lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**line, "target_loss": [1.0, 2.0]}) + "\n" for line in lines)
+    (folder / "losses.jsonl").write_text(text)
+    return folder
+
+
+def test_targets_come_first_with_what_they_cost_the_other_groups(tmp_path):
+    runs = [read_run(write_targeted(tmp_path / name, value)) for name, value in (("a", 5.0), ("b", 4.5))]
+    text = shown(target_table(runs))
+    assert "bits per byte" in text and "1.0000 | 2.0000" in text
+    assert "5.0000 | 6.0000" in text and "-0.5000" in text
+    assert "2.5000 | 2.4000" in text and "+0.0000" in text  # of code, which is no target
+    assert runs[0].objective.value(np.array([1.0, 2.0])) == pytest.approx(0.75 * 2.0 + 0.25 * 2.0)
+
+
+def test_a_figure_of_targeted_runs_has_their_objective(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(command, "save", lambda figure, output: drawn.append(figure))
+    command.draw([read_run(write_targeted(tmp_path / "a", 5.0))], tmp_path / "report.png")
+    labels = [axis.get_ylabel() for axis in drawn[0].axes]
+    assert "objective (bits per byte)" in labels
+    (objective,) = (axis for axis in drawn[0].axes if axis.get_ylabel().startswith("objective"))
+    assert set(objective.lines[0].get_ydata()) == {2.0}
+
+
+def test_runs_for_other_targets_are_not_compared(tmp_path, capsys):
+    runs = [str(write_targeted(tmp_path / "a", 5.0)), str(write_run(tmp_path / "b"))]
+    with pytest.raises(SystemExit):
+        main(["report", *runs])
+    assert "has targets none" in capsys.readouterr().err

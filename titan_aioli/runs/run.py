@@ -12,15 +12,16 @@ from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import WeightedStores
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
+from titan_aioli.methods.objective import Objective, to_objective
 
 
 class Check(NamedTuple):
     """How well the mixing law that a round was trained on predicted what it did, nats per token."""
 
     predicted: np.ndarray
-    """[G], loss drops over the round's training."""
+    """[K], loss drops of the targets over the round's training."""
     measured: np.ndarray
-    """[G]."""
+    """[K]."""
 
 
 class Estimate(NamedTuple):
@@ -50,6 +51,26 @@ class Run(NamedTuple):
     @property
     def groups(self) -> list[str]:
         return self.mixture["groups"]
+
+    @property
+    def targets(self) -> list[str] | None:
+        """Names of what the mixture is for; None: the groups."""
+        return self.mixture.get("targets")
+
+    @property
+    def target_names(self) -> list[str]:
+        """Names of what a method's held-out losses are of: the targets, or the groups."""
+        return self.targets or self.groups
+
+    @property
+    def objective(self) -> Objective:
+        """What each target counts."""
+        return to_objective({k: v for k, v in self.mixture.get("objective", {}).items() if k != "unit"})
+
+    @property
+    def unit(self) -> str:
+        """Unit of the objective."""
+        return self.mixture.get("objective", {}).get("unit", "nats")
 
     @property
     def last_step(self) -> int:
@@ -101,7 +122,7 @@ class Run(NamedTuple):
         ]
 
     def last_matrix(self) -> np.ndarray | None:
-        """The normalised mixing matrix A of the last round, [G, G]; None for a method without one."""
+        """The normalised mixing matrix A of the last round, [K, G]; None for a method without one."""
         for record in reversed(self.records):
             if "normalized_A" in record:
                 return np.array(record["normalized_A"], dtype=np.float64)

@@ -16,6 +16,8 @@ from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import Forecast, checkpoint_line, forecast
 
 if TYPE_CHECKING:
+    from titan_aioli.config import Mixing
+    from titan_aioli.config.build import Mixture
     from titan_aioli.hosts.titan02.job import Checked
 
 
@@ -43,6 +45,8 @@ def check(
     expected = forecast(job, checked.mixture, checked.batch_size)
     console = Console()
     console.print(group_table(checked, expected))
+    if checked.mixture.targets is not None:
+        console.print(target_table(checked.mixture, job.mixing))
     console.print(run_table(checked, expected))
 
 
@@ -67,6 +71,26 @@ def group_table(checked: "Checked", expected: Forecast) -> Table:
     table.caption = "share: mean over the run" + (
         ", LearnParams included, if the losses of all groups stayed equal" if expected.is_adaptive else ""
     )
+    return table
+
+
+def target_table(mixture: "Mixture", mixing: "Mixing") -> Table:
+    """A line for each target: what it counts, and how many held-out sequences it has."""
+    assert mixture.targets is not None
+    table = Table(title="targets", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("target", overflow="fold")
+    for name in ("counts", "validation", "test"):
+        table.add_column(name, justify="right")
+    shares = mixture.objective.shares(len(mixture.target_names))
+    for index, name in enumerate(mixture.target_names):
+        is_guard = mixing.targets[name].role == "guard"
+        table.add_row(
+            name,
+            "guard" if is_guard else f"{shares[index]:.4f}" if shares[index] else "watched",
+            short(mixture.targets.validation[index].num_sequences),
+            short(mixture.targets.test[index].num_sequences) if mixture.targets.test else "-",
+        )
+    table.caption = f"counts: share in the objective; unit {mixing.objective.unit}"
     return table
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from titan_aioli.commands.check.forecast import Forecast
+from titan_aioli.methods import METHODS
 
 FAR_ABOVE = 2.0
 """Ratio of the cost of all evaluations to `mixing.evaluation.budget` above which it is doubted."""
@@ -29,6 +30,11 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield (
             f"a round of {mixing.skill_it.steps_per_round:,} steps is not over before the run ends: lower "
             "mixing.skill_it.steps_per_round"
+        )
+    if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients"):
+        yield (
+            f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
+            "skill_it and doge look at them, and `titan-aioli plan` finds a static mixture for them"
         )
     budget, cost = mixing.evaluation.budget, 100 * expected.evaluation_cost
     if budget and cost > FAR_ABOVE * budget:

@@ -63,13 +63,13 @@ class Forecast(NamedTuple):
     epochs: Array
     """[G], how often each group's training sequences would be read through."""
     num_evaluations: int
-    """Evaluations of the validation stores."""
+    """Evaluations of the validation stores of groups and targets."""
     evaluated_sequences: int
-    """Held-out sequences of one of them, over all groups."""
+    """Held-out sequences of one of them, over all groups and targets."""
     num_samples: int
-    """Evaluations for the method alone, on fewer sequences; 0 where the budget allows all."""
+    """Evaluations for the method alone: of the targets, or on fewer sequences; 0: those above serve it."""
     sampled_sequences: int
-    """Held-out sequences of one of those, over all groups."""
+    """Held-out sequences of one of those, over all targets."""
     test_sequences: int
     """Sequences of the evaluation at the end; 0: there is none."""
     evaluation_cost: float
@@ -87,24 +87,26 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     from titan_aioli.config.build import max_drawn  # imports torch
 
     mixing, method, evaluation = config.mixing, mixture.method, config.mixing.evaluation
-    walked = walk_through(method, len(mixture.train), config.training.steps)
+    num_targets, targets = len(mixture.target_names), mixture.targets
+    walked = walk_through(method, len(mixture.train), config.training.steps, num_targets)
     most, stops = max_drawn(mixing, mixture.train), mixing.when_used_up == "stop"
     drawn = expected_rows(walked.mixtures, batch_size, most, stops)
     steps, shares = config.training.steps, walked.shares
     if drawn.used_up:
         steps, shares = max(1, drawn.num_steps), drawn.rows / max(1.0, drawn.rows.sum())
-        walked = walk_through(method, len(mixture.train), steps)
-    per_group = affordable_sequences(
-        evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences
+        walked = walk_through(method, len(mixture.train), steps, num_targets)
+    per_target = affordable_sequences(
+        evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences, num_targets
     )
-    evaluated = _sequences(mixture.validation, evaluation.sequences)
-    sampled = _sequences(mixture.validation, per_group)
-    tested = _sequences(mixture.test, evaluation.sequences)
+    evaluated = _sequences(_sets(mixture.validation, targets and targets.validation), evaluation.sequences)
+    sampled = _sequences(targets.validation if targets else mixture.validation, per_target)
+    tested = _sequences(_sets(mixture.test, targets and targets.test), evaluation.sequences)
     asked = set(walked.ends) if method.observes == "validation" else set()
-    measured = {steps} | (asked if per_group == evaluation.sequences else set())
+    is_one = per_target == evaluation.sequences and targets is None
+    measured = {steps} | (asked if is_one else set())
     measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
     measured.update({0} if evaluation.at_start else ())
-    num_samples = len(asked) if per_group < evaluation.sequences else 0
+    num_samples = 0 if is_one else len(asked)
     costs = [
         relative_overhead(count, sequences, steps, batch_size)
         for count, sequences in ((len(measured), evaluated), (num_samples, sampled), (1, tested))
@@ -126,7 +128,9 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     )
 
 
-def walk_through(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
+def walk_through(
+    method: MixingMethod, num_groups: int, num_steps: int, num_targets: int | None = None
+) -> Walk:
     """The phases of a run of `num_steps`.
 
     Methods that observe training or gradients have phases of one length; theirs are counted, not walked,
@@ -136,14 +140,17 @@ def walk_through(method: MixingMethod, num_groups: int, num_steps: int) -> Walk:
     mixtures: list[tuple[int, Array]] = []
     shares, steps_by_phase = np.zeros(num_groups), Counter()
     if method.observes not in ("validation", "nothing"):
-        phase = method.phase(method.init(num_groups))
+        phase = method.phase(method.init(num_groups, num_targets))
         ends = list(range(phase.num_steps, num_steps + 1, phase.num_steps))
         for number, start in enumerate((0, *ends)):
             if start < num_steps:
                 steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
         return Walk(phase.proportions, ends, steps_by_phase, [(num_steps, phase.proportions)])
-    observation = np.ones(num_groups) if method.observes == "validation" else None
-    for step, trained, phase, state in walk(method, num_groups, lambda _: observation, num_steps):
+    losses = np.ones(num_groups if num_targets is None else num_targets)
+    observation = losses if method.observes == "validation" else None
+    for step, trained, phase, state in walk(
+        method, num_groups, lambda _: observation, num_steps, num_targets
+    ):
         shares += trained * phase.proportions
         if trained:
             mixtures.append((trained, phase.proportions))
@@ -170,6 +177,11 @@ def checkpoint_line(config: Any, steps: int) -> str:
         int(match[1]) for path in folder.glob("step-*") if (match := re.fullmatch(r"step-(\d+)", path.name))
     ]
     return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
+
+
+def _sets(groups: Sequence[Group], targets: Sequence[Group] | None) -> list[Group]:
+    """The held-out sets of the groups, and those of targets that are no group."""
+    return [*groups, *(target for target in targets or () if not any(target is group for group in groups))]
 
 
 def _sequences(groups: Sequence[Group], per_group: int) -> int:
