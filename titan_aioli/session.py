@@ -246,8 +246,8 @@ class MixingSession:
 
     def _log_held_out_losses(self) -> None:
         step = self.controller.step
-        losses = self.held_out.validation(step), self.held_out.targets(step)
-        self._log_metrics(self._log.evaluation_metrics(*losses), step)
+        if (losses := self.held_out.validation(step)) is not None:
+            self._log_metrics(self._log.evaluation_metrics(losses, self.held_out.targets(step)), step)
 
 
 class RepetitionWarner:

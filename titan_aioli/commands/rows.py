@@ -16,6 +16,7 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import Block
 from titan_aioli.runs.audit import blocks, check_audit
 from titan_aioli.runs.run import Run, read_run
+from titan_aioli.stores.split import Split, parts_of
 from titan_aioli.stores.store import open_store, store_exists
 
 TOKENS_SHOWN, CHARACTERS_SHOWN = 24, 60
@@ -89,7 +90,10 @@ class Texts:
         paths = self._run.mixture["stores"][name]
         if not all(store_exists(path) for path in paths):
             return None
-        return Group(name, [open_store(path) for path in paths], self._run.mixture["seq_len"])
+        stores = [open_store(path) for path in paths]
+        if split := self._run.mixture.get("splits", {}).get(name):
+            stores = parts_of(stores, Split(*split), "train")
+        return Group(name, stores, self._run.mixture["seq_len"])
 
     def _beginning(self, group: Group, sequence: int) -> str:
         if self._tokenizer is None:

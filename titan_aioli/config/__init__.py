@@ -36,6 +36,9 @@ class Group:
     """Held-out token stores that decide the mixture. Empty: STORES/NAME/validation."""
     test: list[str] = field(default_factory=list)
     """Token stores of the final result. Empty: STORES/NAME/test."""
+    split: list[float] | str | None = None
+    """Cut the `train` stores into train, validation and test instead, by documents: relative shares such as
+    [0.98, 0.01, 0.01] or Megatron's "969,30,1". Train left out: STORES/NAME. Unset: not cut."""
     store_weights: list[float] = field(default_factory=list)
     """Relative frequency of each of the `train` stores among the group's rows. Empty: by their sizes."""
     max_epochs: float | None = None
@@ -101,8 +104,11 @@ class Evaluation:
     """Steps between two evaluations for the log, whatever the method needs. 0: only when it needs one."""
     at_start: bool = False
     """Evaluate before the first step, whatever the method needs."""
+    validation: bool = True
+    """Measure the held-out losses. Off: groups need no validation stores; not with a method that decides from
+    their losses, and not with targets."""
     test: bool = True
-    """Evaluate the test stores when the run ends."""
+    """Evaluate the test stores when the run ends. Off: groups need none."""
 
 
 @dataclass

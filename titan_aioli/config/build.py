@@ -4,7 +4,7 @@ Everything is checked here, on every rank and before any of them waits for anoth
 all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from titan_aioli.config import Mixing
+from titan_aioli.config.groups import (
+    Vocabulary,
+    check_vocabulary,
+    describe_splits,
+    open_groups,
+    shared_stores,
+    split_of,
+)
 from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
 from titan_aioli.config.targets import open_targets
 from titan_aioli.config.validate import check_types
@@ -25,8 +33,6 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, Objective, build_method
-from titan_aioli.stores.store import open_store
-from titan_aioli.stores.tokens import TokenStore
 
 
 class Mixture(NamedTuple):
@@ -48,6 +54,11 @@ class Mixture(NamedTuple):
     def group_names(self) -> list[str]:
         return [group.name for group in self.train]
 
+    def shared_stores(self) -> list[str]:
+        """A sentence for each store that is both trained on and held out."""
+        targets = () if self.targets is None else (*self.targets.validation, *self.targets.test)
+        return list(shared_stores(self.train, (*self.validation, *self.test, *targets)))
+
     @property
     def target_names(self) -> list[str]:
         return self.group_names if self.targets is None else list(self.targets.names)
@@ -63,25 +74,27 @@ class Mixture(NamedTuple):
         return digest.hexdigest()
 
 
-def build_mixture(mixing: Mixing, seq_len: int, vocab_size: int | None) -> Mixture:
+def build_mixture(
+    mixing: Mixing, seq_len: int, vocab_size: int | None, flavors: Mapping[str, int] | None = None
+) -> Mixture:
     """Open every store and build the method.
 
     Args:
         mixing: the config section.
         seq_len: S, inputs of a sequence.
         vocab_size: of the model; token ids must be below it. None: not checked.
+        flavors: vocabularies of other models by name, named where this one's is too small.
     Raises: UserError: what is wrong, where, and what to do.
     """
     try:
         _check_values(mixing)
-        train = _open_groups(mixing, "train", seq_len, vocab_size)
-        validation = _open_groups(mixing, "validation", seq_len, vocab_size)
-        test = _open_groups(mixing, "test", seq_len, vocab_size) if mixing.evaluation.test else []
+        vocabulary = Vocabulary(vocab_size, flavors or {})
+        train, validation, test = open_groups(mixing, seq_len, vocabulary)
         opened = open_targets(mixing, seq_len, validation, test)
         targets, objective = opened or (None, Objective())
         for target in () if targets is None else (*targets.validation, *targets.test):
             for store in target.stores:
-                _check_vocabulary(target.name, store, vocab_size)
+                check_vocabulary("target", target.name, store, vocabulary)
         names = [group.name for group in train] if targets is None else targets.names
         values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective)
         method = _build_method(mixing, values, len(names), objective)
@@ -125,6 +138,10 @@ def _build_method(
             f"method {mixing.method} follows one gradient: set mixing.objective.unit to nats "
             "or bits_per_byte, combine mean, and no target with role guard"
         )
+    if method.observes in ("validation", "gradients") and not mixing.evaluation.validation:
+        raise UserError(
+            f"method {mixing.method} needs held-out losses: set mixing.evaluation.validation = true"
+        )
     if method.observes in ("train", "excess") and not mixing.train_losses:
         raise UserError(f"method {mixing.method} needs mixing.train_losses = true")
     return method
@@ -142,6 +159,7 @@ def build_controller(
         seed=mixing.seed,
         seq_len=mixture.train[0].seq_len,
         targets=mixture.target_names,
+        split=describe_splits(mixing),
     )
     return MixtureController(
         method=mixture.method,
@@ -189,6 +207,8 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         "weighted_stores": {group.name: group.weighted._asdict() for group in groups if group.weighted},
         "stores": {group.name: [store.path for store in group.stores] for group in groups},
     }
+    if describe_splits(mixing):
+        description["splits"] = {name: split_of(mixing, name) for name in mixture.group_names}
     if mixture.targets is not None:
         opened = mixture.targets.validation
         description["targets"] = mixture.target_names
@@ -196,35 +216,3 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
     if mixture.targets is not None or mixture.objective != Objective():
         description["objective"] = {**asdict(mixture.objective), "unit": mixing.objective.unit}
     return description
-
-
-def _open_groups(mixing: Mixing, split: str, seq_len: int, vocab_size: int | None) -> list[Group]:
-    groups = []
-    for name, table in mixing.groups.items():
-        paths = getattr(table, split)
-        if not paths:
-            if not mixing.stores:
-                raise UserError(
-                    f"group {name!r} has no {split} stores: set mixing.groups.{name}.{split}, or set "
-                    "mixing.stores to the folder that `titan-aioli tokenize` made"
-                )
-            paths = [str(Path(mixing.stores) / name / split)]
-        stores = [open_store(path, table.dtype) for path in paths]
-        for store in stores:
-            _check_vocabulary(name, store, vocab_size)
-        groups.append(Group(name, stores, seq_len, table.store_weights if split == "train" else ()))
-    return groups
-
-
-def _check_vocabulary(name: str, store: TokenStore, vocab_size: int | None) -> None:
-    """Refuse a store with token ids that the model has no embedding for."""
-    if vocab_size is None or store.num_tokens == 0:
-        return
-    smallest, largest = store.id_range()
-    if smallest < 0:
-        raise UserError(f"group {name!r}: {store.path} holds token ids below 0, such as {smallest}")
-    if (needed := largest + 1) > vocab_size:
-        raise UserError(
-            f"group {name!r}: {store.path} uses a vocabulary of {needed} tokens, the model has {vocab_size}: "
-            "choose a model flavor with a larger vocab_size, or tokenize with the model's tokenizer"
-        )

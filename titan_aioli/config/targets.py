@@ -34,6 +34,10 @@ def open_targets(
     if not mixing.targets:
         _refuse_objective_alone(mixing)
         return None
+    if not mixing.evaluation.validation:
+        raise UserError(
+            "there are targets, and mixing.evaluation.validation is false: leave out one of the two"
+        )
     for name, table in mixing.targets.items():
         _check_values(name, table)
     if not any(table.role == "reward" and table.weight > 0 for table in mixing.targets.values()):
@@ -116,7 +120,7 @@ def _bits_per_byte(mixing: Mixing, target: Group) -> float:
     given = mixing.targets[target.name].bytes_per_token
     if given is not None:
         return 1 / (given * math.log(2))
-    tokens = sum(store.metadata.get("tokens", 0) for store in target.stores)
+    tokens = sum(store.num_tokens for store in target.stores)
     text_bytes = sum(store.metadata.get("text_bytes", 0) for store in target.stores)
     if not all(store.metadata.get("text_bytes") for store in target.stores) or not tokens:
         raise UserError(

@@ -167,6 +167,7 @@ class MixtureController:
                     "limits": self.identity.limits,
                     "seed": self.identity.seed,
                     "seq_len": self.identity.seq_len,
+                    **({"split": self.identity.split} if self.identity.split else {}),
                     "step": self.step,
                     "first_row": self.first_row,
                     "used_up": self.used_up,

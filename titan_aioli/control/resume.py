@@ -19,6 +19,7 @@ REMEDIES = {
     "method": "set mixing.method back",
     "groups": "use the groups of the checkpoint",
     "targets": "use the targets of the checkpoint",
+    "split": "set mixing.groups.NAME.split back",
     "stores": "point the groups at the same token stores, with the same store_weights",
     "limits": "set max_epochs and when_used_up back",
 }
@@ -44,6 +45,8 @@ class Identity(NamedTuple):
     """S, inputs of a sequence."""
     targets: Sequence[str] | None = None
     """Names, in the order in which a method sees them. None: the groups."""
+    split: str = ""
+    """How stores are cut into train, validation and test, in words; saved where one is."""
 
     @property
     def target_names(self) -> Sequence[str]:
@@ -84,10 +87,12 @@ def compare(
     Raises: ResumeRefused: they differ and may not; names the first difference and what to do about it.
     """
     _refuse_other_rows(identity, saved)
-    before = {name: saved[name].tolist() for name in REMEDIES if name != "targets"}
+    plain = [name for name in REMEDIES if name not in ("targets", "split")]
+    before = {name: saved[name].tolist() for name in plain}
     before["targets"] = saved["targets"].tolist() if "targets" in saved else before["groups"]
-    now = {name: np.asarray(getattr(identity, name)).tolist() for name in REMEDIES if name != "targets"}
-    now["targets"] = list(identity.target_names)
+    before["split"] = saved["split"].tolist() if "split" in saved else ""
+    now = {name: np.asarray(getattr(identity, name)).tolist() for name in plain}
+    now |= {"targets": list(identity.target_names), "split": identity.split}
     changed = [name for name in REMEDIES if before[name] != now[name]]
     if not changed:
         return None
@@ -106,7 +111,7 @@ def compare(
     if "method" in changed:
         words.append(f"method {before['method']} -> {now['method']}")
     if "groups" not in changed:
-        words += [name for name in changed if name in ("stores", "limits")]
+        words += [name for name in changed if name in ("split", "stores", "limits")]
     reason = "resumed with other " + "; ".join(words or ["order of groups"])
     restarts = not {"groups", "method", "targets"}.isdisjoint(changed)
     return Adaptation(reason, restarts_method=restarts)

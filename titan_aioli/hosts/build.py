@@ -1,5 +1,6 @@
 """From the `[mixing]` config to the loader and the session of a run, for any host."""
 
+import logging
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +17,8 @@ from titan_aioli.methods import Objective
 from titan_aioli.runs import log
 from titan_aioli.runs.audit import AuditFile
 from titan_aioli.session import LogMetrics, MixingSession, Options
+
+logger = logging.getLogger(__name__)
 
 
 def build_loader(
@@ -103,6 +106,8 @@ def build_session(
     targets = None
     if mixture.targets is not None or mixture.objective != Objective():
         targets = log.Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
+    for line in mixture.shared_stores() if is_writer else ():
+        logger.warning(f"mixing: {line}")
     run_log = log.RunLog(folder, names, observes, is_writer, progress, targets)
     held_out = HeldOut(
         host,

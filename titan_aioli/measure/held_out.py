@@ -33,7 +33,7 @@ class HeldOut:
     ):
         """Args:
         host: whose model is measured.
-        validation, test: the held-out data of every group; `test` may be empty.
+        validation, test: the held-out data of every group; each may be empty.
         num_sequences: of every set, for the log and the results.
         num_seen: of every target, for the method; at most `num_sequences`.
         on_validation: called with (step, losses [G]), and with losses [K] as well where there are targets,
@@ -52,9 +52,9 @@ class HeldOut:
         self._on_validation = on_validation
         self._measured: dict[GroupEvaluator, tuple[int, np.ndarray]] = {}
 
-    def validation(self, step: int) -> np.ndarray:
-        """[G], mean nats per token after `step` steps, on all validation sequences of the groups."""
-        return self._measure(self._validation, step)[: self._num_groups]
+    def validation(self, step: int) -> np.ndarray | None:
+        """[G], mean nats per token after `step` steps, on all validation sequences; None without any."""
+        return self._measure(self._validation, step)[: self._num_groups] if self._num_groups else None
 
     def targets(self, step: int) -> np.ndarray:
         """[K], the same of the targets."""

@@ -205,17 +205,19 @@ class RunLog:
             write_plan(self.folder / "plan.json", **plan)
         if self._is_writer and "out_of_data" in content:
             logger.warning(f"mixing: {content['out_of_data']}")
-        found = f"mean held-out loss {content['validation_loss_mean']:.4f}"
+        found = []
         if "objective" in content:
-            found = f"objective {content['objective']:.4f} ({content['unit']}), {found}"
-        logger.info(f"mixing: finished, {found}, see {self.folder}")
+            found.append(f"objective {content['objective']:.4f} ({content['unit']})")
+        if "validation_loss_mean" in content:
+            found.append(f"mean held-out loss {content['validation_loss_mean']:.4f}")
+        logger.info(f"mixing: finished, {', '.join([*found, f'see {self.folder}'])}")
 
 
 def result(
     method: str,
     names: Sequence[str],
     step: int,
-    validation: np.ndarray,
+    validation: np.ndarray | None,
     test: np.ndarray | None,
     epochs: np.ndarray,
     num_tokens: int,
@@ -230,9 +232,9 @@ def result(
         "step": step,
         "tokens": num_tokens,
         "epochs": epochs,
-        "validation_loss": validation,
-        "validation_loss_mean": float(np.mean(validation)),
     }
+    if validation is not None:
+        content.update(validation_loss=validation, validation_loss_mean=float(np.mean(validation)))
     if test is not None:
         mean = float(np.mean(test))
         content.update(test_loss=test, test_loss_mean=mean, perplexity=float(np.exp(mean)))

@@ -45,7 +45,7 @@ def _open(path: str, dtype: str | None) -> TokenStore:
     if not chunks:
         raise ValueError(f"{folder}: the dataset has no rows")
     tokens = chunks[0] if len(chunks) == 1 else ChunkedTokens(chunks)
-    return TokenStore(path, tokens, np.concatenate(offsets))
+    return TokenStore(path, tokens, np.concatenate(offsets), files=(folder,))
 
 
 ARROW = StoreFormat(_claims, _open)

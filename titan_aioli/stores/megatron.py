@@ -144,7 +144,9 @@ def _open(path: str, dtype: str | None) -> TokenStore:
                 f"{prefix}.json: says {metadata[key]} {key}, but the index counts {count}: the files are not "
                 "of one store. Make it again with `titan-aioli tokenize`"
             )
-    return TokenStore(path, map_tokens(data, index.dtype, num_tokens), index.document_offsets, metadata)
+    return TokenStore(
+        path, map_tokens(data, index.dtype, num_tokens), index.document_offsets, metadata, (str(data),)
+    )
 
 
 MEGATRON = StoreFormat(_claims, _open)

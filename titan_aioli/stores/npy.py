@@ -24,7 +24,7 @@ def _open(path: str, dtype: str | None) -> TokenStore:
             f"{path}: an array of {tokens.dtype} and shape {list(tokens.shape)}, expected one flat array of "
             "integer token ids: save it with numpy.save(path, ids.reshape(-1).astype('uint16'))"
         )
-    return TokenStore(path, tokens.view(np.ndarray), None, read_sidecar(path.removesuffix(SUFFIX)))
+    return TokenStore(path, tokens.view(np.ndarray), None, read_sidecar(path.removesuffix(SUFFIX)), (path,))
 
 
 NPY = StoreFormat(_claims, _open)

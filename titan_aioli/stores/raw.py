@@ -27,7 +27,8 @@ def _open(path: str, dtype: str | None) -> TokenStore:
         raise ValueError(
             f"{data}: {size} bytes are no whole number of {kind} ({kind.itemsize} bytes each); {REMEDY}"
         )
-    return TokenStore(path, map_tokens(data, kind, size // kind.itemsize), None, read_sidecar(prefix))
+    tokens = map_tokens(data, kind, size // kind.itemsize)
+    return TokenStore(path, tokens, None, read_sidecar(prefix), (str(data),))
 
 
 RAW = StoreFormat(_claims, _open)

@@ -54,18 +54,26 @@ class ChunkedTokens:
         """The tokens of a slice with step 1, or those at positions [N], each in range(size)."""
         return self._slice(where) if isinstance(where, slice) else self._at(where)
 
+    def part(self, start: int, stop: int) -> "ChunkedTokens":
+        """The tokens from `start` to `stop` (not included), without a copy."""
+        return ChunkedTokens(self._parts(start, stop))
+
     def _slice(self, span: slice) -> np.ndarray:
         start, stop, step = span.indices(self.size)
         assert step == 1, "only consecutive tokens are read"
+        parts = self._parts(start, stop)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _parts(self, start: int, stop: int) -> list[np.ndarray]:
+        """Views that make up a range of tokens, at least one."""
         if stop <= start:
-            return np.empty(0, self.dtype)
+            return [np.empty(0, self.dtype)]
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left")) - 1
-        parts = [
+        return [
             self._chunks[at][max(0, start - self._starts[at]) : stop - self._starts[at]]
             for at in range(first, last + 1)
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _at(self, positions: np.ndarray) -> np.ndarray:
         tokens = np.empty(len(positions), self.dtype)
@@ -89,6 +97,10 @@ class TokenStore:
     metadata: dict[str, Any] = field(default_factory=dict)
     """PREFIX.json as `titan-aioli tokenize` writes it: documents, tokens, text_bytes, tokenizer, vocab_size,
     end_of_document, group, split, shares. {} if there is none."""
+    files: tuple[str, ...] = ()
+    """Files (or folders) that the tokens lie in; () for tokens in memory."""
+    first_token: int = 0
+    """Number of the first token in those files: above 0 for a part of a store that is not its first."""
 
     @property
     def num_tokens(self) -> int:
@@ -109,6 +121,28 @@ class TokenStore:
             return 0, (recorded or 0) - 1
         probed = self.tokens[:NUM_PROBED_TOKENS]
         return int(probed.min()), int(probed.max())
+
+    def part(self, start: int, stop: int) -> "TokenStore":
+        """The documents from `start` to `stop` (not included) as a store; the tokens, if it has no documents.
+
+        Nothing is copied. Of the metadata the counts go, but for `text_bytes`: its share by tokens, so that
+        the bytes per token stay.
+        """
+        offsets = self.document_offsets
+        first, last = (start, stop) if offsets is None else (int(offsets[start]), int(offsets[stop]))
+        metadata = {key: value for key, value in self.metadata.items() if key not in ("documents", "tokens")}
+        if "text_bytes" in metadata and self.num_tokens:
+            metadata["text_bytes"] = round(metadata["text_bytes"] * (last - first) / self.num_tokens)
+        return TokenStore(
+            self.path,
+            self.tokens.part(first, last)
+            if isinstance(self.tokens, ChunkedTokens)
+            else self.tokens[first:last],
+            None if offsets is None else offsets[start : stop + 1] - first,
+            metadata,
+            self.files,
+            self.first_token + first,
+        )
 
     def fingerprint(self) -> str:
         """Hex digest of the dtype, the sizes, the document offsets and 16 pieces of the tokens.

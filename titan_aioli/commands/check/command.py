@@ -65,7 +65,7 @@ def group_table(checked: "Checked", expected: Forecast) -> Table:
             short(group.num_sequences),
             f"{expected.shares[index]:.4f}",
             f"{epochs:.2f}" if epochs == 0 or epochs >= 0.01 else "< 0.01",
-            short(mixture.validation[index].num_sequences),
+            short(mixture.validation[index].num_sequences) if mixture.validation else "-",
             short(mixture.test[index].num_sequences) if mixture.test else "-",
         )
     table.caption = "share: mean over the run" + (
@@ -130,7 +130,7 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
     yield "evaluations", held_out
     yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
     yield "checkpoints", checkpoint_line(job, steps)
-    for line in doubts(job, len(checked.mixture.train), expected):
+    for line in (*doubts(job, len(checked.mixture.train), expected), *checked.mixture.shared_stores()):
         yield "warning", line
 
 

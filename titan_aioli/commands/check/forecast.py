@@ -106,6 +106,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     measured = {steps} | (asked if is_one else set())
     measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
     measured.update({0} if evaluation.at_start else ())
+    measured = measured if evaluation.validation else set()
     num_samples = 0 if is_one else len(asked)
     costs = [
         relative_overhead(count, sequences, steps, batch_size)

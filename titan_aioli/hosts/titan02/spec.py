@@ -98,7 +98,11 @@ def open_mixture(job_config: Any) -> Mixture:
     Raises: UserError: see `build_mixture`.
     """
     if _Opened.job_config is not job_config or _Opened.mixture is None:
-        mixture = build_mixture(job_config.mixing, job_config.training.seq_len, vocab_size(job_config))
+        sizes = {
+            name: getattr(args, "vocab_size", 0) for name, args in flavors(job_config.model.name).items()
+        }
+        size = vocab_size(job_config)
+        mixture = build_mixture(job_config.mixing, job_config.training.seq_len, size, sizes)
         _Opened.job_config, _Opened.mixture = job_config, mixture
     return _Opened.mixture
 

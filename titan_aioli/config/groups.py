@@ -1,0 +1,158 @@
+"""Token stores of the groups: opened, cut where the config says so, and checked against the model."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from titan_aioli.config import Group as Table
+from titan_aioli.config import Mixing
+from titan_aioli.data.group import Group
+from titan_aioli.errors import UserError
+from titan_aioli.stores.split import PARTS, Split, parse_split, parts_of
+from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokens import TokenStore
+
+
+class Groups(NamedTuple):
+    """The data of every group, in the order of the proportions."""
+
+    train: list[Group]
+    validation: list[Group]
+    """Empty where `evaluation.validation` is off."""
+    test: list[Group]
+    """Empty where `evaluation.test` is off."""
+
+
+class Vocabulary(NamedTuple):
+    """How many token ids the model knows."""
+
+    size: int | None
+    """None: not checked."""
+    of_flavors: Mapping[str, int] = {}
+    """Vocabularies of other models, by name, for whoever needs a larger one."""
+
+
+def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
+    """The stores of every group, in the parts that the run needs.
+
+    Args:
+        mixing: the config section.
+        seq_len: S, inputs of a sequence.
+        vocabulary: of the model.
+    Raises: UserError, ValueError, OSError: what is wrong with which group.
+    """
+    evaluation = mixing.evaluation
+    wanted = ["train", *["validation"] * evaluation.validation, *["test"] * evaluation.test]
+    opened: dict[str, list[Group]] = {part: [] for part in PARTS}
+    for name, table in mixing.groups.items():
+        split = split_of(mixing, name)
+        for part in wanted:
+            stores = (
+                _open(mixing, name, table, part) if split is None else _cut(mixing, name, table, split, part)
+            )
+            for store in stores:
+                check_vocabulary("group", name, store, vocabulary)
+            opened[part].append(Group(name, stores, seq_len, table.store_weights if part == "train" else ()))
+    return Groups(**opened)
+
+
+def split_of(mixing: Mixing, name: str) -> Split | None:
+    """How a group's stores are cut; None where they are not.
+
+    Raises: UserError: the shares are not possible, or there are other stores for the parts.
+    """
+    table, key = mixing.groups[name], f"mixing.groups.{name}"
+    if table.split is None:
+        return None
+    if table.validation or table.test:
+        raise UserError(
+            f"{key} has both split and {'validation' if table.validation else 'test'}: leave one out"
+        )
+    try:
+        return parse_split(table.split)
+    except ValueError as error:
+        raise UserError(f"{key}.split {error}") from None
+
+
+def describe_splits(mixing: Mixing) -> str:
+    """How the groups' stores are cut, in words; empty where none is."""
+    splits = {name: split_of(mixing, name) for name in mixing.groups}
+    return ", ".join(f"{name} {split}" for name, split in splits.items() if split is not None)
+
+
+def _open(mixing: Mixing, name: str, table: Table, part: str) -> list[TokenStore]:
+    """The stores of one part that the config names, or STORES/NAME/PART."""
+    paths = getattr(table, part)
+    if not paths and not mixing.stores:
+        raise UserError(
+            f"group {name!r} has no {part} stores: set mixing.groups.{name}.{part}, or set "
+            "mixing.stores to the folder that `titan-aioli tokenize` made"
+        )
+    return [open_store(path, table.dtype) for path in paths or [str(Path(mixing.stores) / name / part)]]
+
+
+def _cut(mixing: Mixing, name: str, table: Table, split: Split, part: str) -> list[TokenStore]:
+    """One part of every training store of a group whose stores are cut."""
+    if not table.train and not mixing.stores:
+        raise UserError(f"group {name!r} has no stores to split: set mixing.groups.{name}.train")
+    whole = [open_store(path, table.dtype) for path in table.train or [str(Path(mixing.stores) / name)]]
+    parts = parts_of(whole, split, part)
+    if not parts:
+        documents = sum(store.num_documents or 0 for store in whole)
+        raise UserError(
+            f"group {name!r}: split {split} leaves nothing for {part} of {documents} documents "
+            f"({sum(store.num_tokens for store in whole)} tokens): give {part} a larger share"
+            + f", or set mixing.evaluation.{part} = false"
+            * (part != "train")
+        )
+    return parts
+
+
+def check_vocabulary(kind: str, name: str, store: TokenStore, vocabulary: Vocabulary) -> None:
+    """Refuse a store with token ids that the model has no embedding for, as far as its first tokens say.
+
+    Raises: UserError: names the store of the group or target, and the id.
+    """
+    if vocabulary.size is None or store.num_tokens == 0:
+        return
+    smallest, largest = store.id_range()
+    if smallest < 0:
+        raise UserError(f"{kind} {name!r}: {store.path} holds token ids below 0, such as {smallest}")
+    if (needed := largest + 1) > vocabulary.size:
+        larger = {name: size for name, size in vocabulary.of_flavors.items() if size >= needed}
+        flavors = ", ".join(f"{name} {size}" for name, size in larger.items())
+        raise UserError(
+            f"{kind} {name!r}: {store.path} uses a vocabulary of {needed} tokens, the model has "
+            f"{vocabulary.size}: choose a model flavor with a larger vocab_size"
+            + (f" ({flavors})" if flavors else "")
+            + ", or tokenize with the model's tokenizer"
+        )
+
+
+def shared_stores(train: Sequence[Group], held_out: Sequence[Group]) -> Iterator[str]:
+    """One sentence for each store that is both trained on and held out, links followed.
+
+    Parts of one store that do not overlap are not shared.
+    """
+    trained = {}
+    for group in train:
+        for store in group.stores:
+            trained.update({os.path.realpath(file): (group.name, store) for file in store.files})
+    seen = set()
+    for group in held_out:
+        for store in group.stores:
+            for file in map(os.path.realpath, store.files):
+                name, other = trained.get(file, ("", None))
+                if other is not None and (file, name, group.name) not in seen and _overlap(store, other):
+                    seen.add((file, name, group.name))
+                    yield (
+                        f"{store.path} is held out as {group.name} and trained on as {name}: its losses say "
+                        "how well the model remembers it: hold out other documents, or set split"
+                    )
+
+
+def _overlap(one: TokenStore, other: TokenStore) -> bool:
+    """Whether two stores of the same files share a token."""
+    ends = [store.first_token + store.num_tokens for store in (one, other)]
+    return one.first_token < ends[1] and other.first_token < ends[0]
