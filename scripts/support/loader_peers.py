@@ -99,7 +99,7 @@ class Case:
 
     def loader(self, read_ahead: int, peer: str = "ours") -> MixtureLoader:
         parts = zip(self.prefixes, self.stores(peer), strict=True)
-        groups = [Group(prefix.name, [store], self.seq_len) for prefix, store in parts]
+        groups = [Group(prefix.name, [store], self.seq_len, vocab_size=VOCAB_SIZE) for prefix, store in parts]
         ledger = Ledger([LedgerEntry(0, 0, self.proportions, "train", 0)])
         size = self.batch_size  # and the seed: other rows than the case beside, which would be in a CPU cache
         return MixtureLoader(groups, ledger, size, size, seed=size, read_ahead=read_ahead)

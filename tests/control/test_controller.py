@@ -115,7 +115,10 @@ def test_a_recorded_run_is_replayed_from_its_file(tmp_path):
         ),
         ({"name": "stratified"}, "written with method aioli, this run has stratified"),
         ({"limits": "stop after a 2 epochs"}, "with limits , this run has stop after a 2 epochs"),
-        ({"split": "a 0.9/0.05/0.05"}, "with split , this run has a 0.9/0.05/0.05: set mixing.groups.NAME.split"),
+        (
+            {"split": "a 0.9/0.05/0.05"},
+            "with split , this run has a 0.9/0.05/0.05: set mixing.groups.NAME.split",
+        ),
         ({"stores": "t"}, "point the groups at the same token stores"),
     ],
 )

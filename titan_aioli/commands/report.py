@@ -88,13 +88,13 @@ def target_table(runs: Sequence[Run]) -> Table:
     for index, name in enumerate(targets):
         cells = [_target_cells(run, index) for run in runs]
         label = name if shares[index] else f"({name})"
-        table.add_row(label, *_best_in_bold(cells), end_section=index == len(targets) - 1)
+        table.add_row(label, *_best_in_bold(cells, runs), end_section=index == len(targets) - 1)
     objective = [_objective_cells(run) for run in runs]
-    table.add_row("objective", *_best_in_bold(objective))
+    table.add_row("objective", *_best_in_bold(objective, runs))
     table.add_row("- first run", *_differences(objective))
     if off_target := [index for index, name in enumerate(runs[0].groups) if name not in targets]:
         others = [_mean_of_groups(run, off_target) for run in runs]
-        table.add_row("other groups", *_best_in_bold(others))
+        table.add_row("other groups", *_best_in_bold(others, runs))
         table.add_row("- first run", *_differences(others))
     table.caption = (
         "other groups: mean over the groups that are no target; in brackets: guards and watched targets"
@@ -111,7 +111,7 @@ def loss_table(runs: Sequence[Run]) -> Table:
     rows = list(enumerate(runs[0].groups))
     for index, name in [*rows, (None, "mean"), (None, "perplexity")]:
         cells = [_loss_cells(run, index, name) for run in runs]
-        table.add_row(name, *_best_in_bold(cells), end_section=index == len(rows) - 1)
+        table.add_row(name, *_best_in_bold(cells, runs), end_section=index == len(rows) - 1)
     return table
 
 
@@ -303,15 +303,15 @@ def _mean_of_groups(run: Run, places: Sequence[int]) -> list[float]:
     return [float(np.mean(np.array(found[kind])[places])) for kind in kinds if kind in found]
 
 
-def _best_in_bold(cells: Sequence[list[float]]) -> list[str]:
+def _best_in_bold(cells: Sequence[list[float]], runs: Sequence[Run]) -> list[str]:
     """A row of the table: the values of each run, the lowest of each kind in bold."""
     return [
         " | ".join(
             _bold(f"{value:.4f}", value == min(other[place] for other in cells if other))
             for place, value in enumerate(values)
         )
-        or "not finished"
-        for values in cells
+        or ("not measured" if run.results else "not finished")
+        for values, run in zip(cells, runs, strict=True)
     ]
 
 

@@ -90,7 +90,7 @@ def build_mixture(
         _check_values(mixing)
         vocabulary = Vocabulary(vocab_size, flavors or {})
         train, validation, test = open_groups(mixing, seq_len, vocabulary)
-        opened = open_targets(mixing, seq_len, validation, test)
+        opened = open_targets(mixing, seq_len, validation, test, vocab_size)
         targets, objective = opened or (None, Objective())
         for target in () if targets is None else (*targets.validation, *targets.test):
             for store in target.stores:

@@ -53,7 +53,8 @@ def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
             )
             for store in stores:
                 check_vocabulary("group", name, store, vocabulary)
-            opened[part].append(Group(name, stores, seq_len, table.store_weights if part == "train" else ()))
+            weights = table.store_weights if part == "train" else ()
+            opened[part].append(Group(name, stores, seq_len, weights, vocabulary.size))
     return Groups(**opened)
 
 

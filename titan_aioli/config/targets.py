@@ -21,7 +21,11 @@ class Opened(NamedTuple):
 
 
 def open_targets(
-    mixing: Mixing, seq_len: int, validation: Sequence[Group], test: Sequence[Group]
+    mixing: Mixing,
+    seq_len: int,
+    validation: Sequence[Group],
+    test: Sequence[Group],
+    vocab_size: int | None = None,
 ) -> Opened | None:
     """The targets of a config; None where it names none, so that the groups are the targets.
 
@@ -29,6 +33,7 @@ def open_targets(
         mixing: the config section.
         seq_len: S, inputs of a sequence.
         validation, test: held-out data of the groups; `test` is empty where nothing is tested.
+        vocab_size: of the model.
     Raises: UserError: what is wrong with which target, and what to do.
     """
     if not mixing.targets:
@@ -48,8 +53,10 @@ def open_targets(
     names = list(mixing.targets)
     targets = Targets(
         names,
-        [_open(mixing, name, "validation", seq_len, validation) for name in names],
-        [_open(mixing, name, "test", seq_len, test) for name in names] if mixing.evaluation.test else [],
+        [_open(mixing, name, "validation", seq_len, vocab_size, validation) for name in names],
+        [_open(mixing, name, "test", seq_len, vocab_size, test) for name in names]
+        if mixing.evaluation.test
+        else [],
     )
     return Opened(targets, _objective(mixing, targets.validation))
 
@@ -77,7 +84,9 @@ def _check_values(name: str, table: Target) -> None:
         raise UserError(f"{key}.bytes_per_token is {table.bytes_per_token}: it must be above 0")
 
 
-def _open(mixing: Mixing, name: str, split: str, seq_len: int, of_groups: Sequence[Group]) -> Group:
+def _open(
+    mixing: Mixing, name: str, split: str, seq_len: int, vocab_size: int | None, of_groups: Sequence[Group]
+) -> Group:
     """The held-out data of one target."""
     table = mixing.targets[name]
     paths = getattr(table, split)
@@ -95,7 +104,7 @@ def _open(mixing: Mixing, name: str, split: str, seq_len: int, of_groups: Sequen
             f"({', '.join(mixing.groups)})"
         )
     stores = [open_store(path, table.dtype) for path in paths or [str(Path(mixing.stores) / name / split)]]
-    return Group(name, stores, seq_len)
+    return Group(name, stores, seq_len, vocab_size=vocab_size)
 
 
 def _objective(mixing: Mixing, validation: Sequence[Group]) -> Objective:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from titan_aioli.data.streams import WeightedStores
+from titan_aioli.errors import UserError
 from titan_aioli.stores.tokens import TokenStore
 
 
@@ -26,6 +27,8 @@ class Group:
     """S, number of inputs of one sequence."""
     store_weights: Sequence[float] = ()
     """Relative frequency of each store among the group's rows; empty: by size, as if the stores were one."""
+    vocab_size: int | None = None
+    """Of the model: every token id is checked against it where it is read. None: not checked."""
 
     def __post_init__(self):
         if self.num_sequences == 0:
@@ -64,10 +67,28 @@ class Group:
         return self.stores[index], int(sequence) - (int(self._ends[index - 1]) if index else 0)
 
     def read(self, sequence: int, out: np.ndarray) -> None:
-        """Copy the S + 1 tokens of a sequence into `out` [S + 1]."""
+        """Copy the S + 1 tokens of a sequence into `out` [S + 1] int64.
+
+        Raises: UserError: an id is outside the vocabulary of the model.
+        """
         store, number = self.locate(sequence) if len(self.stores) > 1 else (self.stores[0], int(sequence))
         start = number * self.seq_len
         out[:] = store.tokens[start : start + self.seq_len + 1]
+        if self.vocab_size is not None and not are_below(out, self.vocab_size):
+            raise self.bad_id(sequence, out)
+
+    def bad_id(self, sequence: int, tokens: np.ndarray) -> UserError:
+        """What to say of the first id in a sequence's tokens [S + 1] that the model has no embedding for."""
+        assert self.vocab_size is not None
+        place = int(np.flatnonzero((tokens < 0) | (tokens >= self.vocab_size))[0])
+        store, number = self.locate(sequence)
+        position = store.first_token + number * self.seq_len + place
+        return UserError(
+            f"group {self.name!r}: token {position:,} of {store.path} is {tokens[place]}, and the model "
+            f"knows the ids 0 to {self.vocab_size - 1}: tokenize with the model's tokenizer, or a model "
+            f"with a larger vocabulary (`titan-aioli inspect {store.path} --vocab-size {self.vocab_size}` "
+            "looks at every token)"
+        )
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -92,3 +113,9 @@ class Group:
                     f"group {self.name!r}: {store.path} has a weight but no sequence of seq_len "
                     f"{self.seq_len} + 1 tokens ({store.num_tokens} tokens): leave out both"
                 )
+
+
+def are_below(tokens: np.ndarray, vocab_size: int) -> bool:
+    """Whether all of these int64 ids are in range(vocab_size), in one pass."""
+    # as unsigned numbers negative ids are huge
+    return bool(tokens.view(np.uint64).max() < vocab_size)

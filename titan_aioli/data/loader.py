@@ -17,8 +17,9 @@ from torchdata.nodes import BaseNode, Prefetcher
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.control.state import from_arrays, pack, to_arrays, unpack
 from titan_aioli.data.gather import SequenceReader
-from titan_aioli.data.group import Group
+from titan_aioli.data.group import Group, are_below
 from titan_aioli.data.schedule import Block, Position, Schedule
+from titan_aioli.errors import UserError
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
@@ -34,7 +35,8 @@ class MixtureLoader:
     """Iterates over ({"input": [B, S], "group": [B]}, labels [B, S]), int64, B = local batch size.
 
     One item is one micro-batch of this rank; a step has `batch_size / (num_ranks * local_batch_size)`.
-    Iteration ends where the next step would draw more rows of a group than `max_drawn` allows.
+    Iteration ends where the next step would draw more rows of a group than `max_drawn` allows. It raises
+    UserError at a token id that the groups' `vocab_size` excludes.
     """
 
     def __init__(
@@ -138,6 +140,8 @@ class MixtureLoader:
                     self._steps_taken += 1
                     if self._on_step is not None:
                         self._on_step(block, self._steps_taken - 1)
+                if isinstance(batches[-1], Exception):
+                    raise batches[-1]
                 yield batches.pop()  # no reference stays here, so its memory is soon used again, still cached
 
     def state_dict(self) -> dict[str, Any]:
@@ -174,15 +178,18 @@ def _check_division(batch_size: int, num_ranks: int, local_batch_size: int) -> N
 
 
 class _Chunks(BaseNode):
-    """Yields lists of micro-batches, each read by one call and reversed: `pop()` returns them in order."""
+    """Yields lists of micro-batches, each read by one call and reversed: `pop()` returns them in order.
+
+    A list that cannot be used holds an exception instead, which is raised in the training thread.
+    """
 
     def __init__(self, loader: MixtureLoader, block: Block, first_step: int):
         super().__init__()
         rows = loader.local_rows
-        self._reader = loader.reader
+        self._reader, self._of_group = loader.reader, loader.groups
         groups = block.groups[first_step:, rows].reshape(-1, rows.shape[1])
         sequences = block.sequences[first_step:, rows].reshape(-1, rows.shape[1])
-        self._groups = torch.from_numpy(groups).unbind()
+        self._groups, self._sequences = torch.from_numpy(groups).unbind(), sequences
         self._kinds, self._places = loader.reader.locate(groups, sequences)
         self._pin_memory = torch.cuda.is_available()
         self.chunk_size = max(1, CHUNK_ROWS // rows.shape[1])
@@ -192,7 +199,7 @@ class _Chunks(BaseNode):
         super().reset(initial_state)
         self._next = 0
 
-    def next(self) -> list[Batch]:
+    def next(self) -> list[Batch] | list[UserError]:
         chunk = slice(self._next, self._next + self.chunk_size)
         places = self._places[chunk]
         if not len(places):
@@ -204,10 +211,20 @@ class _Chunks(BaseNode):
         else:
             tokens = np.empty(shape, dtype=np.int64)
         self._reader.read(self._kinds[chunk].ravel(), places.ravel(), tokens.reshape(-1, shape[2]))
+        vocab_size = self._of_group[0].vocab_size
+        if vocab_size is not None and not are_below(tokens, vocab_size):
+            return [self._bad_id(chunk, tokens.reshape(-1, shape[2]))]
         # numpy's views become tensors in half the time that torch takes to make its own
         inputs, labels = map(torch.from_numpy, tokens[:, :, :-1]), map(torch.from_numpy, tokens[:, :, 1:])
         parts = zip(inputs, self._groups[chunk], labels, strict=True)
         return [({"input": i, "group": g}, y) for i, g, y in parts][::-1]
+
+    def _bad_id(self, chunk: slice, tokens: np.ndarray) -> UserError:
+        """The error of the first row [N, S + 1] of a chunk with an id that the model does not know."""
+        vocab_size = self._of_group[0].vocab_size
+        row = int(np.flatnonzero(((tokens < 0) | (tokens >= vocab_size)).any(axis=1))[0])
+        group = int(torch.stack(self._groups[chunk]).ravel()[row])
+        return self._of_group[group].bad_id(int(self._sequences[chunk].ravel()[row]), tokens[row])
 
     def get_state(self) -> dict:
         return {}  # the loader's `position` is the state

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +26,7 @@ def check(
     config: Annotated[Path, tyro.conf.Positional],
     *,
     world_size: int = 0,
+    scan: bool = False,
     flags: Annotated[tuple[str, ...], tyro.conf.Suppress] = (),
 ) -> None:
     """Find what is wrong with a training config without starting a run, and print what the run would do.
@@ -37,17 +39,42 @@ def check(
     Args:
         config: TOML file, as for --job.config_file.
         world_size: ranks that will run it. Left out: as few as its layout allows.
+        scan: also read every token of every store, to find ids that the model does not know.
     """
     from titan_aioli.hosts.titan02.job import check_config  # torch
 
     checked = check_config(["--job.config_file", str(config), *flags], world_size)
     job = checked.config
+    if scan:
+        scan_stores(checked.mixture)
     expected = forecast(job, checked.mixture, checked.batch_size)
     console = Console()
     console.print(group_table(checked, expected))
     if checked.mixture.targets is not None:
         console.print(target_table(checked.mixture, job.mixing))
     console.print(run_table(checked, expected))
+
+
+def scan_stores(mixture: "Mixture") -> None:
+    """Read every token of the run's stores.
+
+    Raises: UserError: an id is outside the model's vocabulary; says which.
+    """
+    from tqdm import tqdm
+
+    targets = () if mixture.targets is None else (*mixture.targets.validation, *mixture.targets.test)
+    groups = list(
+        {
+            id(group): group for group in (*mixture.train, *mixture.validation, *mixture.test, *targets)
+        }.values()
+    )
+    total = sum(group.num_sequences for group in groups)
+    with tqdm(total=total, desc="scan", unit=" sequences", unit_scale=True, disable=None) as bar:
+        for group in groups:
+            tokens = np.empty(group.seq_len + 1, dtype=np.int64)
+            for sequence in range(group.num_sequences):
+                group.read(sequence, tokens)
+                bar.update()
 
 
 def group_table(checked: "Checked", expected: Forecast) -> Table:
