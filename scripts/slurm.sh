@@ -13,6 +13,8 @@
 #SBATCH --open-mode=append
 # The job is put back into the queue when a node fails or is preempted; it resumes from its last checkpoint.
 #SBATCH --requeue
+# Five minutes before the time limit this script is told, so that all ranks save and the job is put back too.
+#SBATCH --signal=B:USR1@300
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?start this with sbatch, from the root of the checkout}"
 
@@ -29,10 +31,27 @@ export TOKENIZERS_PARALLELISM=false
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # If the nodes have several networks, name the fast one: export NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0
 
+# SIGUSR1 goes to the ranks, not to the torchrun that started them; they save after the step and end with 0.
+is_over_time=
+pass_on() {
+    is_over_time=1
+    srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+        pkill -USR1 -f '^[^ ]*python[0-9.]* -u -m titan_aioli[.]train' || true
+}
+trap pass_on USR1
+
 # --max-restarts: how often ranks that died are brought back within this job, from the last checkpoint.
 # --kill-on-bad-exit: where one node gives up, the others must not wait for it.
 srun --kill-on-bad-exit=1 .venv/bin/torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$GPUS_PER_NODE" --max-restarts 3 \
     --rdzv_id "$SLURM_JOB_ID" --rdzv_backend c10d --rdzv_endpoint "$rendezvous" \
     --local-ranks-filter 0 --role rank --tee 3 \
-    -m titan_aioli.train --job.config_file "$CONFIG_FILE" "$@"
+    -m titan_aioli.train --job.config_file "$CONFIG_FILE" "$@" &
+training=$!
+status=0
+wait "$training" || status=$?
+while kill -0 "$training" 2> /dev/null; do wait "$training" && status=0 || status=$?; done  # a trap ends `wait`
+if [[ -n $is_over_time && $status == 0 ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

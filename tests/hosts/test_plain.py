@@ -1,5 +1,6 @@
 """The plain loop: the session, loader, methods and files of torchtitan's host, resumed bit for bit."""
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -56,6 +57,20 @@ def test_killed_and_resumed_equals_never_stopped(num_ranks, method, tmp_path, st
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     whole, killed = (torch.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed"))
     assert all(torch.equal(value, killed["model"][name]) for name, value in whole["model"].items())
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_stopped_by_a_signal_and_resumed_equals_never_stopped(num_ranks, tmp_path, stores):
+    assert launch(num_ranks, tmp_path / "whole", stores, "aioli") == 0
+    for step, number in (("5", signal.SIGUSR1), ("9", signal.SIGTERM)):
+        status = launch(
+            num_ranks, tmp_path / "run", stores, "aioli", KILL_AT=step, KILL_SIGNAL=str(int(number))
+        )
+        assert status == 0 if number == signal.SIGUSR1 else status in (1, 143)
+        done = torch.load(tmp_path / "run" / "checkpoint.pt")["step"]
+        assert int(step) <= done <= int(step) + 2
+    assert launch(num_ranks, tmp_path / "run", stores, "aioli") == 0
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Real torchrun ranks on CPU: layouts agree, killed runs resume bit for bit, hooks change nothing."""
 
 import json
+import re
 import signal
 
 import numpy as np
@@ -46,6 +47,22 @@ def test_killed_at_five_steps_and_resumed_equals_never_stopped(tmp_path, stores,
         assert killed.returncode != 0
         assert f"Signal {int(signal.SIGKILL)}" in killed.stdout + killed.stderr
     train(tmp_path, stores, 2, module="tests.ranks.trainers.killing")
+    assert files(tmp_path) == files(whole)
+    assert train_losses(tmp_path) == train_losses(whole)
+
+
+def test_stopped_by_signals_and_resumed_equals_never_stopped(tmp_path, stores, whole):
+    """SIGUSR1 to one rank inside LearnParams, SIGTERM to torchrun, SIGUSR1 in a training phase."""
+    arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--checkpoint.interval", "100"]
+    for step, number in ((3, signal.SIGUSR1), (8, signal.SIGTERM), (15, signal.SIGUSR1)):
+        words = {"SIGNAL_AT": str(step), "SIGNAL": str(int(number))}
+        stopped = torchrun(2, *arguments, module="tests.ranks.trainers.killing", **words)
+        printed = stopped.stdout + stopped.stderr
+        assert (stopped.returncode == 0) == (number == signal.SIGUSR1), printed[-3000:]
+        (last,) = set(re.findall(rf"stopped by {number.name} after step (\d+), which is saved", printed))
+        assert step <= int(last) <= step + 2
+        assert (tmp_path / "checkpoint" / f"step-{last}").is_dir()
+    train(tmp_path, stores, 2, "--checkpoint.interval", "100", module="tests.ranks.trainers.killing")
     assert files(tmp_path) == files(whole)
     assert train_losses(tmp_path) == train_losses(whole)
 

@@ -2,6 +2,8 @@
 
 KILL_AT=STEP: SIGKILL after the optimizer step, before its evaluation, update and checkpoint.
 KILL_RANK=R: only that rank (default: all).
+SIGNAL_AT=STEP, SIGNAL=NUMBER: that signal, which asks for a checkpoint and the end: SIGTERM to torchrun (or
+whoever has started the ranks), SIGUSR1 to rank 1 alone, or to rank 0 where it is the only one.
 KILL_ONCE=PATH: only if that file is not there yet; makes it (for restarts within one torchrun).
 """
 
@@ -37,7 +39,15 @@ class KillingTrainer(MixingTrainer):
             if once is None or not Path(once).exists():
                 Path(once or os.devnull).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+        if str(self.step) == os.environ.get("SIGNAL_AT"):
+            self.send(int(os.environ["SIGNAL"]))
         return loss
+
+    def send(self, number):
+        if number == signal.SIGTERM and dist.get_rank() == 0:
+            os.kill(os.getppid(), number)
+        if number == signal.SIGUSR1 and dist.get_rank() == min(1, dist.get_world_size() - 1):
+            os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

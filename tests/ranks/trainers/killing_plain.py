@@ -1,4 +1,7 @@
-"""The plain loop on a tiny model: FOLDER STORES METHOD. KILL_AT=STEP: SIGKILL after that optimizer step."""
+"""The plain loop on a tiny model: FOLDER STORES METHOD. KILL_AT=STEP: SIGKILL after that optimizer step.
+
+KILL_SIGNAL=NUMBER: another signal in its place, to the last rank alone.
+"""
 
 import os
 import signal
@@ -18,8 +21,12 @@ from titan_aioli.testing.torchrun import TINY
 
 
 def kill(step):
-    if str(step) == os.environ.get("KILL_AT"):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if str(step) != os.environ.get("KILL_AT"):
+        return
+    number = int(os.environ.get("KILL_SIGNAL", signal.SIGKILL))
+    is_last = not dist.is_initialized() or dist.get_rank() == dist.get_world_size() - 1
+    if is_last or number == signal.SIGKILL:
+        os.kill(os.getpid(), number)
 
 
 def main(folder, stores, method):

@@ -1,6 +1,7 @@
 """A training loop with a mixture that changes on the way: what any loop has to call, and when."""
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from titan_aioli.errors import UserError
 from titan_aioli.files import replacing
 from titan_aioli.hosts.build import build_loader, build_session
 from titan_aioli.hosts.plain.host import PlainHost
+from titan_aioli.hosts.stopping import Stopping, exit_status, stopped_line
 from titan_aioli.session import LogMetrics, MixingSession, OutOfData
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,9 @@ def train(
         log_metrics: called with ({name: value}, step) on every rank. Default: nowhere but the log.
         after_step: called with the number of steps done after each one.
     Returns: the session of the finished run.
-    Raises: UserError: what is wrong with the config, the stores or the checkpoint.
+    Raises:
+        SystemExit: a signal has stopped the run, which is saved; see hosts/stopping.py.
+        UserError: what is wrong with the config, the stores or the checkpoint.
     """
     device, write_metrics = device or torch.device("cpu"), log_metrics or (lambda metrics, step: None)
     host = PlainHost(model, schedule.local_batch_size, device)
@@ -77,7 +81,7 @@ def train(
     path, step = folder / "checkpoint.pt", 0
     if schedule.save_freq and path.is_file():
         step = load_checkpoint(path, parts, device)
-    batches = iter(loader)
+    batches, stopping = iter(loader), Stopping()
     while step < schedule.num_steps:
         try:
             session.before_step(step)
@@ -95,8 +99,14 @@ def train(
         session.after_step()
         if step == 1 or step % schedule.log_freq == 0:
             _log(session.metrics(), step, write_metrics)
-        if schedule.save_freq and (step % schedule.save_freq == 0 or step == schedule.num_steps):
+        stopped_by = 0 if step == schedule.num_steps else stopping.after_step()
+        is_last = step == schedule.num_steps or bool(stopped_by)
+        if schedule.save_freq and (step % schedule.save_freq == 0 or is_last):
             save_checkpoint(path, parts, step, is_writer=host.data_rank == 0)
+        if stopped_by:
+            logger.warning(stopped_line(stopped_by, step, bool(schedule.save_freq)))
+            sys.exit(exit_status(stopped_by))
+    stopping.close()
     session.finish()
     return session
 

@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from torchtitan.tools.logging import init_logger, logger
 
 from titan_aioli.errors import RanksDisagree, UserError
+from titan_aioli.hosts.stopping import exit_status, stopped_line
 from titan_aioli.hosts.titan02.job import check_config
 
 ERROR_TIMEOUT = timedelta(seconds=15)
@@ -24,12 +25,12 @@ def launch(trainer_class: Any, args: list[str]) -> int:
     """Train by the arguments, and return the exit status.
 
     Errors that the user can fix print one line per rank, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1
-    shows where they were raised.
+    shows where they were raised. A run that a signal stops exits as `stopping.exit_status` says.
     """
     init_logger()
     try:
         config = check_config(args, int(os.environ.get("WORLD_SIZE", "0"))).config
-        _run(trainer_class, config)
+        return exit_status(_run(trainer_class, config))
     except (UserError, RanksDisagree) as error:
         if os.environ.get("TITAN_AIOLI_TRACEBACK"):
             traceback.print_exc()
@@ -39,7 +40,6 @@ def launch(trainer_class: Any, args: list[str]) -> int:
         sys.stderr.flush()
         _wait_for_other_ranks_to_print()
         return 2
-    return 0
 
 
 def _wait_for_other_ranks_to_print() -> None:
@@ -63,7 +63,8 @@ def _wait_for_other_ranks_to_print() -> None:
         pass
 
 
-def _run(trainer_class: Any, config: Any) -> None:
+def _run(trainer_class: Any, config: Any) -> int:
+    """Train; the number of the signal that stopped it, or 0."""
     trainer = None
     try:
         trainer = trainer_class(config)
@@ -72,6 +73,8 @@ def _run(trainer_class: Any, config: Any) -> None:
             logger.info("Created seed checkpoint")
         else:
             trainer.train()
+            if trainer.stopped_by and config.checkpoint.enable:
+                trainer.checkpointer._async_wait()
     except BaseException as error:
         if trainer:
             trainer.close()
@@ -80,8 +83,11 @@ def _run(trainer_class: Any, config: Any) -> None:
             raise UserError(explanation) from error
         raise
     trainer.close()
+    if trainer.stopped_by:
+        logger.warning(stopped_line(trainer.stopped_by, trainer.step, config.checkpoint.enable))
     if dist.is_initialized():
         dist.destroy_process_group()
+    return trainer.stopped_by
 
 
 def explain(error: BaseException, config: Any) -> str | None:

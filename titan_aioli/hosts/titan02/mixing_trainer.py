@@ -10,6 +10,7 @@ from torchtitan.train import Trainer
 
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.hosts.build import build_session
+from titan_aioli.hosts.stopping import Stopping
 from titan_aioli.hosts.titan02.host import TitanHost
 from titan_aioli.hosts.titan02.spec import MixingMetrics, open_mixture, register_mixing_spec
 from titan_aioli.measure.losses import RowLoss, with_row_numbers
@@ -17,7 +18,10 @@ from titan_aioli.session import OutOfData
 
 
 class MixingTrainer(Trainer):
-    """torchtitan's Trainer; `session` decides what each step trains on."""
+    """torchtitan's Trainer; `session` decides what each step trains on.
+
+    `stopped_by` is the number of the signal that ended training before its last step; 0 otherwise.
+    """
 
     def __init__(self, job_config: Any):
         register_mixing_spec(job_config.model.name)
@@ -37,6 +41,7 @@ class MixingTrainer(Trainer):
             log_metrics=self.metrics_processor.logger.log,
             is_writer=dist.get_rank() == 0,
         )
+        self.stopping, self.stopped_by = Stopping(), 0
         self.checkpointer.states["mixture"] = self.session
         self.metrics_processor.mixture_metrics = self.session.metrics
 
@@ -80,3 +85,16 @@ class MixingTrainer(Trainer):
         self.session.after_step()
         if self.step == self.job_config.training.steps:
             self.session.finish()
+            return
+        self.stopped_by = self.stopping.after_step()
+        if self.stopped_by:
+            self.checkpointer.interval = 1  # so that torchtitan saves this step, whole, as any other
+
+    def should_continue_training(self) -> bool:
+        """torchtitan's, unless a signal says otherwise."""
+        return not self.stopped_by and super().should_continue_training()
+
+    def close(self) -> None:
+        """torchtitan's; a checkpoint that is being written in the background is waited for."""
+        self.stopping.close()
+        super().close()
