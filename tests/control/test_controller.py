@@ -244,3 +244,31 @@ def test_a_checkpoint_that_knows_no_seed_is_taken(tmp_path):
         k: v for k, v in unpack(first.state_dict()["controller"]).items() if k not in ("seed", "seq_len")
     }
     assert make_controller(tmp_path, seed=5).load_state_dict({"controller": pack(arrays)})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_sweeps": 2, "steps_per_round": 20}, "aioli.num_sweeps was 1 and is 2, and the checkpoint is in the middle"),
+        ({"steps_per_mixture": 1}, "aioli.steps_per_mixture was 2 and is 1"),
+        ({"one_hot_factor": 0.9}, "aioli.one_hot_factor was 0.75 and is 0.9"),
+        ({"mixtures": "centred", "pooling": 0.5}, "aioli.mixtures was one_hot and is centred"),
+        ({"orders": [[0, 1, 2], [1, 0, 2]]}, "aioli.orders was"),
+    ],
+)
+def test_settings_of_learn_params_may_change_between_rounds_only(tmp_path, change, words):
+    def saved_after(num_steps):
+        controller = make_controller(tmp_path / str(num_steps))
+        controller.begin()
+        advance(controller, num_steps)
+        return controller.state_dict()
+
+    def other(folder):
+        return make_controller(folder, method=build_method("aioli", 3, **{**AIOLI, **change}))
+
+    for num_steps in (1, 3, 13):
+        with pytest.raises(ResumeRefused, match=words):
+            other(tmp_path / "other").load_state_dict(saved_after(num_steps))
+    changed = other(tmp_path / "8")
+    assert changed.load_state_dict(saved_after(8))
+    assert changed.phase.name == "train"

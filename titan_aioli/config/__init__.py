@@ -134,9 +134,9 @@ class Mixing:
     """What happens when a group has been read `max_epochs` times: training continues with a warning, it ends,
     or the group's share goes to the other groups in proportion."""
     on_resume: Literal["refuse", "adapt"] = "refuse"
-    """What happens if the checkpoint has other groups, stores, limits or another method. `refuse`: the run
-    stops. `adapt`: it continues: groups that remain (by name) keep their position, new ones start at their
-    first sequence, and the method restarts if it or the groups changed."""
+    """What happens if the checkpoint has other groups, targets, stores, limits or another method. `refuse`:
+    the run stops. `adapt`: it continues: groups that remain (by name) keep their position, new ones start at
+    their first sequence, and the method restarts if it, the groups or the targets changed."""
     max_skipped_updates: int = 10
     """Number of consecutive updates skipped (their observation was not finite) after which the run stops."""
     train_losses: bool = True

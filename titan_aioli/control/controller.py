@@ -6,18 +6,20 @@ hold the same state; `digest` is what they compare.
 """
 
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
 
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 from titan_aioli.control.ledger_file import LedgerFile
-from titan_aioli.control.resume import Adaptation, Identity, compare, read_saved
+from titan_aioli.control.resume import Adaptation, Identity, check_settings, compare, read_saved
 from titan_aioli.control.state import Arrays, from_arrays, pack, to_arrays, unpack
 from titan_aioli.errors import UserError
 from titan_aioli.files import to_plain
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.faults import describe_absent, describe_faults
+from titan_aioli.methods.protocol import settings_in_use
 from titan_aioli.proportions import without
 
 
@@ -168,6 +170,7 @@ class MixtureController:
                     "seed": self.identity.seed,
                     "seq_len": self.identity.seq_len,
                     **({"split": self.identity.split} if self.identity.split else {}),
+                    "settings": json.dumps(settings_in_use(self.method, self.state)),
                     "step": self.step,
                     "first_row": self.first_row,
                     "used_up": self.used_up,
@@ -200,6 +203,9 @@ class MixtureController:
         """Take over the saved state of the method and the counts and, unless a new one starts, the ledger."""
         state = from_arrays(self.state, arrays, "method_state")
         saved = read_saved(arrays, self.method.phase(state).proportions)
+        is_under_way = saved.step > saved.phase_start or self.method.phase(state).name == "learn_params"
+        if "settings" in arrays and is_under_way:
+            check_settings(json.loads(arrays["settings"].item()), settings_in_use(self.method, state))
         self._set_state(state)
         self.step, self.first_row = saved.step, saved.first_row
         self._phase_start, self.skipped_updates = saved.phase_start, saved.skipped_updates

@@ -8,7 +8,7 @@ first, and the method restarts if it or the groups changed. What decides which t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,6 +126,22 @@ def _refuse_other_rows(identity: Identity, saved: Mapping[str, np.ndarray]) -> N
                 f"the checkpoint was written with {key} {before}, this run has {now}: with another one, rows "
                 f"stand for other tokens, so that some would be trained twice and others never: set {key} "
                 "back, or restart the mixture (--checkpoint.exclude_from_loading mixture,dataloader)"
+            )
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse hyperparameters that were changed in the middle of a measurement that is made with them.
+
+    Args:
+        before, now: as of `settings_in_use` of the saved state, with the saved hyperparameters and these.
+    Raises: ResumeRefused: names the first that differs.
+    """
+    for name, value in before.items():
+        if name in now and now[name] != value:
+            raise ResumeRefused(
+                f"{name} was {value} and is {now[name]}, and the checkpoint is in the middle of a LearnParams"
+                " begun with the first: set it back; it may be changed at a checkpoint of a training phase, "
+                "and then holds from the next round on"
             )
 
 

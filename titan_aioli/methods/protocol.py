@@ -101,6 +101,15 @@ class MixingMethod(Protocol):
         ...
 
 
+def settings_in_use(method: Any, state: Any) -> dict[str, Any]:
+    """Hyperparameters that must stay as they are where this state continues, by name.
+
+    A method that is in the middle of a measurement names in its function `settings_in_use` what the
+    measurement is made with; one without that function has none.
+    """
+    return method.settings_in_use(state) if hasattr(method, "settings_in_use") else {}
+
+
 def over_targets(method: Any) -> Collection[str]:
     """Names of the method's metrics that are vectors over the targets, not over the groups."""
     return getattr(method, "over_targets", ())

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torchtitan.components.dataloader import DataloaderExhaustedError
+from torchtitan.tools.logging import logger
 from torchtitan.train import Trainer
 
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.hosts.build import build_session
 from titan_aioli.hosts.stopping import Stopping
 from titan_aioli.hosts.titan02.host import TitanHost
+from titan_aioli.hosts.titan02.overruled import overruled
 from titan_aioli.hosts.titan02.spec import MixingMetrics, open_mixture, register_mixing_spec
 from titan_aioli.measure.losses import RowLoss, with_row_numbers
 from titan_aioli.session import OutOfData
@@ -42,6 +44,7 @@ class MixingTrainer(Trainer):
             is_writer=dist.get_rank() == 0,
         )
         self.stopping, self.stopped_by = Stopping(), 0
+        self._has_begun = False
         self.checkpointer.states["mixture"] = self.session
         self.metrics_processor.mixture_metrics = self.session.metrics
 
@@ -74,6 +77,9 @@ class MixingTrainer(Trainer):
 
     def train_step(self, data_iterator: Any) -> None:
         """One optimizer step on the current phase's mixture; then whatever a phase's end asks for."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._warn_of_overruled()
         try:
             self.session.before_step(self.step - 1)  # torchtitan has counted the step that comes now
         except OutOfData:
@@ -89,6 +95,12 @@ class MixingTrainer(Trainer):
         self.stopped_by = self.stopping.after_step()
         if self.stopped_by:
             self.checkpointer.interval = 1  # so that torchtitan saves this step, whole, as any other
+
+    def _warn_of_overruled(self) -> None:
+        """Settings that were changed for this resume and have no effect, once, on rank 0."""
+        if self.step > 1 and dist.get_rank() == 0:
+            for line in overruled(self.job_config, self.optimizers, self.lr_schedulers):
+                logger.warning(line)
 
     def should_continue_training(self) -> bool:
         """torchtitan's, unless a signal says otherwise."""

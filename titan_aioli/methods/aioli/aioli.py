@@ -16,7 +16,7 @@ segment. The evaluation that ends one segment is the start of the next.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -245,6 +245,14 @@ class Aioli:
 
     def result(self, state: AioliState) -> np.ndarray:
         return state.proportions
+
+    def settings_in_use(self, state: AioliState) -> dict[str, Any]:
+        """What the drops of a LearnParams under way were measured with; {} outside of one."""
+        if state.stage != LEARN_PARAMS:
+            return {}
+        names = ("num_sweeps", "steps_per_mixture", "one_hot_factor", "order", "mixtures", "seed")
+        order = self.sweep_order(state.round, len(state.proportions))
+        return {f"aioli.{name}": getattr(self, name) for name in names} | {"aioli.orders": order}
 
     def learn_params_steps(self, num_groups: int) -> int:
         """Optimizer steps of one LearnParams: num_sweeps * steps_per_mixture * mixtures of a sweep."""
