@@ -249,7 +249,10 @@ def test_a_checkpoint_that_knows_no_seed_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_sweeps": 2, "steps_per_round": 20}, "aioli.num_sweeps was 1 and is 2, and the checkpoint is in the middle"),
+        (
+            {"num_sweeps": 2, "steps_per_round": 20},
+            "aioli.num_sweeps was 1 and is 2, and the checkpoint is in the middle",
+        ),
         ({"steps_per_mixture": 1}, "aioli.steps_per_mixture was 2 and is 1"),
         ({"one_hot_factor": 0.9}, "aioli.one_hot_factor was 0.75 and is 0.9"),
         ({"mixtures": "centred", "pooling": 0.5}, "aioli.mixtures was one_hot and is centred"),

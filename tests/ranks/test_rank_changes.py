@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.runs.audit import check_audit
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.run import read_run, read_sections
 from titan_aioli.testing.torchrun import TINY, train
 
 BRIEF = ("--mixing.evaluation.sequences", "6", "--mixing.evaluation.no-test", "--mixing.evaluation.freq", "0")
@@ -93,6 +93,12 @@ def test_training_stops_where_a_group_is_used_up(tmp_path, stores, limited):
     assert recorded.results is not None and 11 <= recorded.results["step"] < 20
     assert check_audit(recorded) == recorded.results["step"] * 8
     assert (tmp_path / "checkpoint" / f"step-{recorded.results['step']}").is_dir()
+    reason = recorded.records[-1]["reason"]
+    assert reason.startswith(f"out of data after step {recorded.last_step}: group a has been read")
+    assert reason == recorded.results["out_of_data"]
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    run(tmp_path, stores, 1, 20, "--mixing.when_used_up", "stop", config=limited)
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -106,3 +112,6 @@ def test_groups_change_at_a_resume(tmp_path, stores):
     assert check_audit(recorded) == 7 * 8
     seen = [(row["group"], row["epoch"], row["sequence"]) for row in audit_rows(tmp_path / "run")]
     assert len(set(seen)) == len(seen) == 12 * 8
+    first, last = read_sections(tmp_path / "run")
+    assert (first.groups, last.groups) == (["a", "b", "c"], ["b", "c"])
+    assert check_audit(first) == 5 * 8 and first.last_step == 5

@@ -15,7 +15,7 @@ from rich.table import Table
 from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import Block
 from titan_aioli.runs.audit import blocks, check_audit
-from titan_aioli.runs.run import Run, read_run
+from titan_aioli.runs.run import Run, read_sections
 from titan_aioli.stores.split import Split, parts_of
 from titan_aioli.stores.store import open_store, store_exists
 
@@ -41,13 +41,16 @@ def rows(
         check: instead, compute every row of the run again and compare with its rows.csv (mixing.audit);
             exit status 1 where they differ.
     """
-    loaded = read_run(run)
+    sections = read_sections(run)
+    first = sections[0].start().step
     if check:
-        count = check_audit(loaded)
-        print(f"{run / 'rows.csv'}: {count} rows, each as the ledger says, none lost or repeated")
+        count = sum(map(check_audit, sections))
+        since = f" from step {first} on" * (first > 0)
+        print(f"{run / 'rows.csv'}: {count} rows{since}, each as the ledger says, none lost or repeated")
         return
-    if not 0 <= step < loaded.last_step:
-        raise ValueError(f"step is {step}: {run} trained steps 0 to {loaded.last_step - 1}")
+    if not first <= step < sections[-1].last_step:
+        raise ValueError(f"step is {step}: {run} trained steps {first} to {sections[-1].last_step - 1}")
+    loaded = next(section for section in sections if step < section.last_step)
     table = Table(
         title=f"{loaded.name}: rows of step {step}"
         + f" and {num_steps - 1} more" * (num_steps > 1)

@@ -110,6 +110,10 @@ class MixtureController:
         names = ", ".join(self.group_names[group] for group in groups)
         return self._append(None, {"reason": f"used up: {names}"})
 
+    def end(self, reason: str) -> None:
+        """The run ends here, before its last step: a last record that says why."""
+        self._append(None, {"reason": reason})
+
     def finish_phase(self, observation: np.ndarray | None) -> dict[str, Any]:
         """Update the method with what was observed in the phase, and start the next one.
 

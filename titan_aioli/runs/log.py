@@ -2,7 +2,8 @@
 
 A run's dump folder holds `mixture.json` (what was asked for), `ledger.jsonl` (what was decided, see
 control/ledger_file.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of
-it) and `plan.json` (the mixture it found).
+it) and `plan.json` (the mixture it found). Where a resume changed the groups or their stores at step N, the
+mixture.json of before is kept as `mixture.before-step-N.json`.
 """
 
 import json
@@ -18,6 +19,7 @@ from titan_aioli.files import write_json
 from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.protocol import PHASES
 from titan_aioli.runs.plan_file import write_plan
+from titan_aioli.runs.run import keep_replaced
 
 logger = logging.getLogger()
 
@@ -155,6 +157,7 @@ class RunLog:
         self.progress.update(done)
         if not self._is_writer:
             return
+        keep_replaced(self.folder, mixture, done)
         write_json(self.folder / "mixture.json", mixture)
         lines = self._losses.read_text().splitlines() if done > 0 and self._losses.is_file() else []
         self._losses.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= done))

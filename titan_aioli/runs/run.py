@@ -1,6 +1,9 @@
 """A finished or running run, read back from its dump folder."""
 
 import json
+import re
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +14,11 @@ from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import WeightedStores
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_json
+from titan_aioli.files import read_json, to_plain, write_json
 from titan_aioli.methods.objective import Objective, to_objective
+
+ROWS_FOLLOW_FROM = ("groups", "num_sequences", "weighted_stores", "splits", "stores")
+"""Keys of mixture.json: with other values the rows of the same ledger are others."""
 
 
 class Check(NamedTuple):
@@ -42,11 +48,13 @@ class Run(NamedTuple):
     mixture: dict[str, Any]
     """mixture.json: method, groups, hyperparameters, sizes."""
     records: list[dict[str, Any]]
-    """ledger.jsonl; where groups or stores were changed at a resume, from the last such resume on."""
+    """ledger.jsonl; where groups or stores were changed at a resume, those of one section between changes."""
     losses: list[dict[str, Any]]
     """losses.jsonl: every evaluation on the held-out sequences."""
     results: dict[str, Any] | None
     """results.json; None while the run is not finished."""
+    end_step: int | None = None
+    """Step at which the next section begins; None for the last one."""
 
     @property
     def groups(self) -> list[str]:
@@ -75,6 +83,8 @@ class Run(NamedTuple):
     @property
     def last_step(self) -> int:
         """Steps trained, as far as the files know."""
+        if self.end_step is not None:
+            return self.end_step
         steps = [record["step"] for record in (*self.records, *self.losses)]
         return max([*steps, self.results["step"] if self.results else 0])
 
@@ -130,7 +140,17 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's dump folder.
+    """Read a run's dump folder; where groups or stores were changed at a resume, its last section.
+
+    Raises: UserError: a file is missing or is not what the run writes.
+    """
+    return read_sections(folder)[-1]
+
+
+def read_sections(folder: Path) -> list[Run]:
+    """A run's sections between the resumes that changed its groups or stores, in order; one if none did.
+
+    A section whose mixture.json was not kept (older versions overwrote it) is left out, and those before it.
 
     Raises: UserError: a file is missing or is not what the run writes.
     """
@@ -140,19 +160,53 @@ def read_run(folder: Path) -> Run:
     results = folder / "results.json"
     losses = folder / "losses.jsonl"
     try:
-        return Run(
+        last = Run(
             name=folder.name,
             folder=folder,
             mixture=read_json(folder / "mixture.json", "what a run writes"),
-            records=_last_section(read_ledger_file(folder / "ledger.jsonl")),
+            records=read_ledger_file(folder / "ledger.jsonl"),
             losses=[json.loads(line) for line in losses.read_text().splitlines()] if losses.is_file() else [],
             results=read_json(results, "what a run writes") if results.is_file() else None,
         )
+        return _cut_into_sections(last)
     except json.JSONDecodeError as error:
         raise UserError(f"{losses} holds a line that is not JSON: {error}") from None
 
 
-def _last_section(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records from the last one on that gives the rows drawn of each group, as one of a change does."""
-    starts = [index for index, record in enumerate(records) if "drawn" in record]
-    return records[starts[-1] :] if starts else records
+def _cut_into_sections(run: Run) -> list[Run]:
+    """A record of a change gives the rows drawn of each group: a section begins with it."""
+    records = run.records
+    starts = [0, *(index for index, record in enumerate(records) if "drawn" in record and index)]
+    sections = [run._replace(records=records[starts[-1] :])]
+    for start, end in reversed(list(pairwise(starts))):
+        end_step = records[end]["step"]
+        path = run.folder / replaced_name(end_step)
+        if not path.is_file():
+            break
+        mixture = read_json(path, "what a run writes")
+        sections.append(run._replace(records=records[start:end], mixture=mixture, end_step=end_step))
+    return sections[::-1]
+
+
+def replaced_name(step: int) -> str:
+    """Name of the mixture.json that held up to a step at which a resume changed groups or stores."""
+    return f"mixture.before-step-{step}.json"
+
+
+def keep_replaced(folder: Path, mixture: Mapping[str, Any], step: int) -> None:
+    """Keep mixture.json before it is replaced by one of which other rows follow.
+
+    Args:
+        folder: of the run.
+        mixture: what it is replaced by.
+        step: steps done; what was kept of later ones is of a past that is trained again.
+    """
+    for path in folder.glob(replaced_name(0).replace("0", "*")):
+        if int(re.findall(r"\d+", path.name)[-1]) > step:
+            path.unlink()
+    path = folder / "mixture.json"
+    if step == 0 or not path.is_file():
+        return
+    before, now = read_json(path, "what a run writes"), to_plain(dict(mixture))
+    if any(before.get(name) != now.get(name) for name in ROWS_FOLLOW_FROM):
+        write_json(folder / replaced_name(step), before)
