@@ -5,12 +5,24 @@ torchrun --nproc_per_node=2 -m titan_aioli.train --job.config_file train_configs
 
 import os
 import sys
+from collections.abc import Iterator
 
+from titan_aioli.hosts.titan02.job import Checked
 from titan_aioli.hosts.titan02.launch import launch
 from titan_aioli.hosts.titan02.mixing_trainer import MixingTrainer
 
 __all__ = ["MixingTrainer"]
 
+
+def doubtful(checked: Checked) -> Iterator[str]:
+    """What `titan-aioli check` would warn of, for the log of the run."""
+    from titan_aioli.commands.check.doubts import doubts
+    from titan_aioli.commands.check.forecast import forecast
+
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    yield from doubts(checked.config, len(checked.mixture.train), expected)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.exit(launch(MixingTrainer, sys.argv[1:]))
+    sys.exit(launch(MixingTrainer, sys.argv[1:], doubtful))

@@ -33,7 +33,7 @@ def test_a_slow_rank_has_time_to_print_its_error(tmp_path, stores):
     """torchrun ends all ranks once the first one has exited."""
     done, seconds = run_faulty(tmp_path, stores, "late", 5)
     assert done.returncode != 0 and seconds < LIMIT_SECONDS
-    assert errors_by_rank(done) == dict.fromkeys("01", "nothing will come of it")
+    assert errors_by_rank(done) == {rank: f"nothing will come of rank {rank}" for rank in "01"}
 
 
 def test_an_error_is_written_in_one_piece(monkeypatch):
@@ -54,7 +54,7 @@ def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stor
     done, seconds = run_faulty(tmp_path, stores, fault, 1)
     assert done.returncode != 0 and seconds < LIMIT_SECONDS
     errors = errors_by_rank(done)
-    assert set(errors) == {"0", "1"} and errors["0"] == errors["1"], done.stderr[-3000:]
+    assert set(errors) == {"0"}, done.stderr[-3000:]  # the same of both ranks: said once
     assert re.match(
         rf"step 2: the ranks hold different mixtures: {name}: ranks \[0\] hold .*; ranks \[1\] hold ",
         errors["0"],
@@ -79,7 +79,7 @@ def test_too_many_skipped_updates_in_a_row_stop_every_rank(tmp_path, stores):
     done, seconds = run_faulty(tmp_path, stores, "evaluation", 3, *flags, FAULT_COUNT="99")
     assert done.returncode != 0 and seconds < LIMIT_SECONDS
     errors = errors_by_rank(done)
-    assert errors["0"] == errors["1"]
+    assert set(errors) == {"0"}
     assert "step 10: 3 updates of the mixture in a row were skipped" in errors["0"]
     assert "the held-out loss of group 'a' is not finite" in errors["0"]
 

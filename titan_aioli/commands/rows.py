@@ -91,6 +91,8 @@ class Texts:
 
     def _open(self, name: str) -> Group | None:
         paths = self._run.mixture["stores"][name]
+        if not all(store_exists(path) for path in paths):  # paths of where the run was started
+            paths = [str(Path(self._run.mixture.get("started_in", "")) / path) for path in paths]
         if not all(store_exists(path) for path in paths):
             return None
         stores = [open_store(path) for path in paths]

@@ -206,6 +206,7 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         "num_sequences": loader.schedule.num_sequences,
         "weighted_stores": {group.name: group.weighted._asdict() for group in groups if group.weighted},
         "stores": {group.name: [store.path for store in group.stores] for group in groups},
+        "started_in": str(Path.cwd()),
     }
     if describe_splits(mixing):
         description["splits"] = {name: split_of(mixing, name) for name in mixture.group_names}

@@ -54,7 +54,7 @@ class FaultyTrainer(MixingTrainer):
     def __init__(self, job_config):
         if FAULT == "late":
             time.sleep(FAULT_AT * int(os.environ["RANK"]))
-            raise UserError("nothing will come of it")
+            raise UserError(f"nothing will come of rank {os.environ['RANK']}")
         super().__init__(job_config)
 
     def build_host(self):

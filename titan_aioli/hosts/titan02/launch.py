@@ -4,7 +4,10 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +18,80 @@ from torchtitan.tools.logging import init_logger, logger
 
 from titan_aioli.errors import RanksDisagree, UserError
 from titan_aioli.hosts.stopping import exit_status, stopped_line
-from titan_aioli.hosts.titan02.job import check_config
+from titan_aioli.hosts.titan02.job import Checked, check_config
 
 ERROR_TIMEOUT = timedelta(seconds=15)
-"""How long a rank that fails keeps running so that slower ranks can print their own error."""
+"""How long a rank that fails keeps running so that slower ranks can say their own error."""
+WAIT_FOR_FIRST = timedelta(seconds=4)
+"""How long another rank waits for rank 0 to say the same."""
 
 
-def launch(trainer_class: Any, args: list[str]) -> int:
+def launch(
+    trainer_class: Any, args: list[str], doubtful: Callable[[Checked], Iterable[str]] = lambda checked: ()
+) -> int:
     """Train by the arguments, and return the exit status.
 
-    Errors that the user can fix print one line per rank, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1
-    shows where they were raised. A run that a signal stops exits as `stopping.exit_status` says.
+    Rank 0 first logs what is `doubtful` about the run.
+
+    Errors that the user can fix print one line, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1 shows where
+    they were raised. A run that a signal stops exits as `stopping.exit_status` says.
     """
     init_logger()
     try:
-        config = check_config(args, int(os.environ.get("WORLD_SIZE", "0"))).config
-        return exit_status(_run(trainer_class, config))
+        checked = check_config(args, int(os.environ.get("WORLD_SIZE", "0")))
+        for line in doubtful(checked) if os.environ.get("RANK", "0") == "0" else ():
+            logger.warning(f"mixing: {line}")
+        return exit_status(_run(trainer_class, checked.config))
     except (UserError, RanksDisagree) as error:
         if os.environ.get("TITAN_AIOLI_TRACEBACK"):
             traceback.print_exc()
-        rank = os.environ.get("RANK", "0")
-        # In one piece: `print` writes the end of the line by itself, and ranks share one stream.
-        sys.stderr.write(f"titan_aioli: error: {error} [rank {rank}]\n")
-        sys.stderr.flush()
-        _wait_for_other_ranks_to_print()
+        _say(str(error))
         return 2
 
 
-def _wait_for_other_ranks_to_print() -> None:
-    """torchrun ends the other ranks when the first one exits, so none exits before all have printed
-    their error.
+def _say(message: str) -> None:
+    """Print an error in one line, once however many ranks have it, and wait for the ranks that have another.
 
-    Where only this rank has failed, the others print nothing: it waits for ERROR_TIMEOUT at most.
+    Rank 0 prints what it has, since torchrun may be told to show its output alone; another rank prints what
+    rank 0 does not have. torchrun ends the other ranks when the first one exits, so none exits before all have
+    said theirs. Where only this rank has failed, the others say nothing: it waits for ERROR_TIMEOUT at most.
     """
-    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if num_ranks == 1:
-        return
+    rank, num_ranks = os.environ.get("RANK", "0"), int(os.environ.get("WORLD_SIZE", "1"))
+    store = _shared_store() if num_ranks > 1 else None
+    prefix = f"titan_aioli/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    digest = blake2b(message.encode(), digest_size=8).hexdigest()
     try:
-        if dist.is_initialized():
-            store = dist.distributed_c10d._get_default_store()
-        else:
-            store, _, _ = next(rendezvous("env://", timeout=ERROR_TIMEOUT))
-        if store.add("titan_aioli/have_printed", 1) == num_ranks:
-            store.set("titan_aioli/all_have_printed", "")
-        store.wait(["titan_aioli/all_have_printed"], ERROR_TIMEOUT)
+        if store is None or _is_to_say(store, f"{prefix}/said/{digest}", is_first=rank == "0"):
+            # In one piece: `print` writes the end of the line by itself, and ranks share one stream.
+            sys.stderr.write(f"titan_aioli: error: {message} [rank {rank}]\n")
+            sys.stderr.flush()
+        if store is not None:
+            if store.add(f"{prefix}/have_said", 1) == num_ranks:
+                store.set(f"{prefix}/all_have_said", "")
+            store.wait([f"{prefix}/all_have_said"], ERROR_TIMEOUT)
     except (RuntimeError, ValueError):  # the time is over, or whoever keeps the store has gone
         pass
+
+
+def _is_to_say(store: Any, key: str, is_first: bool) -> bool:
+    """Whether this rank is the one that prints a message; others wait a moment for the first."""
+    if not is_first:
+        with suppress(RuntimeError):
+            store.wait([f"{key}/first"], WAIT_FOR_FIRST)
+            return False
+    else:
+        store.set(f"{key}/first", "")
+    return is_first or store.add(key, 1) == 1
+
+
+def _shared_store() -> Any:
+    """The key-value store of the ranks; None where it cannot be reached."""
+    try:
+        if dist.is_initialized():
+            return dist.distributed_c10d._get_default_store()
+        return next(rendezvous("env://", timeout=ERROR_TIMEOUT))[0]
+    except (RuntimeError, ValueError):
+        return None
 
 
 def _run(trainer_class: Any, config: Any) -> int:
