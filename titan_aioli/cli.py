@@ -4,6 +4,7 @@ Arguments without a default are required, keyword-only ones are options, `tyro.c
 not; the docstring is the help. Modules named here import no torch, so that help is there at once.
 """
 
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -50,6 +51,9 @@ def main(words: list[str] | None = None) -> None:
     Args:
         words: the command line without the program's name. Default: this process's.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that cannot show a name shows its number
+            stream.reconfigure(errors="backslashreplace")
     name, *arguments = (sys.argv[1:] if words is None else words) or ["--help"]
     try:
         if name in ("-h", "--help"):

@@ -11,8 +11,10 @@ from typing import Any
 
 import tyro
 
-from titan_aioli.stores.tokenize.documents import Fields, group_name, read_documents
+from titan_aioli.stores.tokenize import documents as documents_of
+from titan_aioli.stores.tokenize.documents import Fields, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
+from titan_aioli.stores.tokenize.left_out import LeftOut, OnBadLine
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
 from titan_aioli.stores.tokenize.shards import Counts, Encoding, batches, encoders
 from titan_aioli.stores.tokenize.sources import Source
@@ -37,6 +39,9 @@ def tokenize(
     end_of_document: str | None = None,
     processes: int | None = None,
     shard_megabytes: float = 8.0,
+    group_name: tuple[str, ...] = (),
+    on_bad_line: OnBadLine = "refuse",
+    max_bad_lines: int = 1000,
     restart: bool = False,
 ) -> None:
     """Make token stores out of text.
@@ -55,8 +60,10 @@ def tokenize(
         tokenizer: tokenizer.json, or the folder that holds it.
         output: folder of the stores; may hold those of other groups.
         group: name of the one group that all inputs belong to.
-        group_by: field with the name of a document's group, dotted where nested.
-        text_field: field with the text of a document, dotted where nested. Empty texts are left out.
+        group_by: field with the name of a document's group, dotted where nested; also inside of a column that
+            holds JSON texts or maps.
+        text_field: field with the text of a document, dotted where nested. Empty texts are left out, and
+            counted.
         val_share: share of the documents for validation, in [0, 1). Chosen by a hash of the text alone, so a
             document is always in the same split.
         test_share: share of the documents for test, in [0, 1).
@@ -64,9 +71,14 @@ def tokenize(
             one usual name in the vocabulary (<|endoftext|>, </s>, <|end_of_text|>, ...).
         processes: processes that encode. Default: one per core.
         shard_megabytes: millions of characters encoded at a time: the most work that a kill can lose.
+        group_name: FOUND=NAME: a name for a group whose own is no folder's, such as en/web=web; several.
+        on_bad_line: what a line means that is no JSON object, or has no text or group, a file that is no
+            UTF-8, or one that breaks off: the end of the command, or (skip) one line less, counted and named.
+        max_bad_lines: with skip, bad lines after which the command ends all the same.
         restart: start over, and replace the stores of an earlier run of this group or field.
     """
     name = _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes)
+    renamed, left_out_documents = _renamed(group_name), LeftOut(on_bad_line, max_bad_lines)
     sources, left_out = find_inputs(list(inputs))
     for line in left_out:
         print(line)
@@ -84,6 +96,8 @@ def tokenize(
         "end_of_document": info.end_of_document_token,
         "shard_megabytes": shard_megabytes,
     }
+    plan |= {"on_bad_line": on_bad_line} if on_bad_line != "refuse" else {}
+    plan |= {"group_name": renamed} if renamed else {}
     work = WorkFolder(output, name, plan)
     with work.locked():
         counts = work.begin(restart)
@@ -92,22 +106,26 @@ def tokenize(
         else:
             if group is not None:
                 work.refuse_taken(group)
-            fields = Fields(text_field, group_by, group)
-            encode(work, sources, fields, encoding, int(shard_megabytes * 1e6), processes or _cores())
+            fields = Fields(text_field, group_by, group, renamed)
+            characters = int(shard_megabytes * 1e6)
+            encode(work, sources, fields, left_out_documents, encoding, characters, processes or _cores())
             counts = work.merge(len(sources), encoding.dtype, _describe(encoding))
             if not any(row.split == "train" for row in counts):
                 work.discard()
                 raise ValueError(
                     f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
                 )
-            work.publish(counts)
+            work.publish(counts, left_out_documents.counts())
     show(counts, val_share, test_share)
+    for line in left_out_documents.lines():
+        print(line)
 
 
 def encode(
     work: WorkFolder,
     sources: list[Source],
     fields: Fields,
+    left_out: LeftOut,
     encoding: Encoding,
     characters: int,
     processes: int,
@@ -128,12 +146,15 @@ def encode(
         with encoders(encoding, processes, report) as submit:
             for index, source in enumerate(sources):
                 if work.is_encoded(index):
+                    left_out.add(work.left_out(index))
                     continue
-                number = 0
-                for number, batch in enumerate(batches(read_documents(source, fields), characters), 1):
+                number, here = 0, left_out.of_next_input()
+                documents = read_documents(source, fields, here)
+                for number, batch in enumerate(batches(documents, characters), 1):
                     if not work.shard(index, number).is_file():
                         submit(work.shard(index, number), batch)
-                work.end_source(index, number)
+                work.end_source(index, number, here.counts())
+                left_out.add(here.counts())
 
 
 def show(counts: list[StoreCounts], val_share: float, test_share: float) -> None:
@@ -185,6 +206,19 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _renamed(names: tuple[str, ...]) -> dict[str, str]:
+    """Group names by what the field says. Raises: ValueError: one is not FOUND=NAME."""
+    renamed = {}
+    for given in names:
+        found, equals, name = given.partition("=")
+        if not equals or not found:
+            raise ValueError(f"--group-name is {given!r}: expected FOUND=NAME, such as en/web=web")
+        if name in renamed.values():
+            raise ValueError(f"--group-name gives two groups the name {name!r}")
+        renamed[found] = documents_of.group_name(name, f"--group-name {given}: the name")
+    return renamed
+
+
 def _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes) -> str:
     """The name of the run, its group or by-FIELD. Raises: ValueError: an option is not possible."""
     if not inputs:
@@ -198,4 +232,4 @@ def _check(inputs, group, group_by, val_share, test_share, processes, shard_mega
         raise ValueError(f"--processes is {processes}: it must be at least 1")
     if not shard_megabytes > 0:
         raise ValueError(f"--shard-megabytes is {shard_megabytes}: it must be above 0")
-    return f"by-{group_by}" if group is None else group_name(group, "--group")
+    return f"by-{group_by}" if group is None else documents_of.group_name(group, "--group")

@@ -15,6 +15,7 @@ import tyro
 from titan_aioli.stores.tokenize.bpe import NUM_BYTES, pieces, save_tokenizer, train_bpe
 from titan_aioli.stores.tokenize.documents import Fields, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
+from titan_aioli.stores.tokenize.left_out import LeftOut
 from titan_aioli.stores.tokenize.sources import JsonLines, Parquet, SavedDataset, Source, TextFiles
 
 LONGEST = 100_000
@@ -99,7 +100,7 @@ class Text:
 
     def _read(self, source: Source, stop: int) -> Iterator[str]:
         """The text of a source, until `stop` bytes have been read in all."""
-        for document in read_documents(source, Fields(self.text_field, None, "")):
+        for document in read_documents(source, Fields(self.text_field, None, ""), LeftOut("refuse", 0)):
             if document.text and self.num_bytes >= stop:
                 self.is_cut = True
                 return

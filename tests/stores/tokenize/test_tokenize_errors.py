@@ -24,7 +24,7 @@ BAD_LINES = {
     "no object": (b'["one"]', "line 2: a JSON list, expected one object per line"),
     "missing field": (b'{"content": "one"}', "line 2: no field 'text'; found content"),
     "number": (b'{"text": 17}', "line 2: field 'text' is 17, expected a text"),
-    "null": (b'{"text": null}', "line 2: field 'text' is null, expected a text"),
+    "null bytes": (b'{"text": "one"}' + 9 * b"\0", "line 2: not JSON: it contains NUL bytes"),
 }
 
 
@@ -141,3 +141,14 @@ def test_what_to_do_about_a_file_that_cannot_be_read(tmp_path, tokenizer, case):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message):
         tokenize((str(tmp_path / name),), group="web", tokenizer=tokenizer, output=tmp_path / "out")
+
+
+@pytest.mark.parametrize("given", ["model", "model/vocab.json"])
+def test_another_form_of_tokenizer_says_how_it_is_converted(tmp_path, given):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/vocab.json").write_text("{}")
+    (tmp_path / "docs.txt").write_text("one")
+    with pytest.raises(FileNotFoundError, match=r"another form \(vocab\.json\): .* AutoTokenizer"):
+        tokenize(
+            (str(tmp_path / "docs.txt"),), group="a", tokenizer=tmp_path / given, output=tmp_path / "out"
+        )

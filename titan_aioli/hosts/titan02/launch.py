@@ -53,8 +53,9 @@ def _say(message: str) -> None:
     """Print an error in one line, once however many ranks have it, and wait for the ranks that have another.
 
     Rank 0 prints what it has, since torchrun may be told to show its output alone; another rank prints what
-    rank 0 does not have. torchrun ends the other ranks when the first one exits, so none exits before all have
-    said theirs. Where only this rank has failed, the others say nothing: it waits for ERROR_TIMEOUT at most.
+    rank 0 does not have. torchrun ends the other ranks when the first one exits, so none exits before all
+    have said theirs. Where only this rank has failed, the others say nothing: it waits for ERROR_TIMEOUT at
+    most.
     """
     rank, num_ranks = os.environ.get("RANK", "0"), int(os.environ.get("WORLD_SIZE", "1"))
     store = _shared_store() if num_ranks > 1 else None

@@ -65,6 +65,8 @@ def foreign(head: bytes) -> str | None:
             return kind
     if head[TAR[0]] == TAR[1]:
         return f"a tar archive: {UNPACK}"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return None  # JSON lines, of which each is looked at
     return "a binary file (it contains NUL bytes)" if b"\0" in head else None
 
 

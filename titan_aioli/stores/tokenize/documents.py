@@ -6,9 +6,11 @@ the line.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from titan_aioli.stores.tokenize.left_out import LeftOut
 from titan_aioli.stores.tokenize.sources import Source
 
 GROUP_LONGEST = 200
@@ -33,25 +35,65 @@ class Fields(NamedTuple):
     """Field of the group's name, dotted where nested; None: every document belongs to `group`."""
     group: str | None
     """Name of the one group; None if `group_by` is given."""
+    renamed: Mapping[str, str] = MappingProxyType({})
+    """Group names by what the field says, where they differ."""
 
 
-def read_documents(source: Source, fields: Fields) -> Iterator[Document]:
-    """The documents of a source, in order.
+def read_documents(source: Source, fields: Fields, left_out: LeftOut) -> Iterator[Document]:
+    """The documents of a source, in order; a null text is an empty one.
 
-    Raises: ValueError: a record is wrong; names the file, the line and the reason.
+    Raises: ValueError: a record is wrong and `left_out` refuses it; names the file, the line and the reason.
     """
+    labels = None if fields.group_by is None else source.labels(fields.group_by)
     for place, record in source.records(columns(fields)):
-        text = record if isinstance(record, str) else lookup(record, fields.text, place)
-        if not isinstance(text, str):
-            raise ValueError(f"{place}: field {fields.text!r} is {_shown(text)}, expected a text")
-        if fields.group_by is None:
-            assert fields.group is not None
-            yield Document(_encodable(text), fields.group)
-        elif isinstance(record, str):
-            raise ValueError(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
-        else:
-            group = lookup(record, fields.group_by, place)
-            yield Document(_encodable(text), group_name(group, f"{place}: field {fields.group_by!r}"))
+        try:
+            document = _document(place, record, fields, labels)
+        except ValueError as error:
+            left_out.bad(error)
+            continue
+        if not document.text:
+            left_out.empty()
+        yield document
+
+
+def _document(place: str, record: Any, fields: Fields, labels: list[str] | None) -> Document:
+    """Raises: ValueError: the record is none, or has no text or no group."""
+    if isinstance(record, ValueError):
+        raise record
+    text = record if isinstance(record, str) else lookup(record, fields.text, place)
+    if isinstance(text, bytes):
+        text = _decoded(text, f"{place}: field {fields.text!r}")
+    if text is None:
+        text = ""
+    if not isinstance(text, str):
+        raise ValueError(f"{place}: field {fields.text!r} is {_shown(text)}, expected a text")
+    if fields.group_by is None:
+        assert fields.group is not None
+        return Document(_encodable(text), fields.group)
+    if isinstance(record, str):
+        raise ValueError(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
+    where = f"{place}: field {fields.group_by!r}"
+    found = _label(lookup(record, fields.group_by, place), labels, where)
+    name = group_name(fields.renamed.get(found, found) if isinstance(found, str) else found, where)
+    if found not in fields.renamed and name in fields.renamed.values():
+        raise ValueError(f"{where} is {name!r}, the name that --group-name gives to another group")
+    return Document(_encodable(text), name)
+
+
+def _label(value: Any, labels: list[str] | None, where: str) -> Any:
+    """What a field says of the group: a text as it is, a number as a text or by the dataset's class labels.
+
+    Raises: ValueError: a label without a name, or bytes that are no text.
+    """
+    if isinstance(value, bytes):
+        return _decoded(value, where)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if labels is None:
+        return str(value)
+    if not 0 <= value < len(labels):
+        raise ValueError(f"{where} is {value}, and the dataset names {len(labels)} classes")
+    return labels[value]
 
 
 def columns(fields: Fields) -> list[str]:
@@ -62,6 +104,8 @@ def columns(fields: Fields) -> list[str]:
 def lookup(record: Any, field: str, place: str) -> Any:
     """The value of a field; `a.b` is field b of field a, unless a field's own name contains the dot.
 
+    Field a may also be an Arrow map (a list of pairs), or a text that holds a JSON object.
+
     Raises: ValueError: no such field; lists the fields there are.
     """
     value, rest = record, field
@@ -71,7 +115,7 @@ def lookup(record: Any, field: str, place: str) -> Any:
         name, _, rest = rest.partition(".")
         if name not in value:
             break
-        value = value[name]
+        value = _opened(value[name]) if rest else value[name]
     there = ", ".join(map(str, value)) if isinstance(value, dict) else _shown(value)
     raise ValueError(f"{place}: no field {field!r}; found {there}")
 
@@ -87,9 +131,30 @@ def group_name(name: Any, place: str) -> str:
     if bad or not name.strip() or name != name.strip() or name.startswith(".") or len(name) > GROUP_LONGEST:
         raise ValueError(
             f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters, "
-            f"none of {FORBIDDEN}, no dot at the start, no space at either end"
+            f"none of {FORBIDDEN}, no dot at the start, no space at either end: give it another one with "
+            "--group-name, such as --group-name en/web=web"
         )
     return name
+
+
+def _opened(value: Any) -> Any:
+    """A map or a JSON text as a dict; anything else as it is."""
+    if isinstance(value, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        return dict(value)
+    if isinstance(value, str | bytes) and value.lstrip()[:1] in ("{", b"{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _decoded(value: bytes, where: str) -> str:
+    """Raises: ValueError: the bytes are no text in UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not a text in UTF-8: {error}") from None
 
 
 def _encodable(text: str) -> str:

@@ -42,8 +42,13 @@ class Source(Protocol):
     def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
         """(place, record) in order; only the given fields need to be read.
 
-        Raises: ValueError: a file that cannot be read; names it and the line.
+        In place of a record that cannot be read there is a ValueError that names the file and the line; of a
+        file that cannot be read any further it is the last.
         """
+        ...
+
+    def labels(self, field: str) -> list[str] | None:
+        """Names of the numbers in a field of class labels; None where it is none."""
         ...
 
 
@@ -65,9 +70,11 @@ class JsonLines:
                         place = f"{self.path}, line {number}"
                         yield place, _parse(line, place)
         except OSError as error:
-            raise ValueError(
-                f"{self.path}: cannot be read beyond line {number}: {error}{_remedy(str(error))}"
-            ) from None
+            what = f"cannot be read beyond line {number}: {error}{_remedy(str(error))}"
+            yield str(self.path), ValueError(f"{self.path}: {what}")
+
+    def labels(self, field: str) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,26 @@ class Parquet:
                 for field in fields:
                     if field not in names and field.partition(".")[0] not in names:
                         raise ValueError(f"{self.path}: no column {field!r}; it has {', '.join(names)}")
+                read = [_column(file.schema_arrow, field) for field in fields]
                 rows = (
-                    row
-                    for some in file.iter_batches(ROWS_AT_ONCE, columns=fields)
-                    for row in some.to_pylist()
+                    row for some in file.iter_batches(ROWS_AT_ONCE, columns=read) for row in some.to_pylist()
                 )
                 for number, row in enumerate(rows, 1):
                     yield f"{self.path}, row {number}", row
         except (ArrowException, OSError) as error:
-            raise ValueError(f"{self.path}: not a whole Parquet file (after row {number}): {error}") from None
+            what = f"not a whole Parquet file (after row {number}): {error}"
+            yield str(self.path), ValueError(f"{self.path}: {what}")
+
+    def labels(self, field: str) -> list[str] | None:
+        """As the `datasets` library writes them beside the schema."""
+        from pyarrow import ArrowException, parquet
+
+        try:
+            described = (parquet.read_schema(self.path).metadata or {}).get(b"huggingface", b"{}")
+            feature = json.loads(described)["info"]["features"][field]
+            return list(feature["names"]) if feature["_type"] == "ClassLabel" else None
+        except (ArrowException, OSError, ValueError, KeyError, TypeError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -115,18 +133,10 @@ class TextFiles:
 
     def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
         for _, path in self.files:
-            try:
-                with open_compressed(path) as file:
-                    text = file.read().decode("utf-8-sig")  # without a byte order mark
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}: not a text in UTF-8 ({error}): remove it from the inputs"
-                ) from None
-            except OSError as error:
-                raise ValueError(f"{path}: cannot be read: {error}") from None
-            if "\0" in text:
-                raise ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
-            yield str(path), text
+            yield str(path), _read_text(path)
+
+    def labels(self, field: str) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,9 @@ class SavedDataset:
         tables = dataset.with_format("arrow").iter(ROWS_AT_ONCE)
         for number, row in enumerate((row for table in tables for row in table.to_pylist()), 1):
             yield f"{self.folder}, row {number}", row
+
+    def labels(self, field: str) -> list[str] | None:
+        return getattr(load_dataset_folder(str(self.folder)).features.get(field), "names", None)
 
 
 @dataclass(frozen=True)
@@ -172,6 +185,17 @@ class HubDataset:
                 f"{place}: cannot be read: {error}. Run the same command again to continue"
             ) from error
 
+    def labels(self, field: str) -> list[str] | None:
+        import datasets
+
+        try:
+            stream = datasets.load_dataset(
+                self.name, self.config, split=self.split, streaming=True, revision=self.revision
+            )
+            return getattr((stream.features or {}).get(field), "names", None)
+        except Exception:  # reading the rows says what is wrong
+            return None
+
     @cached_property
     def revision(self) -> str | None:
         """The commit that is read, fixed at the first use; None for a local folder."""
@@ -185,17 +209,42 @@ class HubDataset:
             raise ValueError(f"{HUB}{self.name}: the Hugging Face hub does not give it: {error}") from None
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
+def _read_text(path: Path) -> str | ValueError:
+    """The text of a file without a byte order mark, or why it is none."""
+    try:
+        with open_compressed(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return ValueError(f"{path}: not a text in UTF-8 ({error}): remove it from the inputs")
+    except OSError as error:
+        return ValueError(f"{path}: cannot be read: {error}")
+    if "\0" in text:
+        return ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
+    return text
+
+
+def _column(schema: Any, field: str) -> str:
+    """The column to read for a field: its own, one inside of a struct, or the one that holds it as a text."""
+    from pyarrow import types
+
+    root = field.partition(".")[0]
+    if field in schema.names or (root in schema.names and types.is_struct(schema.field(root).type)):
+        return field
+    return root
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:
+    """The object of a line, or why it is none."""
     if b"\0" in line:
-        raise ValueError(f"{place}: not JSON: it contains NUL bytes, as after a crash while it was written")
+        return ValueError(f"{place}: not JSON: it contains NUL bytes, as after a crash while it was written")
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # bad JSON, bytes that are not UTF-8, too deeply nested
         hint = TO_LINES if line.strip(b"\xef\xbb\xbf \t\r\n") == b"[" else ""
-        raise ValueError(f"{place}: not JSON: {error}{hint}") from None
+        return ValueError(f"{place}: not JSON: {error}{hint}")
     if not isinstance(record, dict):
         hint = TO_LINES if isinstance(record, list) else ""
-        raise ValueError(
+        return ValueError(
             f"{place}: a JSON {type(record).__name__}, expected one object per line, {{...}}{hint}"
         )
     return record

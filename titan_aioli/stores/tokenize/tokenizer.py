@@ -33,12 +33,26 @@ class TokenizerInfo(NamedTuple):
     end_of_document_token: str
 
 
+OTHER_FORMS = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+"""Names of files that models bring in place of a tokenizer.json, or beside it."""
+
+
 def tokenizer_file(path: str | Path) -> Path:
     """The tokenizer.json at a path.
 
-    Raises: FileNotFoundError: neither a file nor a folder with a tokenizer.json.
+    Raises: FileNotFoundError: neither a file nor a folder with a tokenizer.json; says how to make one from the
+        other forms that tokenizers come in.
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    folder = file.parent
+    other = [name for name in OTHER_FORMS if (folder / name).is_file()]
+    if other and (not file.is_file() or file.name in OTHER_FORMS):
+        raise FileNotFoundError(
+            f"{folder} holds a tokenizer in another form ({', '.join(other)}): convert it with `pip install "
+            'transformers sentencepiece` and `python -c "from transformers import AutoTokenizer; '
+            f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('tokenizer')\"`, which writes "
+            "tokenizer/tokenizer.json (the model's config.json must lie beside it)"
+        )
     if not file.is_file():
         raise FileNotFoundError(
             f"no tokenizer at {file}: give --tokenizer a tokenizer.json, or a folder that holds one (such as "

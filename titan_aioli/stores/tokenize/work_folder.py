@@ -142,11 +142,18 @@ class WorkFolder:
 
     def num_shards(self, source: int) -> int | None:
         """Number of shards of a source that was read to its end; None if it was not."""
-        path = self.partial / f"source-{source:05d}.json"
-        return _read(path) if path.is_file() else None
+        path = self._source(source)
+        return _ended(path)["shards"] if path.is_file() else None
 
-    def end_source(self, source: int, num_shards: int) -> None:
-        write_json(self.partial / f"source-{source:05d}.json", num_shards, sort_keys=True)
+    def left_out(self, source: int) -> dict[str, Any]:
+        """What was left out of a source that was read to its end, as `LeftOut.counts` says it."""
+        return _ended(self._source(source))["left_out"]
+
+    def end_source(self, source: int, num_shards: int, left_out: dict[str, Any]) -> None:
+        write_json(self._source(source), {"shards": num_shards, "left_out": left_out}, sort_keys=True)
+
+    def _source(self, source: int) -> Path:
+        return self.partial / f"source-{source:05d}.json"
 
     def is_encoded(self, source: int) -> bool:
         """Whether every shard of a source is written."""
@@ -172,7 +179,7 @@ class WorkFolder:
     def _merged_counts(self) -> list[StoreCounts]:
         return [StoreCounts(*row) for row in _read(self.merged)]
 
-    def publish(self, counts: list[StoreCounts]) -> None:
+    def publish(self, counts: list[StoreCounts], left_out: dict[str, Any]) -> None:
         """Move the merged stores to OUTPUT/GROUP and record that the run is finished.
 
         Raises: ValueError: one of these folders holds files of another origin.
@@ -182,7 +189,8 @@ class WorkFolder:
             if merged.is_dir():  # otherwise an earlier run has moved it
                 self.refuse_taken(group)
                 os.rename(merged, self.output / group)
-        write_json(self.partial / "record.json", {"plan": self.plan, "stores": counts}, sort_keys=True)
+        record = {"plan": self.plan, "stores": counts} | ({"left_out": left_out} if left_out else {})
+        write_json(self.partial / "record.json", record, sort_keys=True)
         os.replace(self.partial / "record.json", self.record)
         self._clear()
 
@@ -195,6 +203,12 @@ class WorkFolder:
             raise ValueError(
                 f"{folder} holds files of another origin: move them away or choose another --output"
             )
+
+
+def _ended(path: Path) -> dict[str, Any]:
+    """What `end_source` wrote; older versions wrote the number of shards alone."""
+    found = _read(path)
+    return found if isinstance(found, dict) else {"shards": found, "left_out": {}}
 
 
 def _read(path: Path) -> Any:
