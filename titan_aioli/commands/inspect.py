@@ -35,13 +35,13 @@ def inspect(
       titan-aioli inspect stores/books/train --tokenizer assets/tokenizer
 
     Args:
-        store: prefix of a .bin and .idx, a .npy file, a raw .bin, or a Hugging Face dataset on disk
-            (FOLDER or FOLDER:COLUMN).
+        store: prefix of a .bin and .idx, a .npy file, a raw .bin, a .ds file of datatrove or a folder of
+            them, or a Hugging Face dataset on disk (FOLDER or FOLDER:COLUMN).
         tokenizer: tokenizer.json or its folder; shows the sample as text, and checks that the store was made
             with it.
         vocab_size: of the model that will train on it; every id must be below it.
         documents: number of documents to show, evenly spaced over the store.
-        dtype: integer dtype of a raw .bin, such as uint16.
+        dtype: integer dtype of a raw .bin, or of a .npy without a header, such as uint16.
     """
     try:
         opened = open_store(store, dtype)

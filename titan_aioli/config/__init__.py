@@ -46,7 +46,8 @@ class Group:
     weight: float = 1.0
     """Weight of the group for method `static`; normalised over the groups."""
     dtype: str | None = None
-    """NumPy name of the token type, for raw `.bin` stores without an index (uint16, int32, ...)."""
+    """NumPy name of the token type, for raw `.bin` stores without an index, and for `.npy` without a header
+    (uint16, int32, ...)."""
 
 
 @dataclass
@@ -72,7 +73,8 @@ class Target:
     bytes_per_token: float | None = None
     """Bytes of text per token, for unit = "bits_per_byte". Unset: as the stores' metadata say."""
     dtype: str | None = None
-    """NumPy name of the token type, for raw `.bin` stores without an index (uint16, int32, ...)."""
+    """NumPy name of the token type, for raw `.bin` stores without an index, and for `.npy` without a header
+    (uint16, int32, ...)."""
 
 
 @dataclass

@@ -4,6 +4,7 @@
     store = open_store("web.npy")                   # a flat NumPy array
     store = open_store("web.bin", dtype="uint16")   # raw little-endian integers
     store = open_store("web_tokenized:input_ids")   # a Hugging Face dataset saved to disk
+    store = open_store("web_ds")                    # .ds shards of datatrove
 
 Every number is checked before anything is mapped; nothing is copied, so opening takes milliseconds.
 """
@@ -11,12 +12,13 @@ Every number is checked before anything is mapped; nothing is copied, so opening
 from pathlib import Path
 
 from titan_aioli.stores.arrow import ARROW
+from titan_aioli.stores.datatrove import DATATROVE
 from titan_aioli.stores.megatron import MEGATRON
 from titan_aioli.stores.npy import NPY
 from titan_aioli.stores.raw import RAW
 from titan_aioli.stores.tokens import TokenStore, parse_dtype, prefix_of
 
-FORMATS = [ARROW, NPY, MEGATRON, RAW]
+FORMATS = [ARROW, NPY, DATATROVE, MEGATRON, RAW]
 """Formats in the order in which they are asked: the first that claims a path opens it. RAW is last, since it
 claims every .bin."""
 
@@ -26,8 +28,10 @@ def open_store(path: str | Path, dtype: str | None = None) -> TokenStore:
 
     Args:
         path: prefix of a Megatron .bin and .idx (with or without suffix), a .npy file, a raw .bin without
-            .idx, or a tokenized Hugging Face dataset on disk, FOLDER or FOLDER:COLUMN (default: input_ids).
-        dtype: integer dtype of a raw .bin, such as uint16. The other formats record theirs.
+            .idx, a tokenized Hugging Face dataset on disk, FOLDER or FOLDER:COLUMN (default: input_ids), or a
+            .ds file of datatrove or a folder of them.
+        dtype: integer dtype of a raw .bin, or of a .npy without a header, such as uint16. The other formats
+            record theirs.
     Raises:
         FileNotFoundError: there is no store.
         ValueError: there is one, but it is damaged or holds no token ids; names what was found and expected.

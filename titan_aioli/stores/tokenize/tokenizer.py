@@ -40,7 +40,7 @@ OTHER_FORMS = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spie
 def tokenizer_file(path: str | Path) -> Path:
     """The tokenizer.json at a path.
 
-    Raises: FileNotFoundError: neither a file nor a folder with a tokenizer.json; says how to make one from the
+    Raises: FileNotFoundError: neither a file nor a folder with a tokenizer.json; says how to make one of the
         other forms that tokenizers come in.
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
