@@ -124,3 +124,25 @@ def test_methods_laws_and_the_world_import_no_torch():
     modules = "titan_aioli.commands.simulate.command, titan_aioli.commands.plan"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("num_targets", [1, 3, 1000])
+@pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
+def test_worlds_with_targets(law, num_targets):
+    world = World(4, 600, law, num_targets=num_targets)
+    groups_alone = World(4, 600, law)
+    np.testing.assert_array_equal(world.start[:4], groups_alone.start)
+    np.testing.assert_allclose(world.matrix().dense()[:4], groups_alone.matrix().dense())
+    p = np.array([0.4, 0.3, 0.2, 0.1])
+    np.testing.assert_allclose(world.matrix().times(p), world.matrix().dense() @ p)
+    np.testing.assert_allclose(
+        world.matrix().column_sums(np.arange(4.0 + num_targets)),
+        np.arange(4.0 + num_targets) @ world.matrix().dense(),
+    )
+    method = build_method("aioli", 4, num_targets, eta=2.0)
+    trace = simulate_run(method, world)
+    assert trace.losses.shape[1] == 4 + num_targets
+    if law == "linear":
+        assert max(error for _, error in trace.matrix_errors) < 1e-10
+        stratified = simulate_run(build_method("stratified", 4), world)
+        assert trace.losses[-1, 4:].mean() < stratified.losses[-1, 4:].mean()

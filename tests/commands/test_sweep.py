@@ -51,6 +51,29 @@ def test_the_table_and_the_graph_are_what_plan_and_skill_it_read(sweep, tmp_path
     assert read_plan(tmp_path / "plan.json", ["a", "b", "c"]).sum() == pytest.approx(1)
 
 
+def test_with_targets_the_table_and_the_graph_are_theirs(sweep, tmp_path, monkeypatch, capfd):
+    config = tmp_path / "targets.toml"
+    config.write_text(f"{TINY.read_text()}\n[mixing.targets.d]\n[mixing.targets.b]\n")
+    monkeypatch.setattr("tests.commands.test_sweep.TINY", config)
+    assert sweep("--cover", "6", "--single-groups") == 0
+    table = read_table(tmp_path / "out" / "runs.csv")
+    assert table.groups == ["a", "b", "c"] and table.evaluated == ["d", "b"]
+    np.testing.assert_allclose(table.losses, np.repeat(4.0 - table.proportions[:, :1], 2, axis=1))
+    graph = read_graph(tmp_path / "out" / "graph.json", ["c", "a", "b"], ["b", "d"])
+    np.testing.assert_allclose(graph, [[0, 0], [0.25, 0.25], [0, 0]])
+    assert "the lowest objective is 3.0000 (single-000)" in " ".join(capfd.readouterr().out.split())
+    words = [
+        "plan",
+        str(tmp_path / "out" / "runs.csv"),
+        "--output",
+        str(tmp_path / "plan.json"),
+        "--law",
+        "linear",
+    ]
+    main([*words, "--weights", "d", "1.0"])
+    np.testing.assert_allclose(read_plan(tmp_path / "plan.json", ["a", "b", "c"]), [1, 0, 0], atol=1e-6)
+
+
 def test_the_runs_differ_in_the_mixture_only(sweep, tmp_path):
     assert sweep("--cover", "2", "--seed", "3", "--dry-run", "--training.steps", "5") == 0
     folders = sorted((tmp_path / "out").glob("cover-*"))

@@ -1,4 +1,5 @@
-"""Stands in for a training run of a sweep: leaves the files of one, its losses 2 - share of each group.
+"""Stands in for a training run of a sweep: leaves the files of one, its losses 2 - share of each group,
+and those of targets 4 - share of group a.
 
 python toy_run.py CONFIG.toml     fails where a file `fail` lies beside the config
 """
@@ -25,6 +26,10 @@ def main(path):
         "losses.jsonl": {"step": 0, "validation_loss": [2.0] * len(groups)},
         "results.json": {"step": 3, "validation_loss": losses, "test_loss": [1.0 + x for x in losses]},
     }
+    if targets := list(config["mixing"].get("targets", {})):
+        files["mixture.json"]["targets"] = targets
+        files["losses.jsonl"]["target_loss"] = [4.0] * len(targets)
+        files["results.json"]["target_validation_loss"] = [4.0 - groups["a"]] * len(targets)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content) + "\n")
     with open(folder / "starts", "a") as file:

@@ -56,7 +56,7 @@ def test_an_array_without_a_header_needs_its_dtype(tmp_path):
     path = tmp_path / "part-0.npy"
     np.array([5, 6, 70_000], np.uint32).tofile(path)
     assert open_store(path, "uint32").tokens.tolist() == [5, 6, 70_000]
-    with pytest.raises(ValueError, match="no NumPy header. .*give their dtype"):
+    with pytest.raises(ValueError, match=r"no NumPy header. .*give their dtype"):
         open_store(path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="11 bytes are no whole number of uint32"):

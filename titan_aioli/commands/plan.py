@@ -40,11 +40,12 @@ def plan(
         titan-aioli plan runs.csv --output plan.json --anchor web 0.8 code 0.2 --anchor-strength 0.05
 
     Args:
-        runs: CSV with a column proportion.GROUP for each group trained on and loss.GROUP for each evaluated.
+        runs: CSV with a column proportion.GROUP for each group trained on and loss.NAME for each group or
+            target evaluated, which has a law of its own.
         output: the plan, a JSON file.
         law: log_linear (b + exp(theta . p), needs one run more than groups), linear, or grid_search: the run
             with the lowest mean loss.
-        weights: how much each evaluated group counts, as NAME NUMBER ...; all the same if left out.
+        weights: how much each evaluated group or target counts, as NAME NUMBER ...; all the same if left out.
         anchor: a prior mixture, as NAME NUMBER ...; uniform if left out.
         anchor_strength: nats of loss given up per nat of KL divergence from the anchor; 0: none.
         group_tokens: tokens that each group has, as NAME NUMBER ..., to bound repetition.
@@ -72,7 +73,7 @@ def plan(
 
 def proportions_table(made: Plan, table: RunTable) -> Table:
     """Share of every group: in the plan, in the best run, and the range tried."""
-    best = table.proportions[best_run(table)]
+    best = table.proportions[best_run(table, made.settings["weights"])]
     shown = Table(title=f"plan by {made.law} from {len(table.losses)} runs: proportions")
     for name, justify in (("group", "left"), ("plan", "right"), ("best run", "right"), ("tried", "right")):
         shown.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
@@ -86,10 +87,10 @@ def proportions_table(made: Plan, table: RunTable) -> Table:
 
 def losses_table(made: Plan, table: RunTable) -> Table:
     """Loss of every evaluated group: predicted, in the best run, and how well the law fits."""
-    best = table.losses[best_run(table)]
+    best = table.losses[best_run(table, made.settings["weights"])]
     shown = Table(title="loss, nats per token")
-    for name in ("group", "predicted", "best run", "R2", "rms error", "rms error, held out"):
-        shown.add_column(name, justify="left" if name == "group" else "right")
+    for name in ("evaluated", "predicted", "best run", "R2", "rms error", "rms error, held out"):
+        shown.add_column(name, justify="left" if name == "evaluated" else "right")
     for i, name in enumerate(made.evaluated):
         cells = ["-"] * 3
         if made.fit:

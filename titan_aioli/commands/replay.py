@@ -7,6 +7,7 @@ followed. Fed to its own method unchanged, a run gives its own proportions back:
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -26,7 +27,7 @@ from titan_aioli.commands.figures import (
     trained,
 )
 from titan_aioli.commands.settings import parse_settings
-from titan_aioli.methods import METHODS, Guarded, MixingMethod, build_method
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
 from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.runs.run import Run, read_run
 
@@ -94,7 +95,10 @@ def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMetho
     The run's guards (`guards` in mixture.json, the fields of Guarded) stay on.
     """
     kept = run.mixture["hyperparameters"] if name == run.mixture["method"] else {}
-    method = build_method(name, len(run.groups), **{**kept, **changed})
+    if run.objective != Objective() and "objective" in [entry.name for entry in fields(METHODS[name])]:
+        kept = {**kept, "objective": run.objective}
+    num_targets = None if run.targets is None else len(run.targets)
+    method = build_method(name, len(run.groups), num_targets, **{**kept, **changed})
     guards = run.mixture.get("guards")
     return Guarded(method, **guards) if guards else method
 
@@ -105,7 +109,7 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
     Args:
         records: of ledger.jsonl, oldest first; the first has no observation.
         recorded_method: name of the method that wrote them.
-        method: built for the same groups.
+        method: built for the same groups and targets.
     Raises: ValueError: the method needs what was not recorded: another kind of observation, or losses after
         other perturbed mixtures.
     """
@@ -125,7 +129,9 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
             )
         return np.array(record["observation"], dtype=np.float64)
 
-    stretches = walk(method, recorded.shape[1], observe)
+    losses = [record["observation"] for record in records if record["observation"] is not None]
+    num_targets = len(losses[0]) if losses and observed == "validation" else None
+    stretches = walk(method, recorded.shape[1], observe, num_targets=num_targets)
     if method.observes == "nothing":
         stretches = repeat(next(stretches))
     for number, (record, (_, _, phase, _)) in enumerate(zip(records, stretches, strict=False)):

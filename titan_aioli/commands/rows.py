@@ -95,7 +95,8 @@ class Texts:
             paths = [str(Path(self._run.mixture.get("started_in", "")) / path) for path in paths]
         if not all(store_exists(path) for path in paths):
             return None
-        stores = [open_store(path) for path in paths]
+        dtype = self._run.mixture.get("dtypes", {}).get(name)
+        stores = [open_store(path, dtype) if dtype else open_store(path) for path in paths]
         if split := self._run.mixture.get("splits", {}).get(name):
             stores = parts_of(stores, Split(*split), "train")
         return Group(name, stores, self._run.mixture["seq_len"])

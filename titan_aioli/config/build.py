@@ -208,6 +208,8 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         "stores": {group.name: [store.path for store in group.stores] for group in groups},
         "started_in": str(Path.cwd()),
     }
+    if dtypes := {name: table.dtype for name, table in mixing.groups.items() if table.dtype}:
+        description["dtypes"] = dtypes
     if describe_splits(mixing):
         description["splits"] = {name: split_of(mixing, name) for name in mixture.group_names}
     if mixture.targets is not None:

@@ -99,6 +99,11 @@ def _cut(mixing: Mixing, name: str, table: Table, split: Split, part: str) -> li
         raise UserError(f"group {name!r} has no stores to split: set mixing.groups.{name}.train")
     whole = [open_store(path, table.dtype) for path in table.train or [str(Path(mixing.stores) / name)]]
     parts = parts_of(whole, split, part)
+    if part == "train" and table.store_weights and len(parts) < len(whole):
+        raise UserError(
+            f"group {name!r}: split {split} leaves nothing for train of one of its {len(whole)} stores, and "
+            "store_weights has a weight for each: leave out the store and its weight"
+        )
     if not parts:
         documents = sum(store.num_documents or 0 for store in whole)
         raise UserError(

@@ -23,15 +23,16 @@ def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> lis
     return [float(values.get(name, 0.0)) for name in names] if values else []
 
 
-def read_graph(path: Path, names: Sequence[str], targets: Sequence[str]) -> list[list[float]]:
+def read_graph(path: Path, names: Sequence[str], targets: Sequence[str] | None = None) -> list[list[float]]:
     """Skill-It's graph [G][K] (row = group trained on) from a JSON file, in the order of groups and targets.
 
-    A file without `targets` is of groups that are their own targets.
+    A file without `targets` is of groups that are their own targets; so is a run where they are None.
 
     Raises: UserError: the file holds no graph, or one of other groups or targets.
     """
     content = read_json(path, "a graph made by `titan-aioli sweep --single-groups`")
     try:
+        targets = names if targets is None else targets
         trained = list(content["groups"])
         evaluated = list(content.get("targets", trained))
         graph = np.array(content["graph"], dtype=np.float64).reshape(len(trained), len(evaluated))

@@ -1,7 +1,7 @@
 """A table of runs: the proportions each was trained on and the loss of every group at its end.
 
 CSV with a header: a column `proportion.GROUP` for each group trained on and a column `loss.GROUP` for each
-group evaluated, usually the same; other columns are ignored. One run per line.
+target evaluated, usually the groups; other columns are ignored. One run per line.
 """
 
 import csv
@@ -63,20 +63,27 @@ def read_mixtures(path: Path, groups: Sequence[str]) -> Array:
 
 
 def write_table(
-    path: Path, names: Sequence[str], groups: Sequence[str], shares: Array, losses: Array
+    path: Path,
+    names: Sequence[str],
+    groups: Sequence[str],
+    shares: Array,
+    losses: Array,
+    evaluated: Sequence[str] | None = None,
 ) -> None:
     """Write the CSV file that read_table reads, with a first column `run`.
 
     Args:
         path: replaced, whole or not at all.
         names: [N], of the runs.
-        groups: [G], trained on and evaluated.
-        shares, losses: [N, G].
+        groups: [G], trained on.
+        shares: [N, G].
+        losses: [N, M].
+        evaluated: [M]. None: the groups.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["run", *(f"proportion.{group}" for group in groups), *(f"loss.{group}" for group in groups)]
+        ["run", *(f"proportion.{name}" for name in groups), *(f"loss.{name}" for name in evaluated or groups)]
     )
     for name, share, loss in zip(names, shares, losses, strict=True):
         writer.writerow([name, *map(repr, share.tolist()), *map(repr, loss.tolist())])

@@ -25,6 +25,7 @@ def simulate(
     methods: Annotated[tuple[str, ...], tyro.conf.Positional] = ("stratified", "aioli"),
     *,
     groups: int = 5,
+    targets: int = 0,
     steps: int = 2000,
     law: LawName = "decaying",
     noise: float = 0.0,
@@ -41,6 +42,7 @@ def simulate(
     Args:
         methods: names of mixing methods.
         groups: number of groups; every method but aioli takes 10,000.
+        targets: number of held-out sets that the mixture is for and that are no group. 0: the groups.
         steps: optimizer steps of each run.
         law: linear (LearnParams finds A exactly), decaying (what is left to learn shrinks) or drifting (A
             changes over the run).
@@ -54,11 +56,13 @@ def simulate(
     """
     if not methods:
         raise ValueError("name at least one method")
-    world = World(groups, steps, law, noise, seed)
+    world = World(groups, steps, law, noise, seed, num_targets=targets)
     chosen = parse_settings(settings, methods)
     traces = {}
     for name in methods:
-        traces[name] = simulate_run(build_method(name, groups, **chosen.get(name, {})), world)
+        graph = {"graph": world.graph().tolist()} if name == "skill_it" and targets else {}
+        method = build_method(name, groups, targets or None, **{**graph, **chosen.get(name, {})})
+        traces[name] = simulate_run(method, world)
     console = Console()
     console.print(result_table(traces, world))
     errors = (
@@ -68,21 +72,21 @@ def simulate(
         console.print(budget_table(errors))
     if ranks > 0:
         console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
-    draw(traces, errors, output)
+    draw(traces, world, errors, output)
     console.print(f"figure: {output}", highlight=False)
 
 
 def result_table(traces: dict[str, Trace], world: World) -> Table:
     """Losses at the end of each run, and how wrong the last A was."""
-    table = Table(
-        title=f"{world.num_groups} groups, {world.num_steps} steps, {world.law} law, noise {world.noise:g}"
-    )
+    kind, aimed_at = "target" if world.num_targets else "group", world.aimed_at
+    sizes = f"{world.num_groups} groups" + f", {world.num_targets} targets" * (world.num_targets > 0)
+    table = Table(title=f"{sizes}, {world.num_steps} steps, {world.law} law, noise {world.noise:g}")
     table.add_column("method")
-    for name in ("mean loss", "best group", "worst group", "largest share", "phases", "error of A"):
+    for name in ("mean loss", f"best {kind}", f"worst {kind}", "largest share", "phases", "error of A"):
         table.add_column(name, justify="right")
-    means = {name: trace.losses[-1].mean() for name, trace in traces.items()}
+    means = {name: trace.losses[-1, aimed_at].mean() for name, trace in traces.items()}
     for name, trace in traces.items():
-        losses, mean = trace.losses[-1], f"{means[name]:.4f}"
+        losses, mean = trace.losses[-1, aimed_at], f"{means[name]:.4f}"
         table.add_row(
             name,
             f"[bold]{mean}[/bold]" if means[name] == min(means.values()) else mean,
@@ -106,7 +110,7 @@ def budget_table(errors: np.ndarray) -> Table:
     return table
 
 
-def draw(traces: dict[str, Trace], errors: np.ndarray | None, output: Path) -> None:
+def draw(traces: dict[str, Trace], world: World, errors: np.ndarray | None, output: Path) -> None:
     """Mean loss of all methods, the proportions of each, and error of A against evaluation budget."""
     count = 1 + len(traces) + (errors is not None)
     columns = min(count, 3)
@@ -114,8 +118,10 @@ def draw(traces: dict[str, Trace], errors: np.ndarray | None, output: Path) -> N
     figure, grid = subplots(rows, columns, (4.6 * columns, 3.6 * rows))
     axes = list(grid.flat)
     for name, trace in traces.items():
-        axes[0].plot(trace.loss_steps, trace.losses.mean(axis=1), label=name, lw=1.5)
-    axes[0].set(xlabel="step", ylabel="mean loss (nats per token)", title="mean over the groups")
+        means = trace.losses[:, world.aimed_at].mean(axis=1)
+        axes[0].plot(trace.loss_steps, means, label=name, lw=1.5)
+    over = "targets" if world.num_targets else "groups"
+    axes[0].set(xlabel="step", ylabel="mean loss (nats per token)", title=f"mean over the {over}")
     axes[0].legend(frameon=False)
     for axis, (name, trace) in zip(axes[1:], traces.items(), strict=False):
         _draw_proportions(axis, name, trace)

@@ -23,31 +23,41 @@ CURVE_POINTS = 50
 
 
 class Matrix(NamedTuple):
-    """A = diag(own) + given @ taken.T: loss drop of a group per step and unit of proportion of another."""
+    """A [G + K, G]: loss drop of a group, or of a target, per step and unit of proportion of a group.
+
+    Row i is own_i at the group nearest to it, which for a group is itself, plus (taken given^T)_i.
+    """
 
     own: Array
-    """[G], what a group does for itself, nats."""
+    """[G + K], what the nearest group does for it, nats."""
+    nearest: Array
+    """[G + K] int."""
     taken: Array
-    """[G, RANK], how much a group learns of each of a few things."""
+    """[G + K, RANK], how much it learns of each of a few things."""
     given: Array
     """[G, RANK], how much training on a group teaches of each."""
 
     def times(self, proportions: Array) -> Array:
-        """A p [G]."""
-        return self.own * proportions + self.taken @ (self.given.T @ proportions)
+        """A p [G + K]."""
+        return self.own * proportions[self.nearest] + self.taken @ (self.given.T @ proportions)
 
     def column_sums(self, rows: Array) -> Array:
-        """sum_i rows_i A_ij [G]."""
-        return rows * self.own + self.given @ (self.taken.T @ rows)
+        """sum_i rows_i A_ij [G]; rows [G + K]."""
+        at_nearest = np.bincount(self.nearest, rows * self.own, minlength=len(self.given))
+        return at_nearest + self.given @ (self.taken.T @ rows)
 
     def dense(self) -> Array:
-        """A [G, G], row = group whose loss drops."""
-        return np.diag(self.own) + self.taken @ self.given.T
+        """A [G + K, G], row = group or target whose loss drops."""
+        A = self.taken @ self.given.T
+        A[np.arange(len(A)), self.nearest] += self.own
+        return A
 
 
 @dataclass(frozen=True)
 class World:
-    """G groups, their losses at the start, and the law by which training lowers them.
+    """G groups and K targets, their losses at the start, and the law by which training lowers them.
+
+    Losses are arrays [G + K], groups first. Without targets the groups are what the mixture is for.
 
     Laws: `linear`: A is the same for the whole run, so LearnParams can find it exactly; `decaying`: row i of
     A shrinks with what is left to learn of group i (as in a static log-linear law); `drifting`: A moves in a
@@ -62,34 +72,50 @@ class World:
     """Standard deviation of each number observed, nats per token."""
     seed: int = 0
     total_drop: float = 2.0
-    """Mean drop of the losses over the run on the stratified mixture, nats per token (at first speed)."""
+    """Mean drop of the groups' losses over the run on the stratified mixture, nats per token (at first
+    speed)."""
+    num_targets: int = 0
 
     def __post_init__(self):
-        for name, smallest in (("num_groups", 1), ("num_steps", 1), ("noise", 0.0)):
+        for name, smallest in (("num_groups", 1), ("num_steps", 1), ("noise", 0.0), ("num_targets", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {smallest}")
 
     @property
     def start(self) -> Array:
-        """[G], losses before the first step, nats per token."""
-        return np.random.default_rng((self.seed, 0)).uniform(4.0, 6.0, self.num_groups)
+        """[G + K], losses before the first step, nats per token."""
+        return self._uniform(0, 4.0, 6.0)
 
     @property
     def floor(self) -> Array:
-        """[G], losses that a `decaying` world never falls below."""
-        return np.random.default_rng((self.seed, 1)).uniform(0.5, 2.0, self.num_groups)
+        """[G + K], losses that a `decaying` world never falls below."""
+        return self._uniform(1, 0.5, 2.0)
+
+    @property
+    def aimed_at(self) -> slice:
+        """Where in a vector of losses those stand that the mixture is for."""
+        return slice(self.num_groups if self.num_targets else 0, None)
+
+    def _uniform(self, use: int, low: float, high: float) -> Array:
+        """[G + K], random numbers; those of the groups do not depend on the number of targets."""
+        sizes = {(self.seed, use): self.num_groups, (self.seed, use, 1): self.num_targets}
+        return np.concatenate([np.random.default_rng(key).uniform(low, high, n) for key, n in sizes.items()])
 
     def matrix(self, end: bool = False) -> Matrix:
         """A at the start (or, of a drifting world, at the end) of the run, before anything decays."""
         rng, n = np.random.default_rng((self.seed, 2 + end)), self.num_groups
         own, taken = rng.uniform(0.2, 2.0, n), rng.uniform(0.0, 1.0, (n, RANK))
         given = rng.uniform(0.0, 1.0, (n, RANK)) ** 2
-        A = Matrix(own, taken / n, given)
-        scale = self.total_drop / self.num_steps / A.times(uniform(n)).mean()
-        return Matrix(own * scale, A.taken * scale, given)
+        rng, k = np.random.default_rng((self.seed, 2 + end, 1)), self.num_targets
+        own = np.concatenate([own, rng.uniform(0.2, 2.0, k)])
+        taken = np.concatenate([taken, rng.uniform(0.0, 1.0, (k, RANK))])
+        nearest = np.concatenate([np.arange(n), np.random.default_rng((self.seed, 5)).integers(0, n, k)])
+        A = Matrix(own, nearest, taken / n, given)
+        scale = self.total_drop / self.num_steps / A.times(uniform(n))[:n].mean()
+        return Matrix(own * scale, nearest, A.taken * scale, given)
 
     def train(self, losses: Array, proportions: Array, step: int, num_steps: int) -> Array:
-        """Losses [G] after `num_steps` on one mixture, from `step` on; exact, not stepwise."""
+        """Losses [G + K] after `num_steps` on one mixture, from `step` on; exact, not stepwise."""
         drop = num_steps * self.matrix().times(proportions)
         if self.law == "decaying":
             left = losses - self.floor
@@ -100,7 +126,7 @@ class World:
         return losses - drop
 
     def present_A(self, losses: Array, step: int) -> Array:
-        """A [G, G] of the law at a step and its losses, nats per step and unit of proportion."""
+        """A [G + K, G] of the law at a step and its losses, nats per step and unit of proportion."""
         A = self.matrix().dense()
         if self.law == "decaying":
             return A * ((losses - self.floor) / (self.start - self.floor))[:, None]
@@ -115,31 +141,40 @@ class World:
         """What a method that observes `kind` is given after a phase; see `MixingMethod.observes`.
 
         Args:
-            before: [G], losses when the phase began.
-            after: [G], losses when it was over.
+            before: [G + K], losses when the phase began.
+            after: [G + K], losses when it was over.
             proportions: [G], of the phase; a group at 0 has no training loss.
             number: of the observation, which decides its noise.
         """
-        noise = self.noise * np.random.default_rng((self.seed, 4, number)).standard_normal(self.num_groups)
+        seen = after[self.aimed_at] if kind == "validation" else after[: self.num_groups]
+        noise = self.noise * np.random.default_rng((self.seed, 4, number)).standard_normal(len(seen))
         if kind == "nothing":
             return None
         if kind == "validation":
-            return after + noise
+            return seen + noise
         if kind == "gradients":
             left = (
                 (after - self.floor) / (self.start - self.floor)
                 if self.law == "decaying"
                 else np.ones_like(after)
             )
-            helps = self.matrix().column_sums(left)
+            is_aimed_at = np.zeros(len(after))
+            is_aimed_at[self.aimed_at] = 1.0
+            helps = self.matrix().column_sums(left * is_aimed_at)
             ones = np.ones(self.num_groups)
             return np.column_stack([helps / helps.max() + noise, ones, ones])
-        train = np.where(proportions > 0, 0.5 * (before + after) + noise, np.nan)
+        mean = 0.5 * (before + after)[: self.num_groups]
+        train = np.where(proportions > 0, mean + noise, np.nan)
         return train - self._reference() if kind == "excess" else train
 
     def _reference(self) -> Array:
         """[G], losses of a reference model: those of a stratified run at its end."""
-        return self.train(self.start, uniform(self.num_groups), 0, self.num_steps)
+        return self.train(self.start, uniform(self.num_groups), 0, self.num_steps)[: self.num_groups]
+
+    def graph(self) -> Array:
+        """Skill-It's graph [G, K] (or [G, G]): relative drops of runs on each group alone, at first speed."""
+        drops = self.matrix().dense()[self.aimed_at] * self.num_steps
+        return (drops / self.start[self.aimed_at, None]).T
 
 
 class Trace(NamedTuple):
@@ -154,7 +189,7 @@ class Trace(NamedTuple):
     loss_steps: Array
     """[T], steps at which the losses are known: the ends of phases, and some steps inside long ones."""
     losses: Array
-    """[T, G], true losses at `loss_steps`, the first before training, the last at the end."""
+    """[T, G + K], true losses at `loss_steps`, the first before training, the last at the end."""
     matrix_errors: list[tuple[int, float]]
     """(step, |A - A*| / |A*| in Frobenius norm) after each LearnParams; only of methods that estimate A."""
 
@@ -163,7 +198,7 @@ def simulate_run(method: MixingMethod, world: World, max_entries: int = 1_000_00
     """Run a method in a world, phase by phase, as the controller does.
 
     Args:
-        method: built for the world's number of groups.
+        method: built for the world's numbers of groups and targets.
         max_entries: phases after which to give up; a method that only ever measures would not end.
     """
     losses, before, after_steps = world.start, world.start, 0
@@ -174,9 +209,12 @@ def simulate_run(method: MixingMethod, world: World, max_entries: int = 1_000_00
     def observe(stretch: Stretch) -> Array | None:
         return world.observe(method.observes, before, losses, stretch.phase.proportions, len(phases))
 
-    for step, num_steps, phase, state in walk(method, world.num_groups, observe, world.num_steps):
+    num_targets = world.num_targets or None
+    for step, num_steps, phase, state in walk(
+        method, world.num_groups, observe, world.num_steps, num_targets
+    ):
         if phases and "solved_A" in (report := method.report(state)):
-            A_star = world.present_A(losses, step) * after_steps
+            A_star = world.present_A(losses, step)[world.aimed_at] * after_steps
             errors.append((step, _matrix_error(report["solved_A"], A_star)))
         if step == world.num_steps or len(phases) == max_entries:
             break

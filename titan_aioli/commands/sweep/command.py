@@ -30,6 +30,7 @@ from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
 from titan_aioli.laws.table import write_table
 from titan_aioli.methods.skill_it import skill_graph
+from titan_aioli.runs.run import read_run
 
 
 def sweep(
@@ -56,7 +57,8 @@ def sweep(
             --nproc-per-node 2 --training.steps 120
         titan-aioli plan outputs/sweep/runs.csv --output plan.json
 
-    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it.
+    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it. Where the config
+    names targets, the losses are those of the targets.
 
     Args:
         config: TOML file, as for --job.config_file.
@@ -121,25 +123,29 @@ def collect(planned: Sweep, loss: str) -> str:
     if not sound:
         return "no run is finished: no table"
     shares = np.array([run.proportions for run in sound])
-    table = planned.output / "runs.csv"
+    table, first = planned.output / "runs.csv", read_run(sound[0].folder)
     write_table(
         table,
         [run.name for run in sound],
         planned.groups,
         shares,
         np.array([losses[run.name] for run in sound]),
+        first.targets,
     )
-    best = min(sound, key=lambda run: losses[run.name].mean())
+    best = min(sound, key=lambda run: first.objective.value(losses[run.name]))
+    what = "objective" if first.targets else f"mean {loss} loss"
     lines = [
-        f"{table}: {len(sound)} of {len(planned.runs)} runs; the lowest mean {loss} loss is "
-        f"{losses[best.name].mean():.4f} ({best.name})"
+        f"{table}: {len(sound)} of {len(planned.runs)} runs; the lowest {what} is "
+        f"{first.objective.value(losses[best.name]):.4f} ({best.name})"
     ]
     if diverged := [run.name for run in done if run not in sound]:
         lines.append(f"left out, since their losses are not finite: {', '.join(diverged)}")
     singles = [run for run in sound if run.name.startswith("single-")]
     if len(singles) == len(planned.groups):
         graph = [skill_graph(run.start_losses(), run.losses("validation")) for run in singles]
-        write_json(planned.output / "graph.json", {"groups": planned.groups, "graph": np.array(graph)})
+        content = {"groups": planned.groups, "graph": np.array(graph)}
+        content |= {"targets": first.targets} if first.targets else {}
+        write_json(planned.output / "graph.json", content)
         lines.append(f"{planned.output / 'graph.json'}: for mixing.skill_it.graph")
     return "\n".join(lines)
 

@@ -89,23 +89,26 @@ class SweepRun(NamedTuple):
         return f"{self.name}: {why_it_failed(path, start) or f'exit status {process.returncode}'}; see {path}"
 
     def losses(self, split: str) -> np.ndarray:
-        """[G], final losses in nats per token.
+        """[K], final losses of the targets (of the groups, if there are none) in nats per token.
 
         Raises: UserError: the run did not evaluate this split.
         """
-        results = read_run(self.folder).results or {}
-        if f"{split}_loss" not in results:
-            raise UserError(f"{self.folder}/results.json has no {split} losses: evaluation.test was off")
-        return np.array(results[f"{split}_loss"], dtype=np.float64)
+        run = read_run(self.folder)
+        results, key = run.results or {}, f"{'target_' * (run.targets is not None)}{split}_loss"
+        if key not in results:
+            raise UserError(f"{self.folder}/results.json has no {split} losses: evaluation.{split} was off")
+        return np.array(results[key], dtype=np.float64)
 
     def start_losses(self) -> np.ndarray:
-        """[G], validation losses before the first step.
+        """[K], validation losses of the targets (or groups) before the first step.
 
         Raises: UserError: the run did not measure them.
         """
-        for record in read_run(self.folder).losses:
+        run = read_run(self.folder)
+        for record in run.losses:
             if record["step"] == 0:
-                return np.array(record["validation_loss"], dtype=np.float64)
+                key = "validation_loss" if run.targets is None else "target_loss"
+                return np.array(record[key], dtype=np.float64)
         raise UserError(f"{self.folder}/losses.jsonl has no losses of step 0")
 
 
