@@ -1,6 +1,6 @@
 """The inputs of a command as sources: what each file is, and what is left out of a folder.
 
-Everything in a folder is read, refused, or named as left out; only hidden files and folders are passed over.
+Everything in a folder is read, refused, or named as left out, hidden files and folders too.
 A folder with data files (JSON lines, Parquet) is read as data; a folder without any is one of texts, one
 document per file.
 """
@@ -83,9 +83,10 @@ def _local(path: Path, left_out: list[str]) -> list[Source]:
 
 
 def _folder(folder: Path, left_out: list[str]) -> list[Source]:
-    inside = _walk(folder)
+    inside, hidden = _walk(folder)
     if not inside:
-        raise ValueError(f"input {folder}: the folder holds no files")
+        only = f" but hidden ones ({_some(hidden)}): give these by name" if hidden else ""
+        raise ValueError(f"input {folder}: the folder holds no files{only}")
     data = {path: source for _, path in inside if (source := _data(path)) is not None}
     read: list[Source] = list(data.values())
     others = [path for _, path in inside if path not in data]
@@ -96,6 +97,8 @@ def _folder(folder: Path, left_out: list[str]) -> list[Source]:
         raise ValueError(f"{others[0]}: not one JSON object per line: convert it, e.g. with `jq -c '.[]'`")
     if others:
         left_out.append(f"{folder}: left out {_counts(others)}")
+    if hidden:
+        left_out.append(f"{folder}: left out {len(hidden)} hidden ({_some(hidden)})")
     return read
 
 
@@ -125,18 +128,26 @@ def _has(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.name.casefold().endswith(suffixes)
 
 
-def _walk(folder: Path) -> list[tuple[str, Path]]:
-    """(name below the folder, path) of every file, sorted by name; every folder once, through links too.
+def _walk(folder: Path) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Every file, sorted by name, as (name below the folder, path), and the names of what is hidden.
+
+    Every folder is visited once, through links too.
 
     Raises: ValueError: a link to something that is not there, or an entry that is neither file nor folder.
     """
     found: list[tuple[str, Path]] = []
+    hidden: list[str] = []
     seen = {os.path.realpath(folder)}
 
     def refuse(error: OSError) -> None:
         raise ValueError(f"{error.filename}: cannot be read: {error}") from None
 
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        hidden += [
+            Path(root, name).relative_to(folder).as_posix()
+            for name in (*folders, *files)
+            if name.startswith(HIDDEN)
+        ]
         names, folders[:] = sorted(folders), []
         for name in names:
             real = os.path.realpath(os.path.join(root, name))
@@ -150,7 +161,7 @@ def _walk(folder: Path) -> list[tuple[str, Path]]:
                 if not path.is_file():
                     raise ValueError(f"{path} is neither a file nor a folder: remove it from the inputs")
                 found.append((path.relative_to(folder).as_posix(), path))
-    return sorted(found)
+    return sorted(found), sorted(hidden)
 
 
 def _refuse_broken_link(path: Path) -> None:
@@ -158,6 +169,10 @@ def _refuse_broken_link(path: Path) -> None:
         raise ValueError(
             f"{path} is a link to {os.readlink(path)}, which does not exist: restore it or remove the link"
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + ", ..." * (len(names) > 8)
 
 
 def _counts(files: list[Path]) -> str:

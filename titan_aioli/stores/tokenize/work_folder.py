@@ -65,11 +65,11 @@ class WorkFolder:
 
     def _refuse_other_plan(self, place: Path) -> None:
         there = _read(place)["plan"]
-        changed = [key for key in self.plan if there.get(key) != self.plan[key]]
+        changed = [key for key in {**self.plan, **there} if there.get(key) != self.plan.get(key)]
         if changed:
             key = changed[0]
             named = key if key in ("inputs", "version") else f"--{key.replace('_', '-')}"
-            shown = "" if key == "inputs" else f" ({there.get(key)} there, {self.plan[key]} now)"
+            shown = "" if key == "inputs" else f" ({there.get(key)} there, {self.plan.get(key)} now)"
             raise ValueError(
                 f"{place}: made with other {named}{shown}: run with the same settings and "
                 "inputs to continue, choose another --output, or start over with --restart"
