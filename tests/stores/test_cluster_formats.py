@@ -26,6 +26,14 @@ def test_a_shard_of_datatrove(tmp_path, letter, largest):
     assert store.document_offsets.tolist() == [0, 3, 5]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "int64"])
+def test_a_shard_of_another_width_than_the_dtype_is_refused(tmp_path, dtype):
+    path = write_ds(tmp_path / "a.ds", [[5, 6, 0], [7, 8, 0]])
+    assert open_store(path, "uint16").tokens.tolist() == [5, 6, 0, 7, 8, 0]
+    with pytest.raises(ValueError, match=rf"its dtype is uint16, but {dtype} was given: leave it out"):
+        open_store(path, dtype)
+
+
 def test_a_folder_of_shards_is_one_store(tmp_path):
     write_ds(tmp_path / "00001.ds", [[3, 0]])
     write_ds(tmp_path / "00000.ds", [[1, 1, 0], [2, 0]])

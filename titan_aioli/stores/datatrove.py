@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from titan_aioli.stores.raw import map_raw
-from titan_aioli.stores.tokens import REMEDY, ChunkedTokens, StoreFormat, TokenStore
+from titan_aioli.stores.tokens import REMEDY, ChunkedTokens, StoreFormat, TokenStore, parse_dtype
 
 SUFFIX = ".ds"
 DTYPES = {2: "uint16", 4: "uint32"}
@@ -51,14 +51,18 @@ def _document_ends(file: Path) -> np.ndarray:
 
 
 def _dtype(file: Path, num_tokens: int, given: str | None) -> str:
-    """Name of the token type: what fits the size of the data and the number of tokens."""
+    """Name of the token type: what fits the size of the data and the number of tokens.
+
+    A given type of another width is left out, so that `open_store` refuses it.
+    """
     size = os.path.getsize(file)
     found = next((name for width, name in DTYPES.items() if size == width * num_tokens), None)
     if found is None:
         raise ValueError(
             f"{file}: {size} bytes for the {num_tokens} tokens of its index, neither 2 nor 4 each; {REMEDY}"
         )
-    return found if given is None else given
+    is_as_wide = given is not None and parse_dtype(given).itemsize == parse_dtype(found).itemsize
+    return given if given is not None and is_as_wide else found
 
 
 DATATROVE = StoreFormat(_claims, _open)
