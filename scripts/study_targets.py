@@ -59,7 +59,7 @@ class Result(NamedTuple):
     groups: float
     """Mean over the groups of their test losses."""
     proportions: dict[str, float]
-    """The last ones."""
+    """Those of the last phase of training."""
 
 
 def leaning(share: float, favoured: list[str], groups: list[str]) -> dict[str, float]:
@@ -134,8 +134,9 @@ def execute(args: argparse.Namespace, arm: Arm, seed: int) -> Result:
     folder = run_folder(args, arm, seed)
     train_one_rank(folder, config_text(args, arm, seed))
     found = json.loads((folder / "results.json").read_text())
-    shares = json.loads((folder / "ledger.jsonl").read_text().splitlines()[-1])["proportions"]
-    proportions = dict(zip(args.groups, shares, strict=True))
+    records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    last = [record for record in records if record["phase"] == "train"][-1]
+    proportions = dict(zip(args.groups, last["proportions"], strict=True))
     (target,) = found["target_test_loss"]
     return Result(arm.name, seed, target, found["test_loss_mean"], proportions)
 

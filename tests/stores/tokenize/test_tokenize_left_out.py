@@ -200,3 +200,19 @@ def test_a_console_that_cannot_show_a_name_does_not_fail_the_command(tmp_path, o
     assert (
         b"\\u65e5" in done.stdout and np.prod(open_store(options["output"] / "日本語/train").num_tokens) > 0
     )
+
+
+def test_a_group_is_never_lost_as_a_bad_line(tmp_path, options):
+    given = put(tmp_path / "a.jsonl", b'{"text": "a", "set": "en/web"}', b'{"text": "b", "set": "code"}')
+    with pytest.raises(ValueError, match="--group-name"):
+        tokenize((given,), group_by="set", on_bad_line="skip", **options)
+
+
+def test_bytes_of_a_table_that_are_no_text_are_named_by_row(tmp_path, options, capsys):
+    bad = pa.array([b"one", b"\xff", b"two"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
+    given = (str(tmp_path / "a.parquet"),)
+    with pytest.raises(ValueError, match="row 2: not a text in UTF-8"):
+        tokenize(given, group="web", **options)
+    tokenize(given, group="web", on_bad_line="skip", restart=True, **options)
+    assert open_store(tmp_path / "out/web/train").num_documents == 2

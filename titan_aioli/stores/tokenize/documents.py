@@ -19,6 +19,10 @@ FORBIDDEN = '/\\:*?"<>|'
 """Characters that some file system refuses in a name: a group is a folder."""
 
 
+class WrongCommand(ValueError):
+    """A group cannot be made of what the inputs hold, so that leaving out lines would lose it."""
+
+
 class Document(NamedTuple):
     """One text and the group it belongs to."""
 
@@ -48,6 +52,8 @@ def read_documents(source: Source, fields: Fields, left_out: LeftOut) -> Iterato
     for place, record in source.records(columns(fields)):
         try:
             document = _document(place, record, fields, labels)
+        except WrongCommand:  # whatever the line: it is the command that does not fit the inputs
+            raise
         except ValueError as error:
             left_out.bad(error)
             continue
@@ -71,12 +77,17 @@ def _document(place: str, record: Any, fields: Fields, labels: list[str] | None)
         assert fields.group is not None
         return Document(_encodable(text), fields.group)
     if isinstance(record, str):
-        raise ValueError(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
+        raise WrongCommand(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
     where = f"{place}: field {fields.group_by!r}"
     found = _label(lookup(record, fields.group_by, place), labels, where)
-    name = group_name(fields.renamed.get(found, found) if isinstance(found, str) else found, where)
+    if not isinstance(found, str):
+        raise ValueError(f"{where} is {_shown(found)}, expected the name of a group")
+    try:
+        name = group_name(fields.renamed.get(found, found), where)
+    except ValueError as error:
+        raise WrongCommand(str(error)) from None
     if found not in fields.renamed and name in fields.renamed.values():
-        raise ValueError(f"{where} is {name!r}, the name that --group-name gives to another group")
+        raise WrongCommand(f"{where} is {name!r}, the name that --group-name gives to another group")
     return Document(_encodable(text), name)
 
 

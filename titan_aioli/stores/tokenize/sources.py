@@ -97,11 +97,9 @@ class Parquet:
                     if field not in names and field.partition(".")[0] not in names:
                         raise ValueError(f"{self.path}: no column {field!r}; it has {', '.join(names)}")
                 read = [_column(file.schema_arrow, field) for field in fields]
-                rows = (
-                    row for some in file.iter_batches(ROWS_AT_ONCE, columns=read) for row in some.to_pylist()
-                )
+                rows = (row for some in file.iter_batches(ROWS_AT_ONCE, columns=read) for row in _rows(some))
                 for number, row in enumerate(rows, 1):
-                    yield f"{self.path}, row {number}", row
+                    yield f"{self.path}, row {number}", _placed(row, f"{self.path}, row {number}")
         except (ArrowException, OSError) as error:
             what = f"not a whole Parquet file (after row {number}): {error}"
             yield str(self.path), ValueError(f"{self.path}: {what}")
@@ -152,8 +150,8 @@ class SavedDataset:
     def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
         dataset = load_dataset_folder(str(self.folder))
         tables = dataset.with_format("arrow").iter(ROWS_AT_ONCE)
-        for number, row in enumerate((row for table in tables for row in table.to_pylist()), 1):
-            yield f"{self.folder}, row {number}", row
+        for number, row in enumerate((row for table in tables for row in _rows(table)), 1):
+            yield f"{self.folder}, row {number}", _placed(row, f"{self.folder}, row {number}")
 
     def labels(self, field: str) -> list[str] | None:
         return getattr(load_dataset_folder(str(self.folder)).features.get(field), "names", None)
@@ -209,6 +207,23 @@ class HubDataset:
             raise ValueError(f"{HUB}{self.name}: the Hugging Face hub does not give it: {error}") from None
 
 
+def _rows(table: Any) -> Iterator[dict[str, Any] | ValueError]:
+    """The rows of an Arrow table or batch; in place of one whose bytes are no UTF-8 the error."""
+    try:
+        yield from table.to_pylist()
+    except UnicodeDecodeError:
+        for at in range(table.num_rows):
+            try:
+                yield from table.slice(at, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield error
+
+
+def _placed(row: Any, place: str) -> Any:
+    """The row, or its error with the place."""
+    return ValueError(f"{place}: not a text in UTF-8: {row}") if isinstance(row, ValueError) else row
+
+
 def _read_text(path: Path) -> str | ValueError:
     """The text of a file without a byte order mark, or why it is none."""
     try:
@@ -236,7 +251,10 @@ def _column(schema: Any, field: str) -> str:
 def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:
     """The object of a line, or why it is none."""
     if b"\0" in line:
-        return ValueError(f"{place}: not JSON: it contains NUL bytes, as after a crash while it was written")
+        return ValueError(
+            f"{place}: not JSON: it contains NUL bytes, as after a crash while it was written: remove them "
+            "(`tr -d '\\000'`), or leave the line out with --on-bad-line skip"
+        )
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # bad JSON, bytes that are not UTF-8, too deeply nested
