@@ -97,7 +97,7 @@ def test_a_store_that_is_trained_on_and_held_out_is_noticed_through_links(store,
     targets = {"exam": Target(validation=[link], test=[link])}
     mixing = Mixing(groups={"law": Group(train=[store], split=[8, 1, 1])}, targets=targets)
     with pytest.raises(
-        UserError, match="a target must not be trained on: .* held out as exam and trained on as law"
+        UserError, match=r"a target must not be trained on: .* held out as exam and trained on as law"
     ):
         build_mixture(mixing, 4, None)
 
