@@ -71,6 +71,14 @@ CONFIG = {
     "a target with the name of a group": targets(
         "mixing.targets.a has stores of its own and the name of a group", "[mixing.targets.a]\nvalidation = ['x']"
     ),
+    "a target that is trained on": targets(
+        "a target must not be trained on: .*/a/train.* is held out as d and trained on as a",
+        "[mixing.targets.d]\nvalidation = ['STORES/a/train']\ntest = ['STORES/a/test']",
+    ),
+    "a target whose test is trained on": targets(
+        "a target must not be trained on: .*/b/train.* is held out as d and trained on as b",
+        "[mixing.targets.d]\nvalidation = ['STORES/a/validation']\ntest = ['STORES/b/../b/train.bin']",
+    ),
     "targets of weight 0": targets("no target counts: set the weight", "[mixing.targets.d]\nweight = 0.0"),
     "nothing but a guard": targets("no target counts: set the weight", "[mixing.targets.d]\nrole = 'guard'"),
     "a target of negative weight": targets("targets.d.weight is -1.0", "[mixing.targets.d]\nweight = -1.0"),

@@ -93,8 +93,13 @@ def toml(message, new, old="[mixing]\n"):
 
 
 def targets(message, tables, *words):
-    """The tiny config with more tables at its end, and flags."""
-    return Case(message, lambda folder: train(folder, *words, config=f"{TINY.read_text()}\n{tables}\n"))
+    """The tiny config with more tables at its end, and flags; STORES stands for the folder of the stores."""
+
+    def make(folder):
+        text = tables.replace("STORES", str(folder / "stores"))
+        return train(folder, *words, config=f"{TINY.read_text()}\n{text}\n")
+
+    return Case(message, make)
 
 
 def whole_toml(message, content):

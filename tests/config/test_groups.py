@@ -96,8 +96,16 @@ def test_a_store_that_is_trained_on_and_held_out_is_noticed_through_links(store,
     assert "held out as law and trained on as law" in line
     targets = {"exam": Target(validation=[link], test=[link])}
     mixing = Mixing(groups={"law": Group(train=[store], split=[8, 1, 1])}, targets=targets)
-    (line,) = build_mixture(mixing, 4, None).shared_stores()
-    assert "held out as exam" in line
+    with pytest.raises(
+        UserError, match=r"a target must not be trained on: .* held out as exam and trained on as law"
+    ):
+        build_mixture(mixing, 4, None)
+
+
+def test_a_target_may_be_the_held_out_part_of_a_store_that_is_cut(store):
+    groups = {"law": Group(train=[store], split=[6, 2, 2]), "web": Group(train=[store], split=[6, 2, 2])}
+    mixture = build_mixture(Mixing(groups=groups, targets={"law": Target()}), 4, None)
+    assert mixture.targets is not None and tokens(mixture.targets.validation) == {6, 7}
 
 
 def test_a_vocabulary_too_small_names_the_models_with_a_larger_one(store):

@@ -22,7 +22,7 @@ from titan_aioli.config.groups import (
     split_of,
 )
 from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
-from titan_aioli.config.targets import open_targets
+from titan_aioli.config.targets import open_targets, refuse_trained
 from titan_aioli.config.validate import check_types
 from titan_aioli.control.controller import MixtureController
 from titan_aioli.control.ledger import Ledger
@@ -95,6 +95,8 @@ def build_mixture(
         for target in () if targets is None else (*targets.validation, *targets.test):
             for store in target.stores:
                 check_vocabulary("target", target.name, store, vocabulary)
+        if targets is not None:
+            refuse_trained(targets, train)
         names = [group.name for group in train] if targets is None else targets.names
         values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective)
         method = _build_method(mixing, values, len(names), objective)

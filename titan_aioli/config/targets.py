@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titan_aioli.config import Mixing, Target
+from titan_aioli.config.groups import shared_stores
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
@@ -59,6 +60,17 @@ def open_targets(
         else [],
     )
     return Opened(targets, _objective(mixing, targets.validation))
+
+
+def refuse_trained(targets: Targets, train: Sequence[Group]) -> None:
+    """Refuse a target that shares a store with what is trained on.
+
+    Its loss would say what the model remembers, and the mixture would follow it.
+
+    Raises: UserError: names the first such store, the target and the group.
+    """
+    for sentence in shared_stores(train, (*targets.validation, *targets.test)):
+        raise UserError(f"a target must not be trained on: {sentence}")
 
 
 def _refuse_objective_alone(mixing: Mixing) -> None:
