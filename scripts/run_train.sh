@@ -8,5 +8,5 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # restarts with --max-restarts hang without it
 exec .venv/bin/torchrun --nproc_per_node="${NGPU:-2}" --rdzv_backend c10d --rdzv_endpoint="localhost:0" \
-    --local-ranks-filter "${LOG_RANK:-0}" ${TORCHRUN_FLAGS:-} \
+    --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --local-ranks-filter "${LOG_RANK:-0}" ${TORCHRUN_FLAGS:-} \
     -m titan_aioli.train --job.config_file "${CONFIG_FILE:-train_configs/debug_aioli.toml}" "$@"

@@ -7,7 +7,7 @@ how often the run was killed and started again. While it runs it needs twice the
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -18,7 +18,7 @@ from titan_aioli.stores.tokenize.left_out import LeftOut, OnBadLine
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
 from titan_aioli.stores.tokenize.shards import Counts, Encoding, batches, encoders
 from titan_aioli.stores.tokenize.sources import Source
-from titan_aioli.stores.tokenize.splits import SPLITS, check_shares
+from titan_aioli.stores.tokenize.splits import SPLITS, check_shares, shares_of_target
 from titan_aioli.stores.tokenize.tokenizer import tokenizer_file, tokenizer_info
 from titan_aioli.stores.tokenize.work_folder import WorkFolder
 
@@ -34,6 +34,8 @@ def tokenize(
     group: str | None = None,
     group_by: str | None = None,
     text_field: str = "text",
+    role: Literal["group", "target"] = "group",
+    prompt_field: str | None = None,
     val_share: float = 0.02,
     test_share: float = 0.02,
     end_of_document: str | None = None,
@@ -64,6 +66,10 @@ def tokenize(
             holds JSON texts or maps.
         text_field: field with the text of a document, dotted where nested. Empty texts are left out, and
             counted.
+        role: group: to train on. target: a held-out set that the mixture is for: it has no train store, and
+            val_share and test_share are what its documents are divided by.
+        prompt_field: field of a prompt, which stands before the text and does not count: a benchmark of
+            questions and answers as a target.
         val_share: share of the documents for validation, in [0, 1). Chosen by a hash of the text alone, so a
             document is always in the same split.
         test_share: share of the documents for test, in [0, 1).
@@ -77,13 +83,17 @@ def tokenize(
         max_bad_lines: with skip, bad lines after which the command ends all the same.
         restart: start over, and replace the stores of an earlier run of this group or field.
     """
-    name = _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes)
+    name = _check(
+        inputs, group, group_by, val_share, test_share, processes, shard_megabytes, role, prompt_field
+    )
     renamed, left_out_documents = _renamed(group_name), LeftOut(on_bad_line, max_bad_lines)
     sources, left_out = find_inputs(list(inputs))
     for line in left_out:
         print(line)
     info = tokenizer_info(tokenizer, end_of_document)
-    encoding = Encoding(str(tokenizer_file(tokenizer)), info, val_share, test_share)
+    if role == "target":
+        val_share, test_share = shares_of_target(val_share, test_share)
+    encoding = Encoding(str(tokenizer_file(tokenizer)), info, val_share, test_share, prompt_field is not None)
     plan = {
         "version": PLAN_VERSION,
         "inputs": [source.identity() for source in sources],
@@ -97,6 +107,7 @@ def tokenize(
         "shard_megabytes": shard_megabytes,
     }
     plan |= {"on_bad_line": on_bad_line} if on_bad_line != "refuse" else {}
+    plan |= {"role": role, "prompt_field": prompt_field} if role == "target" else {}
     plan |= {"group_name": renamed} if renamed else {}
     work = WorkFolder(output, name, plan)
     with work.locked():
@@ -106,17 +117,17 @@ def tokenize(
         else:
             if group is not None:
                 work.refuse_taken(group)
-            fields = Fields(text_field, group_by, group, renamed)
+            fields = Fields(text_field, group_by, group, prompt_field, renamed)
             characters = int(shard_megabytes * 1e6)
             encode(work, sources, fields, left_out_documents, encoding, characters, processes or _cores())
-            counts = work.merge(len(sources), encoding.dtype, _describe(encoding))
-            if not any(row.split == "train" for row in counts):
+            counts = work.merge(len(sources), encoding.dtype, _describe(encoding, role))
+            if not any(row.split == "train" or role == "target" for row in counts):
                 work.discard()
                 raise ValueError(
                     f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
                 )
             work.publish(counts, left_out_documents.counts())
-    show(counts, val_share, test_share)
+    show(counts, val_share, test_share, has_train=role == "group")
     for line in left_out_documents.lines():
         print(line)
 
@@ -157,7 +168,7 @@ def encode(
                 left_out.add(here.counts())
 
 
-def show(counts: list[StoreCounts], val_share: float, test_share: float) -> None:
+def show(counts: list[StoreCounts], val_share: float, test_share: float, has_train: bool = True) -> None:
     """Print one line per store, the total, and the splits that are missing."""
     from rich.console import Console
     from rich.table import Table
@@ -173,16 +184,16 @@ def show(counts: list[StoreCounts], val_share: float, test_share: float) -> None
     console = Console()
     console.print(table)
     made = {(row.group, row.split) for row in counts}
-    shares = {"train": 1.0, "validation": val_share, "test": test_share}
+    shares = {"train": float(has_train), "validation": val_share, "test": test_share}
     for group in dict.fromkeys(row.group for row in counts):
         for split in SPLITS:
             if shares[split] > 0 and (group, split) not in made:
                 console.print(f"group {group!r} has no {split} document: add documents or raise the share")
 
 
-def _describe(encoding: Encoding) -> Describe:
+def _describe(encoding: Encoding, role: str) -> Describe:
     shares = {
-        "train": 1.0 - encoding.val_share - encoding.test_share,
+        "train": 0.0 if role == "target" else 1.0 - encoding.val_share - encoding.test_share,
         "validation": encoding.val_share,
         "test": encoding.test_share,
     }
@@ -196,6 +207,7 @@ def _describe(encoding: Encoding) -> Describe:
             "vocab_size": encoding.info.vocab_size,
             "end_of_document": encoding.info.end_of_document,
             "end_of_document_token": encoding.info.end_of_document_token,
+            **({"role": "target"} if encoding.has_prompts else {}),
         }
 
     return describe
@@ -219,7 +231,9 @@ def _renamed(names: tuple[str, ...]) -> dict[str, str]:
     return renamed
 
 
-def _check(inputs, group, group_by, val_share, test_share, processes, shard_megabytes) -> str:
+def _check(
+    inputs, group, group_by, val_share, test_share, processes, shard_megabytes, role, prompt_field
+) -> str:
     """The name of the run, its group or by-FIELD. Raises: ValueError: an option is not possible."""
     if not inputs:
         raise ValueError("no inputs: give files, folders or hf:OWNER/NAME")
@@ -228,6 +242,8 @@ def _check(inputs, group, group_by, val_share, test_share, processes, shard_mega
             "give either --group NAME (the inputs are one group) or --group-by FIELD (they hold many)"
         )
     check_shares(val_share, test_share)
+    if prompt_field is not None and role != "target":
+        raise ValueError("--prompt-field needs --role target: prompts are never trained on")
     if processes is not None and processes < 1:
         raise ValueError(f"--processes is {processes}: it must be at least 1")
     if not shard_megabytes > 0:

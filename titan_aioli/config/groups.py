@@ -8,6 +8,7 @@ from typing import NamedTuple
 from titan_aioli.config import Group as Table
 from titan_aioli.config import Mixing
 from titan_aioli.data.group import Group
+from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.stores.split import PARTS, Split, parse_split, parts_of
 from titan_aioli.stores.store import open_store
@@ -52,6 +53,11 @@ def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
                 _open(mixing, name, table, part) if split is None else _cut(mixing, name, table, split, part)
             )
             for store in stores:
+                if store.prompts is not None:
+                    raise UserError(
+                        f"group {name!r}: {store.path} holds prompts and answers, which are a target: "
+                        "name it in [mixing.targets.NAME], and train on other text"
+                    )
                 check_vocabulary("group", name, store, vocabulary)
             weights = table.store_weights if part == "train" else ()
             opened[part].append(Group(name, stores, seq_len, weights, vocabulary.size))
@@ -136,7 +142,7 @@ def check_vocabulary(kind: str, name: str, store: TokenStore, vocabulary: Vocabu
         )
 
 
-def shared_stores(train: Sequence[Group], held_out: Sequence[Group]) -> Iterator[str]:
+def shared_stores(train: Sequence[Group], held_out: Sequence[HeldOutSet]) -> Iterator[str]:
     """One sentence for each store that is both trained on and held out, links followed.
 
     Parts of one store that do not overlap are not shared.

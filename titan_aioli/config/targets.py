@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from titan_aioli.config import Mixing, Target
 from titan_aioli.config.groups import shared_stores
+from titan_aioli.data.answers import Answers
 from titan_aioli.data.group import Group
-from titan_aioli.data.targets import Targets
+from titan_aioli.data.targets import HeldOutSet, Targets
 from titan_aioli.errors import UserError
 from titan_aioli.methods.objective import Objective
 from titan_aioli.stores.store import open_store
@@ -98,7 +99,7 @@ def _check_values(name: str, table: Target) -> None:
 
 def _open(
     mixing: Mixing, name: str, split: str, seq_len: int, vocab_size: int | None, of_groups: Sequence[Group]
-) -> Group:
+) -> HeldOutSet:
     """The held-out data of one target."""
     table = mixing.targets[name]
     paths = getattr(table, split)
@@ -116,10 +117,16 @@ def _open(
             f"({', '.join(mixing.groups)})"
         )
     stores = [open_store(path, table.dtype) for path in paths or [str(Path(mixing.stores) / name / split)]]
-    return Group(name, stores, seq_len, vocab_size=vocab_size)
+    if all(store.prompts is None for store in stores):
+        return Group(name, stores, seq_len, vocab_size=vocab_size)
+    if any(store.prompts is None for store in stores):
+        raise UserError(
+            f"target {name!r} has stores with prompts and stores without: make two targets of them"
+        )
+    return Answers(name, stores, seq_len, vocab_size)
 
 
-def _objective(mixing: Mixing, validation: Sequence[Group]) -> Objective:
+def _objective(mixing: Mixing, validation: Sequence[HeldOutSet]) -> Objective:
     """What each target counts."""
     tables, table = list(mixing.targets.values()), mixing.objective
     tolerances = [entry.tolerance if entry.role == "guard" else None for entry in tables]
@@ -136,12 +143,12 @@ def _objective(mixing: Mixing, validation: Sequence[Group]) -> Objective:
     )
 
 
-def _bits_per_byte(mixing: Mixing, target: Group) -> float:
+def _bits_per_byte(mixing: Mixing, target: HeldOutSet) -> float:
     """Bits per byte that one nat per token is."""
     given = mixing.targets[target.name].bytes_per_token
     if given is not None:
         return 1 / (given * math.log(2))
-    tokens = sum(store.num_tokens for store in target.stores)
+    tokens = target.num_tokens
     text_bytes = sum(store.metadata.get("text_bytes", 0) for store in target.stores)
     if not all(store.metadata.get("text_bytes") for store in target.stores) or not tokens:
         raise UserError(

@@ -77,6 +77,10 @@ class Group:
         if self.vocab_size is not None and not are_below(out, self.vocab_size):
             raise self.bad_id(sequence, out)
 
+    def counted(self, sequence: int) -> slice:
+        """The labels of a sequence that count: all."""
+        return slice(0, self.seq_len)
+
     def bad_id(self, sequence: int, tokens: np.ndarray) -> UserError:
         """What to say of the first id in a sequence's tokens [S + 1] that the model has no embedding for."""
         assert self.vocab_size is not None

@@ -52,9 +52,9 @@ class Stopping:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal; the same one again ends the process at once, as it would have."""
+        """Note a signal. Repeats change nothing, since a cluster may signal the ranks and torchrun, which
+        passes it on; SIGKILL ends a rank at once."""
         self._received = max(self._received, number)
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def exit_status(number: int) -> int:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from titan_aioli.data.group import Group
 from titan_aioli.data.streams import fixed_sample
+from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import IGNORE_INDEX, GroupStats
 
@@ -30,7 +30,7 @@ do not count."""
 class GroupEvaluator:
     """The fixed sequences of one split, this rank's share of them in memory, and how to measure them."""
 
-    def __init__(self, host: Host, groups: Sequence[Group], num_sequences: int):
+    def __init__(self, host: Host, groups: Sequence[HeldOutSet], num_sequences: int):
         """Args:
         host: whose model is measured.
         groups: the data groups of the split.
@@ -66,7 +66,7 @@ class GroupEvaluator:
         return losses
 
 
-def held_out_batches(host: Host, groups: Sequence[Group], num_sequences: int) -> list[Batch]:
+def held_out_batches(host: Host, groups: Sequence[HeldOutSet], num_sequences: int) -> list[Batch]:
     """This rank's share of the first `num_sequences` of each group's fixed order of sequences.
 
     Every rank gets the same number of batches, the last ones filled with rows that do not count.
@@ -84,15 +84,17 @@ def held_out_batches(host: Host, groups: Sequence[Group], num_sequences: int) ->
     return batches
 
 
-def read_rows(groups: Sequence[Group], rows: Sequence[tuple[int, int]], batch_size: int) -> Batch:
+def read_rows(groups: Sequence[HeldOutSet], rows: Sequence[tuple[int, int]], batch_size: int) -> Batch:
     """A batch of (group, sequence) pairs, filled up to `batch_size` rows with rows that do not count."""
     tokens = np.zeros((batch_size, groups[0].seq_len + 1), dtype=np.int64)
+    counts = np.zeros((batch_size, groups[0].seq_len), dtype=bool)
     group_ids = np.full(batch_size, -1, dtype=np.int64)
     for place, (index, sequence) in enumerate(rows):
         groups[index].read(sequence, tokens[place])
+        counts[place, groups[index].counted(sequence)] = True
         group_ids[place] = index
     inputs, labels = torch.from_numpy(tokens[:, :-1]), torch.from_numpy(tokens[:, 1:].copy())
-    labels[len(rows) :] = IGNORE_INDEX
+    labels[~torch.from_numpy(counts)] = IGNORE_INDEX
     return inputs, labels, torch.from_numpy(group_ids)
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from titan_aioli.data.group import Group
+from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.measure.evaluate import Batch, held_out_batches
 from titan_aioli.measure.held_out import HeldOut
@@ -107,7 +107,7 @@ class GradientObserver:
 
 
 def _weighted_batches(
-    host: Host, targets: Sequence[Group], settings: Settings
+    host: Host, targets: Sequence[HeldOutSet], settings: Settings
 ) -> list[tuple[float, list[Batch]]]:
     """The held-out batches, and what the mean loss of each list of them counts in the objective.
 

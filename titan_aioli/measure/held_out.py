@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from titan_aioli.data.group import Group
-from titan_aioli.data.targets import Targets
+from titan_aioli.data.targets import HeldOutSet, Targets
 from titan_aioli.measure.evaluate import GroupEvaluator
 from titan_aioli.measure.host import Host
 
@@ -24,8 +23,8 @@ class HeldOut:
     def __init__(
         self,
         host: Host,
-        validation: Sequence[Group],
-        test: Sequence[Group],
+        validation: Sequence[HeldOutSet],
+        test: Sequence[HeldOutSet],
         num_sequences: int,
         num_seen: int,
         on_validation: Callable[..., None],
@@ -40,7 +39,7 @@ class HeldOut:
             once per evaluation on all validation sequences.
         targets: what the mixture is for. None: the groups.
         """
-        self.seen: Sequence[Group] = validation if targets is None else targets.validation
+        self.seen: Sequence[HeldOutSet] = validation if targets is None else targets.validation
         self._num_groups, self._has_targets = len(validation), targets is not None
         sets, self._of_target = _with_targets(validation, None if targets is None else targets.validation)
         self._validation = GroupEvaluator(host, sets, num_sequences)
@@ -83,7 +82,9 @@ class HeldOut:
         return self._measured[evaluator][1]
 
 
-def _with_targets(groups: Sequence[Group], targets: Sequence[Group] | None) -> tuple[list[Group], list[int]]:
+def _with_targets(
+    groups: Sequence[HeldOutSet], targets: Sequence[HeldOutSet] | None
+) -> tuple[list[HeldOutSet], list[int]]:
     """The groups' sets followed by those of targets that are no group, and each target's place among them."""
     sets = list(groups)
     if targets is None:

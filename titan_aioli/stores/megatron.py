@@ -144,9 +144,25 @@ def _open(path: str, dtype: str | None) -> TokenStore:
                 f"{prefix}.json: says {metadata[key]} {key}, but the index counts {count}: the files are not "
                 "of one store. Make it again with `titan-aioli tokenize`"
             )
-    return TokenStore(
-        path, map_tokens(data, index.dtype, num_tokens), index.document_offsets, metadata, (str(data),)
-    )
+    tokens = map_tokens(data, index.dtype, num_tokens)
+    prompts = _prompts(prefix, index.document_offsets) if metadata.get("role") == "target" else None
+    return TokenStore(path, tokens, index.document_offsets, metadata, prompts, files=(str(data),))
+
+
+def _prompts(prefix: str, offsets: np.ndarray) -> np.ndarray:
+    """int64 [D], tokens of each document's prompt, from PREFIX.prompts.npy.
+
+    Raises: ValueError: the file is missing, or is not of this store.
+    """
+    path = Path(f"{prefix}.prompts.npy")
+    try:
+        prompts = np.load(path, allow_pickle=False).astype(np.int64)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: the lengths of the prompts cannot be read ({error}); {REMEDY}") from None
+    sizes = np.diff(offsets)
+    if prompts.shape != sizes.shape or (prompts < 0).any() or (prompts >= sizes).any():
+        raise ValueError(f"{path}: not the lengths of the prompts of this store; {REMEDY}")
+    return prompts
 
 
 MEGATRON = StoreFormat(_claims, _open)
@@ -186,6 +202,8 @@ class MegatronWriter:
             raise ValueError(
                 f"{self.prefix}: tokens cannot be stored as {self.dtype}: choose one of {allowed}"
             )
+        self.prompts: list[np.ndarray] | None = None
+        """Lengths of the documents' prompts, in parts, for a store of prompts and answers."""
         self._code = codes[0]
         self._sizes = array("i")
         self.num_tokens = 0
@@ -253,6 +271,9 @@ class MegatronWriter:
             os.fsync(index.fileno())
         Path(f"{self.prefix}.idx").unlink(missing_ok=True)  # an old index must not stand beside new data
         os.replace(f"{self.prefix}.bin.tmp", f"{self.prefix}.bin")
+        Path(f"{self.prefix}.prompts.npy").unlink(missing_ok=True)
+        if self.prompts is not None:
+            np.save(f"{self.prefix}.prompts.npy", np.concatenate(self.prompts))
         if self.metadata:
             counts = {"documents": self.num_documents, "tokens": self.num_tokens}
             write_sidecar(self.prefix, {**self.metadata, **counts})

@@ -25,7 +25,7 @@ def _open(path: str, dtype: str | None) -> TokenStore:
     with open(path, "rb") as file:
         has_header = file.read(len(MAGIC)) == MAGIC
     if not has_header and dtype is not None:
-        return TokenStore(path, map_raw(Path(path), dtype), None, {}, (path,))
+        return TokenStore(path, map_raw(Path(path), dtype), None, {}, files=(path,))
     if not has_header and os.path.getsize(path):
         raise ValueError(
             f"{path}: not a whole NumPy array of integers: it has no NumPy header. If these are raw token "
@@ -40,7 +40,9 @@ def _open(path: str, dtype: str | None) -> TokenStore:
             f"{path}: an array of {tokens.dtype} and shape {list(tokens.shape)}, expected one flat array of "
             "integer token ids: save it with numpy.save(path, ids.reshape(-1).astype('uint16'))"
         )
-    return TokenStore(path, tokens.view(np.ndarray), None, read_sidecar(path.removesuffix(SUFFIX)), (path,))
+    return TokenStore(
+        path, tokens.view(np.ndarray), None, read_sidecar(path.removesuffix(SUFFIX)), files=(path,)
+    )
 
 
 NPY = StoreFormat(_claims, _open)

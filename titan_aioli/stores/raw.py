@@ -21,7 +21,7 @@ def _open(path: str, dtype: str | None) -> TokenStore:
             f"{data} is there, but not its index {prefix}.idx: make the store again with `titan-aioli "
             "tokenize`, or give the dtype if this is a raw array of tokens"
         )
-    return TokenStore(path, map_raw(data, dtype), None, read_sidecar(prefix), (str(data),))
+    return TokenStore(path, map_raw(data, dtype), None, read_sidecar(prefix), files=(str(data),))
 
 
 def map_raw(data: Path, dtype: str) -> np.ndarray:

@@ -97,6 +97,9 @@ class TokenStore:
     metadata: dict[str, Any] = field(default_factory=dict)
     """PREFIX.json as `titan-aioli tokenize` writes it: documents, tokens, text_bytes, tokenizer, vocab_size,
     end_of_document, group, split, shares. {} if there is none."""
+    prompts: np.ndarray | None = None
+    """[D], tokens of each document that are its prompt, which nothing is trained on and which do not count;
+    None for a store of whole documents."""
     files: tuple[str, ...] = ()
     """Files (or folders) that the tokens lie in; () for tokens in memory."""
     first_token: int = 0
@@ -140,6 +143,7 @@ class TokenStore:
             else self.tokens[first:last],
             None if offsets is None else offsets[start : stop + 1] - first,
             metadata,
+            None if self.prompts is None else self.prompts[start:stop],
             self.files,
             self.first_token + first,
         )

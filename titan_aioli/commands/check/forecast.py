@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
-from titan_aioli.data.group import Group
+from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.walk import walk
@@ -180,11 +180,11 @@ def checkpoint_line(config: Any, steps: int) -> str:
     return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
 
 
-def _sets(groups: Sequence[Group], targets: Sequence[Group] | None) -> list[Group]:
+def _sets(groups: Sequence[HeldOutSet], targets: Sequence[HeldOutSet] | None) -> list[HeldOutSet]:
     """The held-out sets of the groups, and those of targets that are no group."""
     return [*groups, *(target for target in targets or () if not any(target is group for group in groups))]
 
 
-def _sequences(groups: Sequence[Group], per_group: int) -> int:
+def _sequences(groups: Sequence[HeldOutSet], per_group: int) -> int:
     """Held-out sequences of one evaluation: a group with fewer gives all it has."""
     return sum(min(per_group, group.num_sequences) for group in groups)

@@ -28,6 +28,8 @@ class Document(NamedTuple):
 
     text: str
     group: str
+    prompt: str | None = None
+    """What stands before the text and does not count; None for a whole document."""
 
 
 class Fields(NamedTuple):
@@ -39,6 +41,8 @@ class Fields(NamedTuple):
     """Field of the group's name, dotted where nested; None: every document belongs to `group`."""
     group: str | None
     """Name of the one group; None if `group_by` is given."""
+    prompt: str | None = None
+    """Field of the prompt, dotted where nested; None: documents are texts alone."""
     renamed: Mapping[str, str] = MappingProxyType({})
     """Group names by what the field says, where they differ."""
 
@@ -66,16 +70,14 @@ def _document(place: str, record: Any, fields: Fields, labels: list[str] | None)
     """Raises: ValueError: the record is none, or has no text or no group."""
     if isinstance(record, ValueError):
         raise record
-    text = record if isinstance(record, str) else lookup(record, fields.text, place)
-    if isinstance(text, bytes):
-        text = _decoded(text, f"{place}: field {fields.text!r}")
-    if text is None:
-        text = ""
-    if not isinstance(text, str):
-        raise ValueError(f"{place}: field {fields.text!r} is {_shown(text)}, expected a text")
+    text, prompt = record if isinstance(record, str) else _text(record, fields.text, place), None
+    if fields.prompt is not None:
+        if isinstance(record, str):
+            raise WrongCommand(f"{place}: a text file has no field {fields.prompt!r}")
+        prompt = _encodable(_text(record, fields.prompt, place))
     if fields.group_by is None:
         assert fields.group is not None
-        return Document(_encodable(text), fields.group)
+        return Document(_encodable(text), fields.group, prompt)
     if isinstance(record, str):
         raise WrongCommand(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
     where = f"{place}: field {fields.group_by!r}"
@@ -88,7 +90,22 @@ def _document(place: str, record: Any, fields: Fields, labels: list[str] | None)
         raise WrongCommand(str(error)) from None
     if found not in fields.renamed and name in fields.renamed.values():
         raise WrongCommand(f"{where} is {name!r}, the name that --group-name gives to another group")
-    return Document(_encodable(text), name)
+    return Document(_encodable(text), name, prompt)
+
+
+def _text(record: Any, field: str, place: str) -> str:
+    """The text of a field; a null one is empty.
+
+    Raises: ValueError: no such field, or no text in it.
+    """
+    text = lookup(record, field, place)
+    if isinstance(text, bytes):
+        text = _decoded(text, f"{place}: field {field!r}")
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise ValueError(f"{place}: field {field!r} is {_shown(text)}, expected a text")
+    return text
 
 
 def _label(value: Any, labels: list[str] | None, where: str) -> Any:
@@ -109,7 +126,7 @@ def _label(value: Any, labels: list[str] | None, where: str) -> Any:
 
 def columns(fields: Fields) -> list[str]:
     """The names of the fields that must be read."""
-    return [fields.text] if fields.group_by is None else [fields.text, fields.group_by]
+    return [field for field in (fields.text, fields.group_by, fields.prompt) if field is not None]
 
 
 def lookup(record: Any, field: str, place: str) -> Any:

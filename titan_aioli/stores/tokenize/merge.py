@@ -51,6 +51,8 @@ class _Part(NamedTuple):
     tokens: np.ndarray
     sizes: np.ndarray
     text_bytes: int
+    prompts: np.ndarray | None
+    """Lengths of the documents' prompts, if they have any."""
 
 
 def _write_stores(
@@ -64,6 +66,8 @@ def _write_stores(
             if part.store not in writers:
                 writers[part.store] = stack.enter_context(MegatronWriter(stores / part.store, dtype))
             writers[part.store].add_many(part.tokens, part.sizes)
+            if part.prompts is not None:
+                writers[part.store].prompts = [*(writers[part.store].prompts or ()), part.prompts]
             text_bytes[part.store] = text_bytes.get(part.store, 0) + part.text_bytes
         for store, writer in writers.items():
             group, split = store.split("/")
@@ -84,4 +88,5 @@ def _parts(shard: Path, groups: set[str]) -> Iterator[_Part]:
             store, _, kind = name.rpartition("/")
             if kind == "tokens" and store.split("/")[0] in groups:
                 text_bytes = int(arrays[f"{store}/bytes"])
-                yield _Part(store, arrays[name], arrays[f"{store}/sizes"], text_bytes)
+                prompts = arrays[f"{store}/prompts"] if f"{store}/prompts" in arrays.files else None
+                yield _Part(store, arrays[name], arrays[f"{store}/sizes"], text_bytes, prompts)

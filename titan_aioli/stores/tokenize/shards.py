@@ -41,6 +41,8 @@ class Encoding(NamedTuple):
     info: TokenizerInfo
     val_share: float
     test_share: float
+    has_prompts: bool = False
+    """Whether documents are prompts and answers."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -74,19 +76,37 @@ def encode_shard(encoding: Encoding, path: Path, documents: list[Document]) -> C
     documents = [document for document in documents if document.text]
     found: dict[str, list[np.ndarray]] = {}
     text_bytes: dict[str, int] = {}
-    for document, ids in zip(documents, _encode(encoding, documents), strict=True):
+    prompts: dict[str, list[int]] = {}
+    encoded = zip(documents, _prompts(encoding, documents), _encode(encoding, documents), strict=True)
+    for document, prompt, ids in encoded:
         text = document.text.encode()
-        key = f"{document.group}/{split_of(text, encoding.val_share, encoding.test_share)}"
-        found.setdefault(key, []).append(ids)
+        decides = text if document.prompt is None else document.prompt.encode() + text
+        key = f"{document.group}/{split_of(decides, encoding.val_share, encoding.test_share)}"
+        found.setdefault(key, []).append(np.concatenate([prompt, ids]))
         text_bytes[key] = text_bytes.get(key, 0) + len(text)
+        prompts.setdefault(key, []).append(prompt.size)
     arrays = {}
     for key, parts in found.items():
         arrays[f"{key}/tokens"] = np.concatenate(parts)
         arrays[f"{key}/sizes"] = np.array([part.size for part in parts])
         arrays[f"{key}/bytes"] = np.array(text_bytes[key])
+        if encoding.has_prompts:
+            arrays[f"{key}/prompts"] = np.array(prompts[key])
     with replacing(path) as file:
         np.savez(file, **arrays)
     return Counts(len(documents), sum(part.size for parts in found.values() for part in parts))
+
+
+def _prompts(encoding: Encoding, documents: list[Document]) -> Iterator[np.ndarray]:
+    """The tokens of each prompt, encoded by itself, so that the answer begins with a token of its own."""
+    if not encoding.has_prompts:
+        yield from [np.empty(0, dtype=encoding.dtype)] * len(documents)
+        return
+    tokenizer = _tokenizer(encoding.tokenizer, encoding.info.digest)
+    for first in range(0, len(documents), ENCODED_AT_ONCE):
+        texts = [document.prompt or "" for document in documents[first : first + ENCODED_AT_ONCE]]
+        for tokens in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+            yield np.array(tokens.ids, dtype=encoding.dtype)
 
 
 def _encode(encoding: Encoding, documents: list[Document]) -> Iterator[np.ndarray]:

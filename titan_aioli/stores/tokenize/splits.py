@@ -26,6 +26,20 @@ def split_of(text: bytes, val_share: float, test_share: float) -> str:
     return "test" if number >= 1.0 - test_share else "train"
 
 
+def shares_of_target(val_share: float, test_share: float) -> tuple[float, float]:
+    """The shares of a target, of which nothing is trained on: those of the documents that are evaluated.
+
+    Raises: ValueError: a share outside [0, 1), or both 0.
+    """
+    check_shares(val_share, test_share)
+    if val_share + test_share == 0:
+        raise ValueError(
+            "--val-share and --test-share are 0: a target needs documents of at least one of them"
+        )
+    test = test_share / (val_share + test_share)
+    return 1.0 - test, test
+
+
 def check_shares(val_share: float, test_share: float) -> None:
     """Check the shares of validation and test.
 

@@ -104,7 +104,7 @@ class WorkFolder:
             rows = [row for row in self._merged_counts() if not (self.stores / row.group).is_dir()]
         for row in rows:
             folder = self.output / row.group
-            for suffix in ("idx", "bin", "json"):
+            for suffix in ("idx", "bin", "json", "prompts.npy"):
                 (folder / f"{row.split}.{suffix}").unlink(missing_ok=True)
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
