@@ -22,7 +22,13 @@ def store_of(*pairs):
     documents = [[*prompt, *answer] for prompt, answer in pairs]
     offsets = np.cumsum([0, *map(len, documents)])
     prompts = np.array([len(prompt) for prompt, _ in pairs])
-    return TokenStore("qa", np.array(sum(documents, []), np.int32), offsets, {}, prompts)
+    return TokenStore(
+        "qa",
+        np.array([token for document in documents for token in document], np.int32),
+        offsets,
+        {},
+        prompts,
+    )
 
 
 def rows_of(answers, count):

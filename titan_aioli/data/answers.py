@@ -43,8 +43,8 @@ class Answers:
             if sizes[number] < 1:
                 raise ValueError(f"{what} tokens: leave such documents out")
             raise ValueError(
-                f"{what} tokens, and a row has {self.seq_len} (training.seq_len): leave such documents out, or "
-                "train on longer sequences"
+                f"{what} tokens, and a row has {self.seq_len} (training.seq_len): leave such documents out, "
+                "or train on longer sequences"
             )
 
     @property

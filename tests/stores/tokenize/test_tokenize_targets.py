@@ -1,6 +1,7 @@
 """`titan-aioli tokenize --role target`: held-out sets, and prompts with answers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_prompts_and_answers_are_known_apart(tmp_path, options, questions):
     assert store.metadata["role"] == "target" and len(store.prompts) == store.num_documents > 50
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
     expected = []
-    for line in open(questions, encoding="utf-8"):
+    for line in Path(questions).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         if split_of((record["q"] + record["a"]).encode(), 0.5, 0.5) == "validation":
             expected.append([tokenizer.encode(record[name]).ids for name in ("q", "a")])
@@ -89,7 +90,7 @@ def test_answers_are_evaluated_in_bits_per_byte_and_never_trained_on(tmp_path, o
     )
     with pytest.raises(UserError, match="holds prompts and answers, which are a target"):
         build_mixture(trained, 8, None)
-    with pytest.raises(UserError, match="has an answer of .* tokens, and a row has 2"):
+    with pytest.raises(UserError, match=r"has an answer of .* tokens, and a row has 2"):
         build_mixture(mixing, 2, None)
 
 
