@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
-from titan_aioli.commands import report as command
+from titan_aioli.commands import report_figure as command
 from titan_aioli.commands.report import epoch_table, loss_table, round_table, target_table
 from titan_aioli.runs.run import read_run
 
