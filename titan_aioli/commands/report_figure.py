@@ -68,16 +68,13 @@ def _draw_objective(axis, run: Run) -> None:
     steps = list(measured)
     values = [run.objective.value(losses) for losses in measured.values()]
     axis.plot(steps, values, color="black", marker="o", ms=4, lw=2.8)
-    if steps:
-        place, side = ((-4, 10), "right") if steps[-1] > run.last_step / 2 else ((8, 2), "left")
-        axis.annotate(
-            f"{values[-1]:.3f}", (steps[-1], values[-1]), place, textcoords="offset points", ha=side
-        )
-        finite = [(step, value) for step, value in zip(steps, values, strict=True) if np.isfinite(value)]
+    if finite := [point for point in zip(steps, values, strict=True) if np.isfinite(point[1])]:
+        last = finite[-1]
+        place, side = ((-4, 10), "right") if last[0] > run.last_step / 2 else ((8, 2), "left")
+        axis.annotate(f"{last[1]:.3f}", last, place, textcoords="offset points", ha=side)
         late = [value for step, value in finite if step >= run.last_step / 4] or [v for _, v in finite]
-        if late:
-            room = 0.1 * (np.ptp(late) or 0.2 * abs(late[0])) + 1e-3
-            axis.set_ylim(min(late) - room, max(late) + room)
+        room = 0.1 * (np.ptp(late) or 0.2 * abs(late[0])) + 1e-3
+        axis.set_ylim(min(late) - room, max(late) + room)
     _show_steps(axis, run)
 
 
