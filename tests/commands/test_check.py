@@ -291,10 +291,10 @@ def test_targets_are_counted_and_shown(stores, tmp_path):
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
     assert (expected.num_evaluations, expected.evaluated_sequences) == (1, 4 * 12)
     assert (expected.num_samples, expected.sampled_sequences) == (9, 2 * 12)
-    assert any(
-        "0.7500" in line and "b" in line
-        for line in lines(target_table(checked.mixture, checked.config.mixing))
-    )
+    shown = [line.split() for line in lines(target_table(checked.mixture, checked.config.mixing))]
+    assert ["target", "group", "counts", "validation", "test"] in shown
+    assert ["b", "yes", "0.7500"] in [words[:3] for words in shown]
+    assert ["d", "-", "0.2500"] in [words[:3] for words in shown]
     static = check_config(["--job.config_file", str(config), *flags, "--mixing.method", "odm"], 2)
     expected = forecast(static.config, static.mixture, static.batch_size)
     assert any("odm does not look at targets" in line for line in doubts(static.config, 3, expected))

@@ -76,6 +76,48 @@ def test_grid_search_takes_the_best_run(runs):
     assert only_code.proportions[1] == table.proportions[:, 1].max()
 
 
+@pytest.fixture
+def weighted(runs):
+    """The table above, of which only the loss of code counts."""
+    header, *lines = runs.read_text().splitlines()
+    header += ",objective_weight.code,objective_weight.web"
+    runs.write_text("\n".join([header, *(f"{line},1.0,0.0" for line in lines)]) + "\n")
+    return runs
+
+
+@pytest.mark.parametrize("law", ["log_linear", "grid_search"])
+def test_the_tables_own_weights_decide_unless_others_are_given(weighted, tmp_path, capsys, law):
+    outputs = [tmp_path / f"{name}.json" for name in ("own", "given", "equal")]
+    plan(weighted, output=outputs[0], law=law)
+    assert "counts" in capsys.readouterr().out
+    plan(weighted, output=outputs[1], law=law, weights=(("code", 1.0),))
+    plan(weighted, output=outputs[2], law=law, weights=(("code", 1.0), ("web", 1.0)))
+    own, given, equal = (json.loads(path.read_text()) for path in outputs)
+    assert own == given and own["settings"]["weights"] == [0.0, 1.0]
+    assert own["proportions"] != equal["proportions"]
+    assert own["predicted_losses"][1] < equal["predicted_losses"][1]
+
+
+OBJECTIVES = "proportion.a,proportion.b,loss.c,loss.d,objective_weight.c"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{OBJECTIVES}\n0.5,0.5,3,3,1\n", r"objective_weight\.NAME for \['c'\] and loss\.NAME for"),
+        (f"{OBJECTIVES},objective_weight.d\n0.5,0.5,3,3,1,1\n1,0,3,3,1,2\n", "line 3: .* one objective"),
+        (f"{OBJECTIVES},objective_weight.d\n0.5,0.5,3,3,0,0\n", "one of them above 0"),
+        (f"{OBJECTIVES},objective_weight.d\n0.5,0.5,3,3,2,-1\n", "at least 0"),
+        (f"{OBJECTIVES},objective_weight.d\n0.5,0.5,3,3,2,\n", "line 2: objective_weight.d is ''"),
+    ],
+)
+def test_weights_of_no_objective_are_refused(tmp_path, content, message):
+    path = tmp_path / "runs.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
-from titan_aioli.commands import report as command
+from titan_aioli.commands import report_figure as command
 from titan_aioli.commands.report import epoch_table, loss_table, round_table, target_table
 from titan_aioli.runs.run import read_run
 
@@ -70,19 +70,19 @@ def test_runs_without_a_mixing_matrix_have_no_row_for_it(tmp_path, monkeypatch):
     assert [len(figure.axes) for figure in drawn] == [2, 7]  # 3 rows of 2, and the matrix's scale
 
 
-def write_targeted(folder, objective):
-    """A run for two targets, of which one is a group."""
+def write_targeted(folder, objective, steps=(2,), **changed):
+    """A run for two targets, of which one is a group, measured at some steps."""
     write_run(folder)
     mixture = json.loads((folder / "mixture.json").read_text())
     weights = {"weights": [3.0, 1.0], "unit": "bits_per_byte", "scales": [2.0, 1.0]}
-    mixture |= {"targets": ["math", "law"], "objective": weights}
+    mixture |= {"targets": ["math", "law"], "objective": weights | changed}
     (folder / "mixture.json").write_text(json.dumps(mixture))
     results = json.loads((folder / "results.json").read_text())
     results |= {"target_validation_loss": [1.0, 3.5], "objective": objective}
     results |= {"target_test_loss": [2.0, 3.5], "test_objective": objective + 1}
     (folder / "results.json").write_text(json.dumps(results))
-    lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
-    text = "".join(json.dumps({**line, "target_loss": [1.0, 2.0]}) + "\n" for line in lines)
+    line = {"validation_loss": [3.8, 2.8], "target_loss": [1.0, 2.0]}
+    text = "".join(json.dumps({"step": step, **line}) + "\n" for step in steps)
     (folder / "losses.jsonl").write_text(text)
     return folder
 
@@ -111,3 +111,101 @@ def test_runs_for_other_targets_are_not_compared(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["report", *runs])
     assert "has targets none" in capsys.readouterr().err
+
+
+def drawn_axes(monkeypatch, tmp_path, *runs):
+    figures = []
+    monkeypatch.setattr(command, "save", lambda figure, output: figures.append(figure))
+    command.draw([read_run(run) for run in runs], tmp_path / "report.png")
+    figures[0].canvas.draw()
+    return [axis for axis in figures[0].axes if axis.get_xlabel() == "step"]
+
+
+@pytest.mark.parametrize("steps", [(0,), (6,), (0, 1), (6, 0, 3)])
+def test_every_evaluation_has_a_marker_inside_its_panel(tmp_path, monkeypatch, steps):
+    axes = drawn_axes(monkeypatch, tmp_path, write_targeted(tmp_path / "a", 5.0, steps))
+    assert len(axes) == 2
+    for axis in axes:
+        low, high = axis.get_xlim()
+        assert axis.lines and all(list(line.get_xdata()) == sorted(steps) for line in axis.lines)
+        assert low < 0 < max(steps) + 0.01 < high
+        bottom, top = axis.get_ylim()
+        values = np.concatenate([line.get_ydata() for line in axis.lines])
+        assert bottom < values.min() and values.max() < top
+    marked = [line.get_label() for line in axes[1].lines if line.get_marker() not in ("None", None)]
+    assert "target math" in marked
+
+
+def test_a_run_that_has_measured_nothing_says_so_and_leaves_the_scale_to_others(tmp_path, monkeypatch):
+    nothing, some = (
+        write_targeted(tmp_path / name, 5.0, steps) for name, steps in (("a", ()), ("b", (2, 6)))
+    )
+    axes = drawn_axes(monkeypatch, tmp_path, nothing, some)
+    empty = [axis for axis in axes if not any(len(line.get_xdata()) for line in axis.lines)]
+    assert len(empty) == 2 and all(axis.texts[0].get_text() == "not measured yet" for axis in empty)
+    objective = next(axis for axis in axes if axis not in empty)
+    assert objective.get_ylim()[0] > 1.0  # its only value is 2
+
+
+def test_a_diverged_run_is_drawn(tmp_path, monkeypatch):
+    folder = write_targeted(tmp_path / "a", 5.0)
+    with open(folder / "losses.jsonl", "a") as file:
+        nothing = [float("nan")] * 2
+        file.write(json.dumps({"step": 4, "validation_loss": nothing, "target_loss": nothing}) + "\n")
+    (objective, _) = drawn_axes(monkeypatch, tmp_path, folder)
+    assert objective.texts[0].get_text() == "2.000"
+
+
+def test_evaluations_for_other_targets_are_left_out(tmp_path, monkeypatch):
+    """The targets were changed at a resume."""
+    folder = write_targeted(tmp_path / "a", 5.0)
+    lines = '{"step": 0, "validation_loss": [4, 3]}\n'
+    lines += '{"step": 1, "validation_loss": [4, 3], "target_loss": [1, 2, 3]}\n'
+    (folder / "losses.jsonl").write_text(lines + (folder / "losses.jsonl").read_text())
+    (objective, losses) = drawn_axes(monkeypatch, tmp_path, folder)
+    assert list(objective.lines[0].get_xdata()) == [2]
+    assert [list(line.get_xdata()) for line in losses.lines] == [[2], *[[0, 1, 2]] * 3]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"weights": [1.0, 1.0]}, {"unit": "nats", "scales": None}, {"relative": True, "scales": None}]
+)
+def test_objectives_that_differ_are_shown_and_not_compared(tmp_path, monkeypatch, changed):
+    folders = [
+        write_targeted(tmp_path / name, value, **other)
+        for name, value, other in (("a", 5.0, {}), ("b", 4.5, changed))
+    ]
+    text = shown(target_table([read_run(folder) for folder in folders]))
+    assert "5.0000 | 6.0000 bits per byte" in text and "4.5000 | 5.5000" in text
+    assert "-0.5000" not in text and "they are not compared" in " ".join(text.split())
+    axes = drawn_axes(monkeypatch, tmp_path, *folders)
+    assert sum("objective (" in axis.get_ylabel() for axis in axes) == 2
+
+
+def test_how_targets_are_combined_leaves_objectives_comparable(tmp_path):
+    runs = [
+        read_run(write_targeted(tmp_path / name, value, **other))
+        for name, value, other in (("a", 5.0, {}), ("b", 4.5, {"combine": "worst", "weights": [6.0, 2.0]}))
+    ]
+    assert "-0.5000" in shown(target_table(runs))
+
+
+@pytest.mark.parametrize(
+    ("changed", "drops"),
+    [
+        ({}, ["0.475", "0.900"]),  # 0.75 x 2 x 0.3 + 0.25 x 1 x 0.1, the law's 0.75 x 2 x 0.5 + 0.25 x 0.6
+        ({"scales": None, "unit": "nats"}, ["0.250", "0.525"]),
+        (
+            {"scales": None, "relative": True, "unit": "relative", "weights": None},
+            ["0.187", "0.564"],
+        ),  # slopes 0.4292, 0.5825
+    ],
+)
+def test_the_drop_of_the_objective_is_in_its_unit(tmp_path, changed, drops):
+    folder = write_targeted(tmp_path / "a", 5.0, **changed)
+    records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    checked = {"predicted_drop": [0.5, 0.6], "measured_drop": [0.3, 0.1]}
+    records.append({**records[0], "step": 6, "round": 1, **checked})
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    text = shown(round_table(read_run(folder)))
+    assert [word for line in text.splitlines() if "0.600" in line for word in line.split()][-2:] == drops

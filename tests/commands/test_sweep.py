@@ -58,10 +58,11 @@ def test_with_targets_the_table_and_the_graph_are_theirs(sweep, tmp_path, monkey
     assert sweep("--cover", "6", "--single-groups") == 0
     table = read_table(tmp_path / "out" / "runs.csv")
     assert table.groups == ["a", "b", "c"] and table.evaluated == ["d", "b"]
-    np.testing.assert_allclose(table.losses, np.repeat(4.0 - table.proportions[:, :1], 2, axis=1))
+    np.testing.assert_allclose(table.losses, (1 - table.proportions[:, :1] / 4) * [4.0, 5.0])
+    np.testing.assert_array_equal(table.weights, [0.5, 0.5])
     graph = read_graph(tmp_path / "out" / "graph.json", ["c", "a", "b"], ["b", "d"])
     np.testing.assert_allclose(graph, [[0, 0], [0.25, 0.25], [0, 0]])
-    assert "the lowest objective is 3.0000 (single-000)" in " ".join(capfd.readouterr().out.split())
+    assert "the lowest objective is 3.3750 (single-000)" in " ".join(capfd.readouterr().out.split())
     words = [
         "plan",
         str(tmp_path / "out" / "runs.csv"),
@@ -72,6 +73,40 @@ def test_with_targets_the_table_and_the_graph_are_theirs(sweep, tmp_path, monkey
     ]
     main([*words, "--weights", "d", "1.0"])
     np.testing.assert_allclose(read_plan(tmp_path / "plan.json", ["a", "b", "c"]), [1, 0, 0], atol=1e-6)
+
+
+TARGETS = """
+[mixing.targets.d]
+weight = 3.0
+bytes_per_token = 1.0
+[mixing.targets.b]
+bytes_per_token = 1.0
+[mixing.targets.a]
+weight = 0.0
+bytes_per_token = 1.0
+[mixing.targets.c]
+role = "guard"
+bytes_per_token = 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("unit", "weights"),
+    [("nats", [3, 1, 0, 0]), ("bits_per_byte", [6, 1, 0, 0]), ("relative", [3 / 3.0, 1 / 3.75, 0, 0])],
+)
+def test_the_table_says_what_each_target_counts(sweep, tmp_path, monkeypatch, unit, weights):
+    config = tmp_path / "targets.toml"
+    config.write_text(f'{TINY.read_text()}{TARGETS}[mixing.objective]\nunit = "{unit}"\n')
+    monkeypatch.setattr("tests.commands.test_sweep.TINY", config)
+    assert sweep("--cover", "2", "--single-groups") == 0
+    table = read_table(tmp_path / "out" / "runs.csv")
+    np.testing.assert_allclose(table.weights, np.array(weights) / np.sum(weights))
+
+
+def test_a_table_of_groups_has_no_weights(sweep, tmp_path):
+    assert sweep("--cover", "2") == 0
+    header = (tmp_path / "out" / "runs.csv").read_text().splitlines()[0]
+    assert header == "run,proportion.a,proportion.b,proportion.c,loss.a,loss.b,loss.c"
 
 
 def test_the_runs_differ_in_the_mixture_only(sweep, tmp_path):

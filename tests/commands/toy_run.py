@@ -1,5 +1,5 @@
 """Stands in for a training run of a sweep: leaves the files of one, its losses 2 - share of each group,
-and those of targets 4 - share of group a.
+and those of targets 4, 5, ... times 1 - share of group a / 4.
 
 python toy_run.py CONFIG.toml     fails where a file `fail` lies beside the config
 """
@@ -9,6 +9,18 @@ import sys
 from pathlib import Path
 
 from titan_aioli.files import read_toml
+
+
+def objective(targets, table):
+    """As a run describes it; one nat is 2 bits per byte of the first target, 1 of the others."""
+    scales = [2.0] + [1.0] * (len(targets) - 1)
+    return {
+        "weights": [target.get("weight", 1.0) for target in targets.values()],
+        "scales": scales if table.get("unit") == "bits_per_byte" else None,
+        "tolerances": [0.0 if target.get("role") == "guard" else None for target in targets.values()],
+        "relative": table.get("unit") == "relative",
+        "unit": table.get("unit", "nats"),
+    }
 
 
 def main(path):
@@ -26,10 +38,13 @@ def main(path):
         "losses.jsonl": {"step": 0, "validation_loss": [2.0] * len(groups)},
         "results.json": {"step": 3, "validation_loss": losses, "test_loss": [1.0 + x for x in losses]},
     }
-    if targets := list(config["mixing"].get("targets", {})):
-        files["mixture.json"]["targets"] = targets
-        files["losses.jsonl"]["target_loss"] = [4.0] * len(targets)
-        files["results.json"]["target_validation_loss"] = [4.0 - groups["a"]] * len(targets)
+    if targets := config["mixing"].get("targets", {}):
+        files["mixture.json"]["targets"] = list(targets)
+        files["mixture.json"]["objective"] = objective(targets, config["mixing"].get("objective", {}))
+        files["losses.jsonl"]["target_loss"] = [k + 4.0 for k in range(len(targets))]
+        files["results.json"]["target_validation_loss"] = [
+            (k + 4.0) * (1 - groups["a"] / 4) for k in range(len(targets))
+        ]
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content) + "\n")
     with open(folder / "starts", "a") as file:

@@ -137,6 +137,15 @@ def test_units_change_what_a_row_counts():
     assert Objective(weights=[1, 0]).value(np.array([4.0, np.nan])) == 4.0
 
 
+@pytest.mark.parametrize("unit", [{}, {"scales": [2.0, 1.0, 3.0, 1.0]}, {"relative": True}])
+def test_the_gradient_is_that_of_the_value(unit):
+    objective = Objective(weights=[3.0, 1.0, 0.0, 1.0], tolerances=[None, None, None, 0.1], **unit)
+    losses, step = np.array([4.0, 2.0, 5.0, 3.0]), 1e-6 * np.eye(4)
+    slopes = [(objective.value(losses + d) - objective.value(losses - d)) / 2e-6 for d in step]
+    np.testing.assert_allclose(objective.gradient(losses), slopes, atol=1e-8)
+    assert (objective.gradient(losses)[:2] > 0).all() and (objective.gradient(losses)[2:] == 0).all()
+
+
 def test_skill_it_uses_a_graph_from_groups_to_targets():
     graph = [[0.5, 0.1, 0.0], [0.1, 0.1, 0.4]]
     method = build_method("skill_it", 2, 3, graph=graph, eta=1.0, window=1, steps_per_round=1)

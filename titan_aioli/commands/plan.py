@@ -41,11 +41,13 @@ def plan(
 
     Args:
         runs: CSV with a column proportion.GROUP for each group trained on and loss.NAME for each group or
-            target evaluated, which has a law of its own.
+            target evaluated, which has a law of its own; objective_weight.NAME, where the sweep had targets.
         output: the plan, a JSON file.
         law: log_linear (b + exp(theta . p), needs one run more than groups), linear, or grid_search: the run
             with the lowest mean loss.
-        weights: how much each evaluated group or target counts, as NAME NUMBER ...; all the same if left out.
+        weights: how much each evaluated group or target counts, as NAME NUMBER ...; if left out, as the table
+            says (the objective of a sweep with targets: in its unit, 0 for guards and watched targets), or
+            else all the same.
         anchor: a prior mixture, as NAME NUMBER ...; uniform if left out.
         anchor_strength: nats of loss given up per nat of KL divergence from the anchor; 0: none.
         group_tokens: tokens that each group has, as NAME NUMBER ..., to bound repetition.
@@ -58,7 +60,7 @@ def plan(
     made = make_plan(
         table,
         law,
-        weights=_in_order(weights, table.evaluated, "weights") if weights else None,
+        weights=_in_order(weights, table.evaluated, "weights") if weights else table.weights,
         anchor=_in_order(anchor, table.groups, "anchor") if anchor else None,
         anchor_strength=anchor_strength,
         caps=caps,
@@ -87,16 +89,19 @@ def proportions_table(made: Plan, table: RunTable) -> Table:
 
 def losses_table(made: Plan, table: RunTable) -> Table:
     """Loss of every evaluated group: predicted, in the best run, and how well the law fits."""
-    best = table.losses[best_run(table, made.settings["weights"])]
+    weights = made.settings["weights"]
+    best = table.losses[best_run(table, weights)]
     shown = Table(title="loss, nats per token")
-    for name in ("evaluated", "predicted", "best run", "R2", "rms error", "rms error, held out"):
+    counts = [] if weights is None else [f"{share:.4f}" for share in weights / weights.sum()]
+    measures = ("predicted", "best run", "R2", "rms error", "rms error, held out")
+    for name in ("evaluated", *(["counts"] if counts else []), *measures):
         shown.add_column(name, justify="left" if name == "evaluated" else "right")
     for i, name in enumerate(made.evaluated):
         cells = ["-"] * 3
         if made.fit:
             errors = np.sqrt([made.fit.mse[i], made.fit.held_out_mse[i]])
             cells = [f"{made.fit.r2[i]:.4f}", f"{errors[0]:.2g}", f"{errors[1]:.2g}"]
-        shown.add_row(name, f"{made.predicted_losses[i]:.4f}", f"{best[i]:.4f}", *cells)
+        shown.add_row(name, *counts[i : i + 1], f"{made.predicted_losses[i]:.4f}", f"{best[i]:.4f}", *cells)
     return shown
 
 

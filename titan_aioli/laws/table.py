@@ -1,7 +1,8 @@
 """A table of runs: the proportions each was trained on and the loss of every group at its end.
 
-CSV with a header: a column `proportion.GROUP` for each group trained on and a column `loss.GROUP` for each
-target evaluated, usually the groups; other columns are ignored. One run per line.
+CSV with a header: a column `proportion.GROUP` for each group trained on and a column `loss.NAME` for each
+target evaluated, usually the groups. Columns `objective_weight.NAME`, the same in every line, say how much
+the loss of each target counts. Other columns are ignored. One run per line.
 """
 
 import csv
@@ -17,6 +18,7 @@ from titan_aioli.files import replacing
 
 Array = np.ndarray
 SUM_TOLERANCE = 1e-3
+WEIGHT = "objective_weight"
 
 
 class RunTable(NamedTuple):
@@ -32,6 +34,8 @@ class RunTable(NamedTuple):
     """[N, M], final loss, nats per token."""
     digest: str
     """SHA-256 of the file."""
+    weights: Array | None = None
+    """[M], how much each loss counts, >= 0; None: the table does not say."""
 
 
 def read_table(path: Path) -> RunTable:
@@ -48,6 +52,7 @@ def read_table(path: Path) -> RunTable:
         evaluated=evaluated,
         losses=losses,
         digest=hashlib.sha256(content).hexdigest(),
+        weights=_read_weights(path, content, evaluated),
     )
 
 
@@ -69,6 +74,7 @@ def write_table(
     shares: Array,
     losses: Array,
     evaluated: Sequence[str] | None = None,
+    weights: Array | None = None,
 ) -> None:
     """Write the CSV file that read_table reads, with a first column `run`.
 
@@ -79,16 +85,47 @@ def write_table(
         shares: [N, G].
         losses: [N, M].
         evaluated: [M]. None: the groups.
+        weights: [M], how much each loss counts. None: the table does not say.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["run", *(f"proportion.{name}" for name in groups), *(f"loss.{name}" for name in evaluated or groups)]
-    )
+    header = ["run", *(f"proportion.{name}" for name in groups)]
+    header += [f"loss.{name}" for name in evaluated or groups]
+    if weights is not None:
+        header += [f"{WEIGHT}.{name}" for name in evaluated or groups]
+    writer.writerow(header)
+    counted = [] if weights is None else list(map(repr, weights.tolist()))
     for name, share, loss in zip(names, shares, losses, strict=True):
-        writer.writerow([name, *map(repr, share.tolist()), *map(repr, loss.tolist())])
+        writer.writerow([name, *map(repr, share.tolist()), *map(repr, loss.tolist()), *counted])
     with replacing(path) as file:
         file.write(text.getvalue().encode())
+
+
+def _read_weights(path: Path, content: bytes, evaluated: Sequence[str]) -> Array | None:
+    """[M], the weights of the objective; None where the table has none."""
+    if not any(name.startswith(f"{WEIGHT}.") for name in _header(content)):
+        return None
+    ((names, rows),) = _read_columns(path, content, (WEIGHT,))
+    if sorted(names) != sorted(evaluated):
+        raise ValueError(
+            f"{path} has columns {WEIGHT}.NAME for {sorted(names)} and loss.NAME for {sorted(evaluated)}: "
+            "give both for the same names"
+        )
+    if len(other := np.flatnonzero((rows != rows[0]).any(axis=1))):
+        raise ValueError(
+            f"{path}, line {other[0] + 2}: {WEIGHT} of {names} is {rows[other[0]].tolist()}, and in line 2 "
+            f"{rows[0].tolist()}: the runs of a table have one objective; remove these columns and give "
+            "--weights"
+        )
+    if (rows[0] < 0).any() or not rows[0].any():
+        raise ValueError(
+            f"{path}: {WEIGHT} of {names} is {rows[0].tolist()}: at least 0, and one of them above 0"
+        )
+    return rows[0][[names.index(name) for name in evaluated]]
+
+
+def _header(content: bytes) -> Sequence[str]:
+    return csv.DictReader(content.decode("utf-8-sig").splitlines()).fieldnames or []
 
 
 def _read_columns(path: Path, content: bytes, kinds: Sequence[str]) -> list[tuple[list[str], Array]]:

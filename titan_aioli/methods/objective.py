@@ -143,6 +143,20 @@ class Objective:
                 return float(np.exp(shares[counts] @ np.log(losses[counts])))
         return float(shares[counts] @ (losses * self._scales(len(losses)))[counts])
 
+    def gradient(self, losses: np.ndarray) -> np.ndarray:
+        """[K], change of the value per nat per token of each loss [K]; 0 for guards and watched targets."""
+        shares = self.shares(len(losses))
+        if not self.relative:
+            return shares * self._scales(len(losses))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(shares > 0, self.value(losses) * shares / losses, 0.0)
+
+    def counts_as(self, other: "Objective", num_targets: int) -> bool:
+        """Whether equal losses have the same value in both."""
+        same_shares = np.allclose(self.shares(num_targets), other.shares(num_targets))
+        same_scales = np.allclose(self._scales(num_targets), other._scales(num_targets))
+        return self.relative == other.relative and same_shares and same_scales
+
     def shares(self, num_targets: int) -> np.ndarray:
         """[K], share of each rewarded target in the objective, sum 1; 0 for guards and watched targets."""
         rewarded = np.where(self._is_guard(num_targets), 0.0, self._given(num_targets))

@@ -102,22 +102,23 @@ def group_table(checked: "Checked", expected: Forecast) -> Table:
 
 
 def target_table(mixture: "Mixture", mixing: "Mixing") -> Table:
-    """A line for each target: what it counts, and how many held-out sequences it has."""
+    """A line for each target: whether it is a group, what it counts, how many held-out sequences it has."""
     assert mixture.targets is not None
     table = Table(title="targets", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("target", overflow="fold")
-    for name in ("counts", "validation", "test"):
+    for name in ("group", "counts", "validation", "test"):
         table.add_column(name, justify="right")
     shares = mixture.objective.shares(len(mixture.target_names))
     for index, name in enumerate(mixture.target_names):
         is_guard = mixing.targets[name].role == "guard"
         table.add_row(
             name,
+            "yes" if name in mixing.groups else "-",
             "guard" if is_guard else f"{shares[index]:.4f}" if shares[index] else "watched",
             short(mixture.targets.validation[index].num_sequences),
             short(mixture.targets.test[index].num_sequences) if mixture.targets.test else "-",
         )
-    table.caption = f"counts: share in the objective; unit {mixing.objective.unit}"
+    table.caption = f"group: whether it is one; counts: share in the objective; unit {mixing.objective.unit}"
     return table
 
 

@@ -36,6 +36,12 @@ def find_groups(folder: Path) -> Found:
         missing = {"train", "validation"} - set(splits)
         if not splits:
             continue
+        if missing == {"train"}:
+            left_out.append(
+                f"left out {group!r}, which has no train store: to make it a target, add "
+                f"[mixing.targets.{group}] (docs/running.md, Targets)"
+            )
+            continue
         if missing:
             left_out.append(f"left out group {group!r}: no store {folder / group / min(missing)}")
             continue

@@ -29,7 +29,9 @@ from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
 from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
 from titan_aioli.laws.table import write_table
+from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.skill_it import skill_graph
+from titan_aioli.proportions import normalize
 from titan_aioli.runs.run import read_run
 
 
@@ -58,7 +60,7 @@ def sweep(
         titan-aioli plan outputs/sweep/runs.csv --output plan.json
 
     Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it. Where the config
-    names targets, the losses are those of the targets.
+    names targets, the losses are those of the targets, and the table says how much each counts.
 
     Args:
         config: TOML file, as for --job.config_file.
@@ -124,6 +126,7 @@ def collect(planned: Sweep, loss: str) -> str:
         return "no run is finished: no table"
     shares = np.array([run.proportions for run in sound])
     table, first = planned.output / "runs.csv", read_run(sound[0].folder)
+    best = min(sound, key=lambda run: first.objective.value(losses[run.name]))
     write_table(
         table,
         [run.name for run in sound],
@@ -131,8 +134,8 @@ def collect(planned: Sweep, loss: str) -> str:
         shares,
         np.array([losses[run.name] for run in sound]),
         first.targets,
+        weights_of(first.objective, losses[best.name]) if first.targets else None,
     )
-    best = min(sound, key=lambda run: first.objective.value(losses[run.name]))
     what = "objective" if first.targets else f"mean {loss} loss"
     lines = [
         f"{table}: {len(sound)} of {len(planned.runs)} runs; the lowest {what} is "
@@ -148,6 +151,16 @@ def collect(planned: Sweep, loss: str) -> str:
         write_json(planned.output / "graph.json", content)
         lines.append(f"{planned.output / 'graph.json'}: for mixing.skill_it.graph")
     return "\n".join(lines)
+
+
+def weights_of(objective: Objective, losses: np.ndarray) -> np.ndarray:
+    """[K], how much the loss of each target counts in a plan, sum 1; 0 for guards and watched targets.
+
+    Args:
+        objective: of the runs. `worst` counts as the mean: which target improves least is not known before.
+        losses: [K], where the unit `relative` is taken: those of the best run.
+    """
+    return normalize(objective.gradient(losses), "the objective's weights")
 
 
 @contextmanager
