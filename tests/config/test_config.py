@@ -54,6 +54,15 @@ def test_flags_override_the_file():
     assert list(mixing.groups) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("words", [["false"], ["False"]])
+@pytest.mark.parametrize("joined", [True, False])
+def test_switches_may_have_a_value(words, joined):
+    flags = ["--mixing.evaluation.test", *words, "--mixing.progress", "true"]
+    flags = [f"{flags[0]}={flags[1]}", f"{flags[2]}={flags[3]}"] if joined else flags
+    mixing = load_config(["--job.config_file", str(TINY), *flags, "--mixing.seed", "4"]).mixing
+    assert (mixing.evaluation.test, mixing.progress, mixing.seed) == (False, True, 4)
+
+
 @pytest.mark.parametrize("key", ["orders", "seed", "update_rule"])
 def test_what_a_table_inherits_and_nobody_writes_is_no_key_and_no_flag(tmp_path, key):
     config = tmp_path / "config.toml"

@@ -112,3 +112,12 @@ def test_a_vocabulary_too_small_names_the_models_with_a_larger_one(store):
     mixing = Mixing(groups={"law": Group(train=[store], split=[8, 1, 1])})
     with pytest.raises(UserError, match=r"larger vocab_size \(8B 128256\)"):
         build_mixture(mixing, 4, 5, {"debug": 6, "8B": 128256})
+
+
+def test_a_small_corpus_without_a_test_document_says_what_to_do(store, tmp_path):
+    (tmp_path / "stores" / "law").mkdir(parents=True)
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"stores/law/train{suffix}").symlink_to(f"{store}{suffix}")
+    mixing = Mixing(stores=str(tmp_path / "stores"), groups={"law": Group()})
+    with pytest.raises(UserError, match=r"no validation store .*--val-share 0.1.*no-validation"):
+        build_mixture(mixing, 4, None)

@@ -11,7 +11,7 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.stores.split import PARTS, Split, parse_split, parts_of
-from titan_aioli.stores.store import open_store
+from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokens import TokenStore
 
 
@@ -96,7 +96,16 @@ def _open(mixing: Mixing, name: str, table: Table, part: str) -> list[TokenStore
             f"group {name!r} has no {part} stores: set mixing.groups.{name}.{part}, or set "
             "mixing.stores to the folder that `titan-aioli tokenize` made"
         )
-    return [open_store(path, table.dtype) for path in paths or [str(Path(mixing.stores) / name / part)]]
+    if paths:
+        return [open_store(path, table.dtype) for path in paths]
+    path = Path(mixing.stores) / name / part
+    if part != "train" and not store_exists(path) and path.parent.is_dir():
+        raise UserError(
+            f"group {name!r} has no {part} store at {path}: give `titan-aioli tokenize` more documents or a "
+            f"larger share for it (--{'val' if part == 'validation' else 'test'}-share 0.1), or do without "
+            f"(--mixing.evaluation.no-{part})"
+        )
+    return [open_store(path, table.dtype)]
 
 
 def _cut(mixing: Mixing, name: str, table: Table, split: Split, part: str) -> list[TokenStore]:

@@ -115,6 +115,7 @@ def load_config(args: list[str]) -> Any:
     """
     if not any("custom_config_module" in arg.replace("-", "_") for arg in args):
         args = [*args, f"--job.custom_config_module={CONFIG_MODULE}"]
+    args = _with_plain_switches(args)
     check_mixing_keys(args)
     config = _parse(args)
     try:
@@ -128,6 +129,22 @@ def load_config(args: list[str]) -> Any:
         ) from None
     _refuse_known_faults(config)
     return config
+
+
+def _with_plain_switches(args: list[str]) -> list[str]:
+    """The arguments with `--a.b true` and `--a.b false` as the switches `--a.b` and `--a.no-b`."""
+    words: list[str] = []
+    for arg in (part for arg in args for part in (arg.split("=", 1) if _is_switch(arg) else [arg])):
+        if arg.lower() not in ("true", "false") or not words or not words[-1].startswith("--"):
+            words.append(arg)
+        elif arg.lower() == "false":
+            section, _, name = words[-1].rpartition(".")
+            words[-1] = f"{section}.no-{name}" if section else f"--no-{words[-1].removeprefix('--')}"
+    return words
+
+
+def _is_switch(arg: str) -> bool:
+    return arg.startswith("--") and arg.lower().endswith(("=true", "=false"))
 
 
 def _parse(args: list[str]) -> Any:
