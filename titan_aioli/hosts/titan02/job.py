@@ -134,10 +134,10 @@ def load_config(args: list[str]) -> Any:
 def _with_plain_switches(args: list[str]) -> list[str]:
     """The arguments with `--a.b true` and `--a.b false` as the switches `--a.b` and `--a.no-b`."""
     words: list[str] = []
-    for arg in (part for arg in args for part in (arg.split("=", 1) if _is_switch(arg) else [arg])):
-        if arg.lower() not in ("true", "false") or not words or not words[-1].startswith("--"):
-            words.append(arg)
-        elif arg.lower() == "false":
+    for part in (part for arg in args for part in (arg.split("=", 1) if _is_switch(arg) else [arg])):
+        if part.lower() not in ("true", "false") or not words or not words[-1].startswith("--"):
+            words.append(part)
+        elif part.lower() == "false":
             section, _, name = words[-1].rpartition(".")
             words[-1] = f"{section}.no-{name}" if section else f"--no-{words[-1].removeprefix('--')}"
     return words
