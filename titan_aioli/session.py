@@ -140,7 +140,8 @@ class MixingSession:
         metrics = by_group("mixing/proportion", names, controller.proportions)
         metrics["mixing/round"] = controller.round
         metrics["mixing/phase"] = PHASES.index(controller.phase.name)
-        self._repetition.see(names, self.epochs)
+        if self._log.is_writer:
+            self._repetition.see(names, self.epochs)
         metrics.update(by_group("mixing/epochs", names, self.epochs))
         if self._host.row_loss.recording:
             metrics.update(by_group("mixing/train_loss", names, self.log_stats.means()))

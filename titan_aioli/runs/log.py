@@ -149,13 +149,13 @@ class RunLog:
         self.targets = targets
         self._names = names
         self._observes = observes
-        self._is_writer = is_writer
+        self.is_writer = is_writer
         self._losses = folder / "losses.jsonl"
 
     def begin(self, done: int, mixture: dict[str, Any]) -> None:
         """A run starts, or resumes after `done` steps: keep what was measured up to there."""
         self.progress.update(done)
-        if not self._is_writer:
+        if not self.is_writer:
             return
         keep_replaced(self.folder, mixture, done)
         write_json(self.folder / "mixture.json", mixture)
@@ -167,7 +167,7 @@ class RunLog:
         line = {"step": step, "validation_loss": losses.tolist()}
         if target_losses is not None:
             line["target_loss"] = target_losses.tolist()
-        if self._is_writer:
+        if self.is_writer:
             with open(self._losses, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -180,7 +180,7 @@ class RunLog:
             is_shown: whether to print the line: phases of one step have none at every step.
         """
         self.progress.set_postfix_str(f"round {record['round']}, {record['phase']}")
-        if is_shown:
+        if is_shown and self.is_writer:
             logger.info(update_line(self._names, record, num_steps, self._observes, self.targets))
 
     def update_metrics(
@@ -203,11 +203,13 @@ class RunLog:
     def finished(self, content: dict[str, Any], plan: dict[str, Any]) -> None:
         """The run is over: `results.json`, and `plan.json` for other runs to train on."""
         self.progress.close()
-        if self._is_writer:
+        if self.is_writer:
             write_json(self.folder / "results.json", content)
             write_plan(self.folder / "plan.json", **plan)
-        if self._is_writer and "out_of_data" in content:
+        if self.is_writer and "out_of_data" in content:
             logger.warning(f"mixing: {content['out_of_data']}")
+        if not self.is_writer:
+            return
         found = []
         if "objective" in content:
             found.append(f"objective {content['objective']:.4f} ({content['unit']})")
