@@ -203,13 +203,12 @@ class RunLog:
     def finished(self, content: dict[str, Any], plan: dict[str, Any]) -> None:
         """The run is over: `results.json`, and `plan.json` for other runs to train on."""
         self.progress.close()
-        if self.is_writer:
-            write_json(self.folder / "results.json", content)
-            write_plan(self.folder / "plan.json", **plan)
-        if self.is_writer and "out_of_data" in content:
-            logger.warning(f"mixing: {content['out_of_data']}")
         if not self.is_writer:
             return
+        write_json(self.folder / "results.json", content)
+        write_plan(self.folder / "plan.json", **plan)
+        if "out_of_data" in content:
+            logger.warning(f"mixing: {content['out_of_data']}")
         found = []
         if "objective" in content:
             found.append(f"objective {content['objective']:.4f} ({content['unit']})")
