@@ -37,6 +37,9 @@ def report(
     if not loaded:
         raise ValueError("name at least one run's dump folder")
     groups = loaded[0].groups
+    for run in loaded:
+        if not run.records:
+            raise ValueError(f"{run.folder}/ledger.jsonl is empty: the run has not begun; leave it out")
     for run in loaded[1:]:
         if run.groups != groups:
             raise ValueError(f"{run.folder} has groups {run.groups}, {loaded[0].folder} has {groups}")
