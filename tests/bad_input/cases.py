@@ -23,6 +23,7 @@ from tests.bad_input.faults import (
     npy,
     packed,
     poke,
+    runs_table,
     sidecar,
     store,
     targets,
@@ -38,6 +39,7 @@ ORDERS = ("--mixing.aioli.orders_from", "FILE")
 ABC = ["a", "b", "c"]
 RECORD = '{"step": 0, "first_row": 0, "proportions": [0.5, 0.25, 0.25], "phase": "%s", "round": 0}\n'
 RAW = ("--mixing.groups.a.dtype",)
+TABLE = "proportion.a,proportion.b,loss.a,loss.b"
 GROUPS = "[mixing.groups.a]\n[mixing.groups.b]\n[mixing.groups.c]\n"
 
 # fmt: off
@@ -228,6 +230,16 @@ COMMANDS = {
     "a run of garbage": command("mixture.json is not what a run writes", "rows", "FOLDER"),
     "a store to inspect that is not there": command("no token store at", "inspect", "FOLDER/none"),
     "a table without columns": command("has no column proportion.GROUP", "plan", "FOLDER/mixture.json"),
+    "a weight of a loss that is not there": runs_table(
+        r"objective_weight.NAME for \['x'\] and loss.NAME for \['a', 'b'\]", f"{TABLE},objective_weight.x\n1,0,3,3,1\n"
+    ),
+    "runs for two objectives": runs_table(
+        r"runs.csv, line 3: objective_weight .* remove these columns and give --weights",
+        f"{TABLE},objective_weight.a,objective_weight.b\n1,0,3,3,1,1\n0,1,3,3,1,0\n",
+    ),
+    "a negative weight": runs_table(
+        r"runs.csv: objective_weight .* is \[1.0, -1.0\]: at least 0", f"{TABLE},objective_weight.a,objective_weight.b\n1,0,3,3,1,-1\n"
+    ),
 }
 """Faults in the inputs of the other commands."""
 

@@ -211,6 +211,16 @@ def command(message, *words):
     return Case(message, lambda folder: [word.replace("FOLDER", str(a_run(folder))) for word in words])
 
 
+def runs_table(message, text):
+    """A table of runs for `titan-aioli plan`."""
+
+    def words(folder):
+        (folder / "runs.csv").write_text(text)
+        return ["plan", str(folder / "runs.csv"), "--output", str(folder / "plan.json")]
+
+    return Case(message, words)
+
+
 def a_run(folder):
     """A dump folder whose mixture.json is garbage."""
     (folder / "run").mkdir(exist_ok=True)

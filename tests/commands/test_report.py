@@ -209,3 +209,13 @@ def test_the_drop_of_the_objective_is_in_its_unit(tmp_path, changed, drops):
     (folder / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     text = shown(round_table(read_run(folder)))
     assert [word for line in text.splitlines() if "0.600" in line for word in line.split()][-2:] == drops
+
+
+def test_a_run_that_has_not_begun_is_refused_in_one_line(tmp_path, capsys):
+    folder = write_run(tmp_path / "a")
+    (folder / "ledger.jsonl").write_text("")
+    with pytest.raises(SystemExit):
+        main(["report", str(folder), "--output", str(tmp_path / "report.png")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ledger.jsonl is empty: the run has not begun" in line
+    assert not (tmp_path / "report.png").exists()

@@ -34,17 +34,7 @@ def report(
         output: where the figure goes; the suffix chooses the format (.png, .pdf, .svg).
     """
     loaded = [read_run(folder) for folder in runs]
-    if not loaded:
-        raise ValueError("name at least one run's dump folder")
-    groups = loaded[0].groups
-    for run in loaded[1:]:
-        if run.groups != groups:
-            raise ValueError(f"{run.folder} has groups {run.groups}, {loaded[0].folder} has {groups}")
-        if run.targets != loaded[0].targets:
-            raise ValueError(
-                f"{run.folder} has targets {run.targets or 'none'}, {loaded[0].folder} has "
-                f"{loaded[0].targets or 'none'}"
-            )
+    _refuse_others(loaded)
     console = Console()
     if loaded[0].targets:
         console.print(target_table(loaded))
@@ -56,6 +46,24 @@ def report(
             console.print(evidence_table(run))
     draw(loaded, output)
     print(f"figure: {output}")
+
+
+def _refuse_others(runs: Sequence[Run]) -> None:
+    """Raises: ValueError: runs that cannot stand side by side."""
+    if not runs:
+        raise ValueError("name at least one run's dump folder")
+    groups = runs[0].groups
+    for run in runs:
+        if not run.records:
+            raise ValueError(f"{run.folder}/ledger.jsonl is empty: the run has not begun; leave it out")
+    for run in runs[1:]:
+        if run.groups != groups:
+            raise ValueError(f"{run.folder} has groups {run.groups}, {runs[0].folder} has {groups}")
+        if run.targets != runs[0].targets:
+            raise ValueError(
+                f"{run.folder} has targets {run.targets or 'none'}, {runs[0].folder} has "
+                f"{runs[0].targets or 'none'}"
+            )
 
 
 def target_table(runs: Sequence[Run]) -> Table:
