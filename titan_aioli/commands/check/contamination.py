@@ -16,6 +16,7 @@ from titan_aioli.data.contamination import (
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
+from titan_aioli.stores.tokenize.tokenizer import load_tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
     from titan_aioli.config.build import Mixture
@@ -74,7 +75,8 @@ def look_for_contamination(mixture: "Mixture", options: Options) -> list[HeldOut
         for held in of_split
     ]
     held_out = [held for _, held in sets]
-    decode = _decoder(options.tokenizer, [*mixture.train, *held_out]) if options.tokenizer else None
+    _refuse_other_tokenizers([*mixture.train, *held_out], options.tokenizer)
+    decode = _decoder(options.tokenizer) if options.tokenizer else None
     total = sum(group.num_tokens for group in mixture.train) * passes(options.ngram)
     with tqdm(total=total, desc="contamination", unit=" tokens", unit_scale=True, disable=None) as bar:
         found = find_contamination(held_out, mixture.train, options.ngram, decode, bar.update)
@@ -85,7 +87,7 @@ def contamination_lines(
     held_out: Sequence[HeldOut], train: Sequence[Group], options: Options
 ) -> Iterator[str]:
     """A line for each set and group that trains on it, with examples; a line for each set that is clean."""
-    decode = _decoder(options.tokenizer, []) if options.tokenizer else None
+    decode = _decoder(options.tokenizer) if options.tokenizer else None
     for held in held_out:
         total = num_documents(held.documents)
         if not held.found:
@@ -125,18 +127,25 @@ def _not_compared(held_out: Sequence[HeldOut], train: Sequence[Group], options: 
     return list(dict.fromkeys(store.path for store in stores if store.document_offsets is None))
 
 
-def _decoder(path: Path, groups: Sequence[HeldOutSet]) -> Decode:
-    """Decodes with a tokenizer that made the stores of these groups.
+def _refuse_other_tokenizers(groups: Sequence[HeldOutSet], path: Path | None) -> None:
+    """Refuse to compare the ids of different tokenizers: nothing would be found.
 
-    Raises: UserError: the metadata of one of them name another tokenizer.
+    Raises: UserError: the metadata of a store name another tokenizer than the given one, or than another store.
     """
-    from titan_aioli.stores.tokenize.tokenizer import load_tokenizer, tokenizer_digest
+    expected = None if path is None else (tokenizer_digest(path), str(path))
+    for store in (store for group in groups for store in group.stores):
+        digest = store.metadata.get("tokenizer")
+        if digest is not None:
+            expected = expected or (digest, store.path)
+            if digest != expected[0]:
+                raise UserError(
+                    f"{store.path} was made with another tokenizer than {expected[1]}: tokenize all stores with "
+                    "one tokenizer, and give that one"
+                )
 
-    tokenizer, digest = load_tokenizer(path), tokenizer_digest(path)
-    for group in groups:
-        for store in group.stores:
-            if store.metadata.get("tokenizer", digest) != digest:
-                raise UserError(f"{store.path} was made with another tokenizer than {path}: give that one")
+
+def _decoder(path: Path) -> Decode:
+    tokenizer = load_tokenizer(path)
 
     def decode(documents: list[list[int]]) -> list[str]:
         try:
