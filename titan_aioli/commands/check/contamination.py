@@ -130,7 +130,7 @@ def _not_compared(held_out: Sequence[HeldOut], train: Sequence[Group], options: 
 def _refuse_other_tokenizers(groups: Sequence[HeldOutSet], path: Path | None) -> None:
     """Refuse to compare the ids of different tokenizers: nothing would be found.
 
-    Raises: UserError: the metadata of a store name another tokenizer than the given one, or than another store.
+    Raises: UserError: the metadata of a store name another tokenizer than the given one or another store.
     """
     expected = None if path is None else (tokenizer_digest(path), str(path))
     for store in (store for group in groups for store in group.stores):
@@ -139,7 +139,7 @@ def _refuse_other_tokenizers(groups: Sequence[HeldOutSet], path: Path | None) ->
             expected = expected or (digest, store.path)
             if digest != expected[0]:
                 raise UserError(
-                    f"{store.path} was made with another tokenizer than {expected[1]}: tokenize all stores with "
+                    f"{store.path} was made with another tokenizer than {expected[1]}: tokenize all with "
                     "one tokenizer, and give that one"
                 )
 
