@@ -87,6 +87,7 @@ CONFIG = {
     "a negative tolerance": targets("targets.d.tolerance is -0.1", "[mixing.targets.d]\ntolerance = -0.1"),
     "an unknown role": targets("mixing.targets.d.role is 'judge'", "[mixing.targets.d]\nrole = 'judge'"),
     "an unknown unit": targets("mixing.objective.unit is 'bits'", "[mixing.targets.d]\n[mixing.objective]\nunit = 'bits'"),
+    "an unknown answer to contamination": targets("mixing.objective.contamination is 'deny'", "[mixing.objective]\ncontamination = 'deny'"),
     "an objective without targets": targets(r"there is no \[mixing.targets.NAME\]", "[mixing.objective]\ncombine = 'worst'"),
     "bits per byte of unknown text": targets(
         "do not say how many bytes of text they hold: set mixing.targets.d.bytes_per_token",
@@ -225,6 +226,8 @@ COMMANDS = {
     "an unknown end": tokenizer("has no token '<end>'", lambda folder: None, "--end-of-document", "<end>"),
     "broken tokenizer settings": tokenizer("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("{")),
     "settings that are a list": tokenizer("tokenizer_config.json", lambda folder: (folder / "tokenizer_config.json").write_text("[]")),
+    "n-grams of no size": command("--contamination-ngrams is 0: from 1 to", "check", "FOLDER", "--contamination-ngrams", "0"),
+    "a tokenizer for nothing": command("--tokenizer is read for --contamination only", "check", "FOLDER", "--tokenizer", "t"),
     "no such command": command("no command 'trian': choose one of", "trian"),
     "no run": command("is not the dump folder of a mixing run", "report", "FOLDER/.."),
     "a run of garbage": command("mixture.json is not what a run writes", "rows", "FOLDER"),

@@ -17,7 +17,10 @@ from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
 from titan_aioli.hosts.titan02.job import Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
+from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.stores.store import open_store
 from titan_aioli.testing.stores import numbered_group
+from titan_aioli.testing.text import save_tokenizer
 from titan_aioli.testing.torchrun import TINY
 
 AIOLI = {"num_sweeps": 1, "steps_per_mixture": 5, "steps_per_round": 100}
@@ -298,3 +301,88 @@ def test_targets_are_counted_and_shown(stores, tmp_path):
     static = check_config(["--job.config_file", str(config), *flags, "--mixing.method", "odm"], 2)
     expected = forecast(static.config, static.mixture, static.batch_size)
     assert any("odm does not look at targets" in line for line in doubts(static.config, 3, expected))
+
+
+def contaminated(stores, folder):
+    """A copy of the stores in which document 2 of target d's validation is trained on in b; and a config."""
+    copied = copy_stores(stores, folder) / "stores"
+    held, trained = open_store(copied / "d" / "validation"), open_store(copied / "b" / "train")
+    with MegatronWriter(copied / "b" / "train", "uint16") as writer:
+        for start in range(0, trained.num_tokens, 300):
+            writer.add(trained.tokens[start : start + 300].copy())
+        writer.add(held.tokens[600:900].copy())
+    config = folder / "targets.toml"
+    config.write_text(f"{TINY.read_text()}\n[mixing.targets.d]\n")
+    return [str(config), "--mixing.stores", str(copied)]
+
+
+def test_held_out_documents_that_are_trained_on_are_found(stores, tmp_path, capsys):
+    words = contaminated(stores, tmp_path)
+    main(["check", *words])
+    assert "are in the train stores" not in capsys.readouterr().out
+    main(["check", *words, "--contamination"])
+    out = capsys.readouterr().out
+    assert "d validation: 1 of 8 documents are in the train stores of b\n  document 2: [" in out
+    assert "d test: 0 of 6 documents are in the train stores\n" in out
+    main(["check", *words, "--contamination-ngrams", "300"])
+    assert "d validation: 1 of 8 documents are in the train stores of b\n" in capsys.readouterr().out
+    main(["check", *words, "--contamination-ngrams", "13"])  # the toy stores count alike, so more is shared
+    assert "of its n-grams): [" in capsys.readouterr().out
+
+
+def test_contamination_is_refused_where_the_config_says_so(stores, tmp_path, capfd):
+    words = [*contaminated(stores, tmp_path), "--mixing.objective.contamination", "refuse"]
+    main(["check", *words])
+    assert "not looked for without --contamination" in capfd.readouterr().out
+    message = "d validation: 1 of 8 documents are in the train stores of b, the first is document 2"
+    assert_refused(["check", *words, "--contamination"], message, capfd)
+
+
+def test_without_targets_the_held_out_documents_of_the_groups_are_compared(stores, capfd):
+    flags = ["--mixing.stores", str(stores), "--mixing.objective.contamination", "refuse", "--contamination"]
+    trained, held_out = (open_store(stores / "a" / split) for split in ("train", "validation"))
+    documents = {trained.tokens[at : at + 300].tobytes() for at in range(0, trained.num_tokens, 300)}
+    copies = [at for at in range(8) if held_out.tokens[300 * at : 300 * at + 300].tobytes() in documents]
+    message = (
+        f"a validation: {len(copies)} of 8 documents are in the train stores of a, the first is document"
+    )
+    assert_refused(["check", str(TINY), *flags], f"{message} {copies[0]}: take", capfd)
+    shared = ["--mixing.groups.a.validation", str(stores / "a" / "train")]
+    message = "a validation: 40 of 40 documents are in the train stores of a"
+    assert_refused(["check", str(TINY), *flags, *shared], message, capfd)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--contamination-ngrams", "0"], "--contamination-ngrams is 0: from 1 to"),
+        (["--tokenizer", "t"], "--tokenizer is read for --contamination only"),
+        (["--contamination", "--tokenizer", "nowhere"], "no tokenizer at nowhere"),
+        (["--mixing.objective.contamination", "deny"], "'deny' for argument"),
+    ],
+)
+def test_what_contamination_cannot_be_looked_for_with(flags, message, stores, capfd):
+    assert_refused(["check", str(TINY), "--mixing.stores", str(stores), *flags], message, capfd)
+
+
+def test_texts_of_contaminated_documents_are_shown(tmp_path, stores, capsys):
+    words = contaminated(stores, tmp_path)
+    tokenizer = save_tokenizer(tmp_path / "words", [f"W{number}" for number in range(256)])
+    main(["check", *words, "--contamination", "--tokenizer", str(tokenizer)])
+    first = open_store(tmp_path / "stores" / "d" / "validation").tokens[600]
+    assert f"  document 2: w{first} w" in capsys.readouterr().out
+
+
+def test_a_store_of_another_tokenizer_is_named(tmp_path, stores, capfd):
+    words = contaminated(stores, tmp_path)
+    tokenizer = save_tokenizer(tmp_path / "words", [f"W{number}" for number in range(256)])
+    (tmp_path / "stores" / "d" / "test.json").write_text(
+        '{"tokenizer": "0123", "format": "titan_aioli token store 1"}'
+    )
+    message = "d/test was made with another tokenizer than"
+    (tmp_path / "stores" / "a" / "train.json").write_text(
+        '{"tokenizer": "4567", "format": "titan_aioli token store 1"}'
+    )
+    assert_refused(["check", *words, "--contamination"], f"{message} {tmp_path}/stores/a/train", capfd)
+    (tmp_path / "stores" / "a" / "train.json").unlink()
+    assert_refused(["check", *words, "--contamination", "--tokenizer", str(tokenizer)], message, capfd)

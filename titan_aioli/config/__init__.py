@@ -91,6 +91,9 @@ class ObjectiveTable:
     """With combine = "worst": step size of the logarithms of the weights at each round."""
     worst_pull: float = 0.2
     """With combine = "worst": share of the way back to the targets' weights at each round."""
+    contamination: Literal["warn", "refuse"] = "warn"
+    """What `titan-aioli check --contamination` does about held-out documents that are trained on: it prints
+    them, or it also refuses the config. Without targets: the groups' own held-out documents."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +77,8 @@ def refuse_trained(targets: Targets, train: Sequence[Group]) -> None:
 
 def _refuse_objective_alone(mixing: Mixing) -> None:
     """Refuse a `[mixing.objective]` that would be ignored."""
-    if mixing.objective != type(mixing.objective)():
+    default = type(mixing.objective)()
+    if replace(mixing.objective, contamination=default.contamination) != default:
         raise UserError(
             "[mixing.objective] is set but there is no [mixing.targets.NAME]: name the targets; a target may "
             "have the name of a group"

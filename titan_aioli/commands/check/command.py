@@ -13,6 +13,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.commands.check.contamination import (
+    Options,
+    contamination_lines,
+    look_for_contamination,
+    read_options,
+    refuse_contamination,
+)
 from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import Forecast, checkpoint_line, forecast
 
@@ -27,6 +34,9 @@ def check(
     *,
     world_size: int = 0,
     scan: bool = False,
+    contamination: bool = False,
+    contamination_ngrams: int | None = None,
+    tokenizer: Path | None = None,
     flags: Annotated[tuple[str, ...], tyro.conf.Suppress] = (),
 ) -> None:
     """Find what is wrong with a training config without starting a run, and print what the run would do.
@@ -40,7 +50,14 @@ def check(
         config: TOML file, as for --job.config_file.
         world_size: ranks that will run it. Left out: as few as its layout allows.
         scan: also read every token of every store, to find ids that the model does not know.
+        contamination: also read every training token, to find held-out documents that are trained on.
+            mixing.objective.contamination says whether they are a fault.
+        contamination_ngrams: tokens of an n-gram, such as 13: held-out documents also count as found if half
+            of their n-grams are anywhere in the train stores.
+        tokenizer: tokenizer.json or its folder; held-out documents are then compared as text, whatever their
+            case and white space.
     """
+    options = read_options(contamination, contamination_ngrams, tokenizer)
     from titan_aioli.hosts.titan02.job import check_config  # torch
 
     checked = check_config(["--job.config_file", str(config), *flags], world_size)
@@ -53,6 +70,22 @@ def check(
     if checked.mixture.targets is not None:
         console.print(target_table(checked.mixture, job.mixing))
     console.print(run_table(checked, expected))
+    if options.is_wanted:
+        _check_contamination(checked, options)
+    elif job.mixing.objective.contamination == "refuse":
+        print('mixing.objective.contamination is "refuse": not looked for without --contamination')
+
+
+def _check_contamination(checked: "Checked", options: Options) -> None:
+    """Print what is held out and trained on.
+
+    Raises: UserError: there is some, and the config refuses it.
+    """
+    held_out = look_for_contamination(checked.mixture, options)
+    for line in contamination_lines(held_out, checked.mixture.train, options):
+        print(line)
+    if checked.config.mixing.objective.contamination == "refuse":
+        refuse_contamination(held_out)
 
 
 def scan_stores(mixture: "Mixture") -> None:

@@ -98,8 +98,12 @@ def tokenizer_info(path: str | Path, end_of_document: str | None) -> TokenizerIn
     token = end_of_document if end_of_document is not None else _infer_end(file, vocabulary)
     if token not in vocabulary:
         raise ValueError(f"{file}: the vocabulary has no token {token!r}: choose another --end-of-document")
-    digest = blake2b(file.read_bytes(), digest_size=16).hexdigest()
-    return TokenizerInfo(digest, max(vocabulary.values()) + 1, vocabulary[token], token)
+    return TokenizerInfo(tokenizer_digest(file), max(vocabulary.values()) + 1, vocabulary[token], token)
+
+
+def tokenizer_digest(path: str | Path) -> str:
+    """Digest of a tokenizer.json or of the one in a folder, as the metadata of stores hold it."""
+    return blake2b(tokenizer_file(path).read_bytes(), digest_size=16).hexdigest()
 
 
 def _infer_end(file: Path, vocabulary: dict[str, int]) -> str:
