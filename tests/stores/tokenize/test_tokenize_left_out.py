@@ -216,3 +216,27 @@ def test_bytes_of_a_table_that_are_no_text_are_named_by_row(tmp_path, options, c
         tokenize(given, group="web", **options)
     tokenize(given, group="web", on_bad_line="skip", restart=True, **options)
     assert open_store(tmp_path / "out/web/train").num_documents == 2
+
+
+def test_two_kinds_of_value_do_not_become_one_group(tmp_path, options):
+    given = put(tmp_path / "a.jsonl", b'{"text": "a", "set": 0}', b'{"text": "b", "set": "0"}')
+    with pytest.raises(ValueError, match=r"line 2: field 'set' is \"0\", a str, where '0' was another kind"):
+        tokenize((given,), group_by="set", on_bad_line="skip", **options)
+
+
+def test_a_name_of_too_many_bytes_is_refused_at_once(tmp_path, options):
+    given = put(
+        tmp_path / "a.jsonl", json.dumps({"text": "a", "set": "日" * 90}, ensure_ascii=False).encode()
+    )
+    with pytest.raises(ValueError, match="240 bytes"):
+        tokenize((given,), group_by="set", **options)
+
+
+def test_an_error_of_the_disk_is_no_bad_line(tmp_path, options, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    given = put(tmp_path / "a.jsonl", GOOD)
+    monkeypatch.setattr("titan_aioli.stores.tokenize.sources.open_compressed", fail)
+    with pytest.raises(OSError, match=r"a\.jsonl: cannot be read: .*Input/output error"):
+        tokenize((given,), group="web", on_bad_line="skip", **options)

@@ -15,6 +15,8 @@ from titan_aioli.stores.tokenize.sources import Source
 
 GROUP_LONGEST = 200
 """Length of the longest group name, in characters."""
+LONGEST_BYTES = 240
+"""Length of the longest group name in bytes: file systems allow 255, and work folders need some of them."""
 FORBIDDEN = '/\\:*?"<>|'
 """Characters that some file system refuses in a name: a group is a folder."""
 
@@ -53,9 +55,10 @@ def read_documents(source: Source, fields: Fields, left_out: LeftOut) -> Iterato
     Raises: ValueError: a record is wrong and `left_out` refuses it; names the file, the line and the reason.
     """
     labels = None if fields.group_by is None else source.labels(fields.group_by)
+    kinds: dict[str, type] = {}
     for place, record in source.records(columns(fields)):
         try:
-            document = _document(place, record, fields, labels)
+            document = _document(place, record, fields, labels, kinds)
         except WrongCommand:  # whatever the line: it is the command that does not fit the inputs
             raise
         except ValueError as error:
@@ -66,8 +69,15 @@ def read_documents(source: Source, fields: Fields, left_out: LeftOut) -> Iterato
         yield document
 
 
-def _document(place: str, record: Any, fields: Fields, labels: list[str] | None) -> Document:
-    """Raises: ValueError: the record is none, or has no text or no group."""
+def _document(
+    place: str, record: Any, fields: Fields, labels: list[str] | None, kinds: dict[str, type]
+) -> Document:
+    """The document of a record.
+
+    Args:
+        kinds: type of the value that each name was made of; filled in here.
+    Raises: ValueError: the record is none, or has no text or no group.
+    """
     if isinstance(record, ValueError):
         raise record
     text, prompt = record if isinstance(record, str) else _text(record, fields.text, place), None
@@ -81,13 +91,17 @@ def _document(place: str, record: Any, fields: Fields, labels: list[str] | None)
     if isinstance(record, str):
         raise WrongCommand(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
     where = f"{place}: field {fields.group_by!r}"
-    found = _label(lookup(record, fields.group_by, place), labels, where)
+    value = lookup(record, fields.group_by, place)
+    found = _label(value, labels, where)
     if not isinstance(found, str):
         raise ValueError(f"{where} is {_shown(found)}, expected the name of a group")
     try:
         name = group_name(fields.renamed.get(found, found), where)
     except ValueError as error:
         raise WrongCommand(str(error)) from None
+    if kinds.setdefault(name, type(value)) is not type(value):
+        kind = type(value).__name__
+        raise WrongCommand(f"{where} is {_shown(value)}, a {kind}, where {name!r} was another kind of value")
     if found not in fields.renamed and name in fields.renamed.values():
         raise WrongCommand(f"{where} is {name!r}, the name that --group-name gives to another group")
     return Document(_encodable(text), name, prompt)
@@ -156,10 +170,11 @@ def group_name(name: Any, place: str) -> str:
     if not isinstance(name, str):
         raise ValueError(f"{place} is {_shown(name)}, expected the name of a group")
     bad = sorted({char for char in name if char in FORBIDDEN or ord(char) < 32})
-    if bad or not name.strip() or name != name.strip() or name.startswith(".") or len(name) > GROUP_LONGEST:
+    is_long = len(name) > GROUP_LONGEST or len(name.encode(errors="replace")) > LONGEST_BYTES
+    if bad or not name.strip() or name != name.strip() or name.startswith(".") or is_long:
         raise ValueError(
-            f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters, "
-            f"none of {FORBIDDEN}, no dot at the start, no space at either end: give it another one with "
+            f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters and "
+            f"{LONGEST_BYTES} bytes, none of {FORBIDDEN}, no dot at the start, no space at either end: give it another one with "
             "--group-name, such as --group-name en/web=web"
         )
     return name

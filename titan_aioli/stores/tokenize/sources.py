@@ -32,6 +32,10 @@ REMEDIES = {
 """Ends of messages by what the decompressor says."""
 
 
+class DiskError(OSError):
+    """The system cannot read a file, which may be sound: it is never left out."""
+
+
 class Source(Protocol):
     """One input, read from its start to its end."""
 
@@ -70,6 +74,7 @@ class JsonLines:
                         place = f"{self.path}, line {number}"
                         yield place, _parse(line, place)
         except OSError as error:
+            _refuse_disk_error(error, self.path)
             what = f"cannot be read beyond line {number}: {error}{_remedy(str(error))}"
             yield str(self.path), ValueError(f"{self.path}: {what}")
 
@@ -101,6 +106,7 @@ class Parquet:
                 for number, row in enumerate(rows, 1):
                     yield f"{self.path}, row {number}", _placed(row, f"{self.path}, row {number}")
         except (ArrowException, OSError) as error:
+            _refuse_disk_error(error, self.path)
             what = f"not a whole Parquet file (after row {number}): {error}"
             yield str(self.path), ValueError(f"{self.path}: {what}")
 
@@ -224,6 +230,12 @@ def _placed(row: Any, place: str) -> Any:
     return ValueError(f"{place}: not a text in UTF-8: {row}") if isinstance(row, ValueError) else row
 
 
+def _refuse_disk_error(error: BaseException, path: Path) -> None:
+    """Raises: DiskError: the system cannot read the file; those of decompressors have no errno."""
+    if getattr(error, "errno", None) is not None:
+        raise DiskError(f"{path}: cannot be read: {error}")
+
+
 def _read_text(path: Path) -> str | ValueError:
     """The text of a file without a byte order mark, or why it is none."""
     try:
@@ -232,6 +244,7 @@ def _read_text(path: Path) -> str | ValueError:
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not a text in UTF-8 ({error}): remove it from the inputs")
     except OSError as error:
+        _refuse_disk_error(error, path)
         return ValueError(f"{path}: cannot be read: {error}")
     if "\0" in text:
         return ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
