@@ -173,9 +173,9 @@ def group_name(name: Any, place: str) -> str:
     is_long = len(name) > GROUP_LONGEST or len(name.encode(errors="replace")) > LONGEST_BYTES
     if bad or not name.strip() or name != name.strip() or name.startswith(".") or is_long:
         raise ValueError(
-            f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters and "
-            f"{LONGEST_BYTES} bytes, none of {FORBIDDEN}, no dot at the start, no space at either end: give it another one with "
-            "--group-name, such as --group-name en/web=web"
+            f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters "
+            f"(at most {LONGEST_BYTES} bytes), none of {FORBIDDEN}, no dot at the start, no space at either end: "
+            "give it another one with --group-name, such as --group-name en/web=web"
         )
     return name
 

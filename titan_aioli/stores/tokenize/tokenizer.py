@@ -49,7 +49,8 @@ def tokenizer_file(path: str | Path) -> Path:
     if other and (not file.is_file() or file.name in OTHER_FORMS):
         raise FileNotFoundError(
             f"{folder} holds a tokenizer in another form ({', '.join(other)}): convert it with `pip install "
-            'transformers sentencepiece protobuf tiktoken` and `python -c "from transformers import AutoTokenizer; '
+            "transformers sentencepiece protobuf tiktoken` and "
+            '`python -c "from transformers import AutoTokenizer; '
             f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('tokenizer')\"`, which writes "
             "tokenizer/tokenizer.json (the model's config.json or tokenizer_config.json must lie beside it)"
         )
