@@ -174,7 +174,7 @@ def group_name(name: Any, place: str) -> str:
     if bad or not name.strip() or name != name.strip() or name.startswith(".") or is_long:
         raise ValueError(
             f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters "
-            f"(at most {LONGEST_BYTES} bytes), none of {FORBIDDEN}, no dot at the start, no space at either end: "
+            f"(at most {LONGEST_BYTES} bytes), none of {FORBIDDEN}, no dot at the start, no space at an end: "
             "give it another one with --group-name, such as --group-name en/web=web"
         )
     return name
