@@ -1,21 +1,22 @@
 """Stop at a signal as a preempted job should: all ranks after the same step, with a checkpoint of that step.
 
 SIGTERM comes from a cluster that takes the machine back, SIGUSR1 from a batch script ahead of its time limit.
-A signal may reach one rank or all. Each step every rank adds what it has received to a reduction of one
-number over gloo, which runs beside the next step and is read after it. So all ranks learn of it at the same
-step, at most two steps after the signal, and nothing waits for the device.
+A signal may reach one rank or all. The first rank that has received one says in the ranks' key-value store
+after which step all stop: two steps on, since the collectives of a step keep ranks closer together than that.
+Every rank looks there after each step: one request over TCP, no collective and no wait for the device.
 """
 
 import signal
 import threading
-from contextlib import suppress
 from types import FrameType
-from typing import Any
 
-import torch
 import torch.distributed as dist
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+KEY = "titan_aioli/stop"
+"""Key of the store: the last step, and the number of the signal."""
+STEPS_AHEAD = 2
+"""Number of steps between the one at which a rank has noticed a signal and the last."""
 
 
 class Stopping:
@@ -23,31 +24,26 @@ class Stopping:
 
     def __init__(self):
         self._received = 0
-        self._group: Any = None
-        self._work: Any = None
-        self._agreed = torch.zeros(1, dtype=torch.int64)
         can_handle = threading.current_thread() is threading.main_thread()
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS if can_handle}
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            self._group = dist.new_group(backend="gloo")
+        has_others = dist.is_initialized() and dist.get_world_size() > 1
+        self._store = dist.distributed_c10d._get_default_store() if has_others else None
+        self._stop: tuple[int, int] | None = None
 
-    def after_step(self) -> int:
-        """The number of the signal at which all ranks stop after this step; 0: train on. Collective."""
-        if self._group is None:
+    def after_step(self, step: int) -> int:
+        """The number of the signal by which all ranks stop after this step; 0: train on."""
+        if self._store is None:
             return self._received
-        if self._work is not None:
-            self._work.wait()
-            if agreed := int(self._agreed):  # on the CPU: no host sync
-                return agreed
-        self._agreed = torch.tensor([self._received])
-        self._work = dist.all_reduce(self._agreed, dist.ReduceOp.MAX, self._group, async_op=True)
-        return 0
+        if self._stop is None:
+            if self._received:
+                self._store.compare_set(KEY, "", f"{step + STEPS_AHEAD} {self._received}")
+            if self._store.check([KEY]):
+                last, number = self._store.get(KEY).split()
+                self._stop = int(last), int(number)
+        return self._stop[1] if self._stop is not None and step >= self._stop[0] else 0
 
     def close(self) -> None:
-        """Take part in the last reduction, and leave signals as they were before."""
-        if self._work is not None:
-            with suppress(RuntimeError):  # another rank has died
-                self._work.wait()
+        """Leave signals as they were before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -39,6 +39,7 @@ class HeldOut:
             once per evaluation on all validation sequences.
         targets: what the mixture is for. None: the groups.
         """
+        self.groups = validation
         self.seen: Sequence[HeldOutSet] = validation if targets is None else targets.validation
         self._num_groups, self._has_targets = len(validation), targets is not None
         sets, self._of_target = _with_targets(validation, None if targets is None else targets.validation)

@@ -99,7 +99,7 @@ def train(
         session.after_step()
         if step == 1 or step % schedule.log_freq == 0:
             _log(session.metrics(), step, write_metrics)
-        stopped_by = 0 if step == schedule.num_steps else stopping.after_step()
+        stopped_by = 0 if step == schedule.num_steps else stopping.after_step(step)
         is_last = step == schedule.num_steps or bool(stopped_by)
         if schedule.save_freq and (step % schedule.save_freq == 0 or is_last):
             save_checkpoint(path, parts, step, is_writer=host.data_rank == 0)

@@ -92,7 +92,7 @@ class MixingTrainer(Trainer):
         if self.step == self.job_config.training.steps:
             self.session.finish()
             return
-        self.stopped_by = self.stopping.after_step()
+        self.stopped_by = self.stopping.after_step(self.step)
         if self.stopped_by:
             self.checkpointer.interval = 1  # so that torchtitan saves this step, whole, as any other
 
