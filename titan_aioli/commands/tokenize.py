@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from titan_aioli.stores.tokenize import documents as documents_of
-from titan_aioli.stores.tokenize.documents import Fields, read_documents
+from titan_aioli.stores.tokenize.documents import Fields, Spellings, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
 from titan_aioli.stores.tokenize.left_out import LeftOut, OnBadLine
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
@@ -145,6 +145,7 @@ def encode(
     from tqdm import tqdm
 
     start, tokens = time.monotonic(), 0
+    spellings: Spellings = {}
     with tqdm(desc="tokenize", unit=" documents", unit_scale=True, disable=None) as bar:
 
         def report(counts: Counts) -> None:
@@ -158,13 +159,14 @@ def encode(
             for index, source in enumerate(sources):
                 if work.is_encoded(index):
                     left_out.add(work.left_out(index))
+                    spellings |= work.spellings(index)
                     continue
                 number, here = 0, left_out.of_next_input()
-                documents = read_documents(source, fields, here)
+                documents = read_documents(source, fields, here, spellings)
                 for number, batch in enumerate(batches(documents, characters), 1):
                     if not work.shard(index, number).is_file():
                         submit(work.shard(index, number), batch)
-                work.end_source(index, number, here.counts())
+                work.end_source(index, number, here.counts(), spellings)
                 left_out.add(here.counts())
 
 

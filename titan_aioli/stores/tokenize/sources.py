@@ -48,6 +48,8 @@ class Source(Protocol):
 
         In place of a record that cannot be read there is a ValueError that names the file and the line; of a
         file that cannot be read any further it is the last.
+
+        Raises: ValueError: the system cannot read the file: it is not the content that is bad.
         """
         ...
 
@@ -76,7 +78,7 @@ class JsonLines:
         except OSError as error:
             _refuse_disk_error(error, self.path)
             what = f"cannot be read beyond line {number}: {error}{_remedy(str(error))}"
-            yield str(self.path), ValueError(f"{self.path}: {what}")
+            yield str(self.path), _content_error(error, f"{self.path}: {what}")
 
     def labels(self, field: str) -> None:
         return None
@@ -99,7 +101,7 @@ class Parquet:
             with parquet.ParquetFile(self.path, memory_map=True) as file:
                 names = file.schema_arrow.names
                 for field in fields:
-                    if field not in names and field.partition(".")[0] not in names:
+                    if _column(file.schema_arrow, field) is None:
                         raise ValueError(f"{self.path}: no column {field!r}; it has {', '.join(names)}")
                 read = [_column(file.schema_arrow, field) for field in fields]
                 rows = (row for some in file.iter_batches(ROWS_AT_ONCE, columns=read) for row in _rows(some))
@@ -108,7 +110,9 @@ class Parquet:
         except (ArrowException, OSError) as error:
             _refuse_disk_error(error, self.path)
             what = f"not a whole Parquet file (after row {number}): {error}"
-            yield str(self.path), ValueError(f"{self.path}: {what}")
+            if getattr(error, "errno", None) is not None:
+                what = f"cannot be read beyond row {number}: {error}"
+            yield str(self.path), _content_error(error, f"{self.path}: {what}")
 
     def labels(self, field: str) -> list[str] | None:
         """As the `datasets` library writes them beside the schema."""
@@ -116,7 +120,7 @@ class Parquet:
 
         try:
             described = (parquet.read_schema(self.path).metadata or {}).get(b"huggingface", b"{}")
-            feature = json.loads(described)["info"]["features"][field]
+            feature = _nested(json.loads(described)["info"]["features"], field)
             return list(feature["names"]) if feature["_type"] == "ClassLabel" else None
         except (ArrowException, OSError, ValueError, KeyError, TypeError):
             return None
@@ -160,7 +164,7 @@ class SavedDataset:
             yield f"{self.folder}, row {number}", _placed(row, f"{self.folder}, row {number}")
 
     def labels(self, field: str) -> list[str] | None:
-        return getattr(load_dataset_folder(str(self.folder)).features.get(field), "names", None)
+        return getattr(_nested(load_dataset_folder(str(self.folder)).features, field), "names", None)
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ class HubDataset:
             stream = datasets.load_dataset(
                 self.name, self.config, split=self.split, streaming=True, revision=self.revision
             )
-            return getattr((stream.features or {}).get(field), "names", None)
+            return getattr(_nested(stream.features, field), "names", None)
         except Exception:  # reading the rows says what is wrong
             return None
 
@@ -230,10 +234,14 @@ def _placed(row: Any, place: str) -> Any:
     return ValueError(f"{place}: not a text in UTF-8: {row}") if isinstance(row, ValueError) else row
 
 
-def _refuse_disk_error(error: BaseException, path: Path) -> None:
-    """Raises: DiskError: the system cannot read the file; those of decompressors have no errno."""
+def _content_error(error: Exception, message: str) -> ValueError:
+    """The error of a file whose content is bad, as a decompressor finds it.
+
+    Raises: ValueError: the system's own error (it has an errno), which no option leaves out as a bad line.
+    """
     if getattr(error, "errno", None) is not None:
-        raise DiskError(f"{path}: cannot be read: {error}")
+        raise ValueError(message) from None
+    return ValueError(message)
 
 
 def _read_text(path: Path) -> str | ValueError:
@@ -244,21 +252,39 @@ def _read_text(path: Path) -> str | ValueError:
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not a text in UTF-8 ({error}): remove it from the inputs")
     except OSError as error:
-        _refuse_disk_error(error, path)
-        return ValueError(f"{path}: cannot be read: {error}")
+        return _content_error(error, f"{path}: cannot be read: {error}")
     if "\0" in text:
         return ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
     return text
 
 
-def _column(schema: Any, field: str) -> str:
-    """The column to read for a field: its own, one inside of a struct, or the one that holds it as a text."""
+def _nested(features: Any, field: str) -> Any:
+    """The feature of a field, dotted where nested; None if there is no such."""
+    while isinstance(features, dict):
+        if field in features:
+            return features[field]
+        name, dot, field = field.partition(".")
+        features = features.get(name) if dot else None
+    return None
+
+
+def _column(schema: Any, field: str) -> str | None:
+    """The column to read for a field: its own, at any depth of structs, or the one that holds it as a text
+    or a map. None if there is no such column.
+    """
     from pyarrow import types
 
-    root = field.partition(".")[0]
-    if field in schema.names or (root in schema.names and types.is_struct(schema.field(root).type)):
-        return field
-    return root
+    names = {name: schema.field(name).type for name in schema.names}
+    path, rest = [], field
+    while rest not in names:
+        name, dot, rest = rest.partition(".")
+        if not dot or name not in names:
+            return ".".join(path) or None
+        path.append(name)
+        if not types.is_struct(names[name]):
+            return ".".join(path)
+        names = {inner.name: inner.type for inner in names[name]}
+    return ".".join([*path, rest])
 
 
 def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:

@@ -149,8 +149,22 @@ class WorkFolder:
         """What was left out of a source that was read to its end, as `LeftOut.counts` says it."""
         return _ended(self._source(source))["left_out"]
 
-    def end_source(self, source: int, num_shards: int, left_out: dict[str, Any]) -> None:
-        write_json(self._source(source), {"shards": num_shards, "left_out": left_out}, sort_keys=True)
+    def spellings(self, source: int) -> dict[str, tuple[str, str]]:
+        """How groups of numbers were written, up to the end of a source."""
+        found = _ended(self._source(source)).get("spellings", {})
+        return {name: (written, where) for name, (written, where) in found.items()}
+
+    def end_source(
+        self,
+        source: int,
+        num_shards: int,
+        left_out: dict[str, Any],
+        spellings: dict[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """Record that a source was read to its end, and what the next ones must know of it."""
+        ended: dict[str, Any] = {"shards": num_shards, "left_out": left_out}
+        ended |= {"spellings": spellings} if spellings else {}
+        write_json(self._source(source), ended, sort_keys=True)
 
     def _source(self, source: int) -> Path:
         return self.partial / f"source-{source:05d}.json"
