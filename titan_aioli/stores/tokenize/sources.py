@@ -148,6 +148,23 @@ class TextFiles:
 
 
 @dataclass(frozen=True)
+class ForeignFile:
+    """A file of another kind than its name says, as one bad line; only where bad lines are left out."""
+
+    path: Path
+    reason: str
+
+    def identity(self) -> list[Any]:
+        return ["foreign", self.path.name, edges_digest(self.path)]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        yield str(self.path), ValueError(self.reason)
+
+    def labels(self, field: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class SavedDataset:
     """A Hugging Face dataset on disk, made by `save_to_disk`."""
 
