@@ -1,6 +1,7 @@
 """`titan-aioli tokenize --on-bad-line skip`: bad content is counted and named, all else is refused."""
 
 import errno
+import gzip
 import io
 
 import pyarrow as pa
@@ -156,3 +157,48 @@ def test_other_settings_are_shown_as_they_are_given(tmp_path, options):
     tokenize((given,), group_by="set", **options)
     with pytest.raises(ValueError, match=r"--group-name \(not given there, web=code now\)"):
         tokenize((given,), group_by="set", group_name=("web=code",), **options)
+
+
+LINES = b'{"text": "one"}\n{"text": "two"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.jsonl.gz", LINES, r"not compressed by gzip.* rename it without \.gz"),
+        ("a.jsonl.zst", LINES, r"not compressed by zstd.* rename it without \.zst"),
+        ("a.jsonl.bz2", LINES, r"not compressed by bz2.* rename it without \.bz2"),
+        ("a.txt.gz", b"one", r"not compressed by gzip.* rename it without \.gz"),
+        ("a.jsonl.zst", gzip.compress(LINES), r"but by gzip: rename it to end in \.gz"),
+        ("a.jsonl.gz", b"\xfd7zXZ\x00rest", r"not compressed by gzip.*compressed by xz"),
+    ],
+)
+def test_a_file_that_is_not_compressed_as_named_is_renamed(tmp_path, options, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=words) as caught:
+        tokenize((str(tmp_path / name),), group="web", **options)
+    assert "gzip -dc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+@pytest.mark.parametrize("count", [1, 100, 4096, 10_000])
+@pytest.mark.parametrize("first", [b"", b'xt": "half"}\n', b"\n"])
+def test_nul_bytes_at_the_start_are_one_bad_line(tmp_path, options, capsys, name, count, first):
+    data = bytes(count) + first + LINES * 2
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    for number, given in enumerate((tmp_path / "docs" / name, tmp_path / "docs")):
+        if name == "a.json" and number and first:
+            continue  # in a folder the first line says whether a .json file holds lines
+        with pytest.raises(ValueError, match=r"line 1: not JSON: it contains NUL bytes"):
+            tokenize((str(given),), group=f"web{number}", **options)
+        tokenize((str(given),), group=f"web{number}", on_bad_line="skip", **options)
+        assert "bad lines (--on-bad-line skip): 1" in capsys.readouterr().out
+        assert open_store(tmp_path / f"out/web{number}/train").num_documents == (4 if first else 3)
+
+
+@pytest.mark.parametrize("data", [bytes(10_000), bytes(10) + b"\x01abc\0\0", bytes(5000) + b"\x01ab\0"])
+def test_a_binary_file_that_begins_with_nul_bytes_stays_one(tmp_path, options, data):
+    (tmp_path / "a.jsonl").write_bytes(data)
+    with pytest.raises(ValueError, match="is a binary file"):
+        tokenize((str(tmp_path / "a.jsonl"),), group="web", **options)

@@ -87,7 +87,7 @@ def _file(path: Path, skip_foreign: bool) -> Source:
     """The source of a file that is given by name."""
     if _has(path, JSON):
         # whatever its first line is: reading names what is wrong
-        return _foreign(path, head_of(path), skip_foreign) or JsonLines(path)
+        return _foreign(path, head_of(path, is_json=True), skip_foreign) or JsonLines(path)
     return _data(path, skip_foreign) or _text(path.name, path, skip_foreign)
 
 
@@ -133,9 +133,9 @@ def _data(path: Path, skip_foreign: bool) -> Source | None:
         is_parquet = head.startswith(b"PAR1")
         return (None if is_parquet else _foreign(path, head, skip_foreign)) or Parquet(path)
     if _has(path, JSON_LINES):
-        return _foreign(path, head_of(path), skip_foreign) or JsonLines(path)
+        return _foreign(path, head_of(path, is_json=True), skip_foreign) or JsonLines(path)
     if _has(path, JSON):
-        foreign = _foreign(path, head_of(path), skip_foreign)
+        foreign = _foreign(path, head_of(path, is_json=True), skip_foreign)
         return foreign or (JsonLines(path) if is_json_lines(path) else None)
     return None
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from titan_aioli.files import edges_digest, open_compressed
 from titan_aioli.stores.arrow import load_dataset_folder
+from titan_aioli.stores.tokenize.content import not_as_named
 
 HUB = "hf:"
 ROWS_AT_ONCE = 1000
@@ -76,8 +77,7 @@ class JsonLines:
                         place = f"{self.path}, line {number}"
                         yield place, _parse(line, place)
         except OSError as error:
-            _refuse_disk_error(error, self.path)
-            what = f"cannot be read beyond line {number}: {error}{_remedy(str(error))}"
+            what = f"cannot be read beyond line {number}: {error}{_remedy(self.path, error)}"
             yield str(self.path), _content_error(error, f"{self.path}: {what}")
 
     def labels(self, field: str) -> None:
@@ -269,7 +269,7 @@ def _read_text(path: Path) -> str | ValueError:
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not a text in UTF-8 ({error}): remove it from the inputs")
     except OSError as error:
-        return _content_error(error, f"{path}: cannot be read: {error}")
+        return _content_error(error, f"{path}: cannot be read: {error}{_remedy(path, error)}")
     if "\0" in text:
         return ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
     return text
@@ -324,6 +324,11 @@ def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:
     return record
 
 
-def _remedy(error: str) -> str:
+def _remedy(path: Path, error: OSError) -> str:
     """What to do about an error of a decompressor; empty where it is not known."""
-    return next((remedy for part, remedy in REMEDIES.items() if part in error), "")
+    if error.errno is not None:
+        return ""
+    renaming = not_as_named(path)
+    if renaming is not None:
+        return f"; {renaming}"
+    return next((remedy for part, remedy in REMEDIES.items() if part in str(error)), "")
