@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from titan_aioli.stores.tokenize import documents as documents_of
-from titan_aioli.stores.tokenize.documents import Fields, read_documents
+from titan_aioli.stores.tokenize.documents import Fields, Spellings, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
 from titan_aioli.stores.tokenize.left_out import LeftOut, OnBadLine
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
@@ -86,8 +86,9 @@ def tokenize(
     name = _check(
         inputs, group, group_by, val_share, test_share, processes, shard_megabytes, role, prompt_field
     )
+    _check_lines(group, group_name, max_bad_lines)
     renamed, left_out_documents = _renamed(group_name), LeftOut(on_bad_line, max_bad_lines)
-    sources, left_out = find_inputs(list(inputs))
+    sources, left_out = find_inputs(list(inputs), skip_foreign=on_bad_line == "skip")
     for line in left_out:
         print(line)
     info = tokenizer_info(tokenizer, end_of_document)
@@ -123,12 +124,11 @@ def tokenize(
             counts = work.merge(len(sources), encoding.dtype, _describe(encoding, role))
             if not any(row.split == "train" or role == "target" for row in counts):
                 work.discard()
-                raise ValueError(
-                    f"{' '.join(inputs)}: no document with any text to train on: see --text-field"
-                )
+                reason = left_out_documents.reason() or "see --text-field"
+                raise ValueError(f"{' '.join(inputs)}: no document with any text to train on: {reason}")
             work.publish(counts, left_out_documents.counts())
     show(counts, val_share, test_share, has_train=role == "group")
-    for line in left_out_documents.lines():
+    for line in (*left_out_documents.lines(), *_unused(renamed, counts)):
         print(line)
 
 
@@ -145,6 +145,7 @@ def encode(
     from tqdm import tqdm
 
     start, tokens = time.monotonic(), 0
+    spellings: Spellings = {}
     with tqdm(desc="tokenize", unit=" documents", unit_scale=True, disable=None) as bar:
 
         def report(counts: Counts) -> None:
@@ -158,13 +159,14 @@ def encode(
             for index, source in enumerate(sources):
                 if work.is_encoded(index):
                     left_out.add(work.left_out(index))
+                    spellings |= work.spellings(index)
                     continue
                 number, here = 0, left_out.of_next_input()
-                documents = read_documents(source, fields, here)
+                documents = read_documents(source, fields, here, spellings)
                 for number, batch in enumerate(batches(documents, characters), 1):
                     if not work.shard(index, number).is_file():
                         submit(work.shard(index, number), batch)
-                work.end_source(index, number, here.counts())
+                work.end_source(index, number, here.counts(), spellings)
                 left_out.add(here.counts())
 
 
@@ -231,6 +233,26 @@ def _renamed(names: tuple[str, ...]) -> dict[str, str]:
     return renamed
 
 
+def _unused(renamed: dict[str, str], counts: list[StoreCounts]) -> list[str]:
+    """A warning for each name of --group-name that no group got."""
+    made = {row.group for row in counts}
+    return [
+        f"warning: --group-name {found}={name}: no document with any text is of a group {found!r}"
+        for found, name in renamed.items()
+        if name not in made
+    ]
+
+
+def _check_lines(group: str | None, group_name: tuple[str, ...], max_bad_lines: int) -> None:
+    """Raises: ValueError: an option about groups or lines is not possible."""
+    if group_name and group is not None:
+        raise ValueError(
+            f"--group-name {group_name[0]} needs --group-by FIELD: --group makes one group of all inputs"
+        )
+    if max_bad_lines < 0:
+        raise ValueError(f"--max-bad-lines is {max_bad_lines}: it must be at least 0")
+
+
 def _check(
     inputs, group, group_by, val_share, test_share, processes, shard_megabytes, role, prompt_field
 ) -> str:
@@ -248,4 +270,8 @@ def _check(
         raise ValueError(f"--processes is {processes}: it must be at least 1")
     if not shard_megabytes > 0:
         raise ValueError(f"--shard-megabytes is {shard_megabytes}: it must be above 0")
-    return f"by-{group_by}" if group is None else documents_of.group_name(group, "--group")
+    return (
+        f"by-{group_by}"
+        if group is None
+        else documents_of.group_name(group, "--group", documents_of.FOLDER_BYTES - len(documents_of.RECORD))
+    )

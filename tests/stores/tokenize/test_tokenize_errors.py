@@ -143,12 +143,15 @@ def test_what_to_do_about_a_file_that_cannot_be_read(tmp_path, tokenizer, case):
         tokenize((str(tmp_path / name),), group="web", tokenizer=tokenizer, output=tmp_path / "out")
 
 
-@pytest.mark.parametrize("given", ["model", "model/vocab.json"])
-def test_another_form_of_tokenizer_says_how_it_is_converted(tmp_path, given):
+@pytest.mark.parametrize("name", ["vocab.json", "qwen.tiktoken", "tokenizer.model", "sp_bpe.model"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_another_form_of_tokenizer_says_how_it_is_converted(tmp_path, name, as_file):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/vocab.json").write_text("{}")
+    (tmp_path / "model" / name).write_text("{}")
     (tmp_path / "docs.txt").write_text("one")
-    with pytest.raises(FileNotFoundError, match=r"another form \(vocab\.json\): .* AutoTokenizer"):
-        tokenize(
-            (str(tmp_path / "docs.txt"),), group="a", tokenizer=tmp_path / given, output=tmp_path / "out"
-        )
+    given = tmp_path / "model" / name if as_file else tmp_path / "model"
+    with pytest.raises(FileNotFoundError, match=rf"another form \({name}\): .* AutoTokenizer") as caught:
+        tokenize((str(tmp_path / "docs.txt"),), group="a", tokenizer=given, output=tmp_path / "out")
+    command = "pip install transformers sentencepiece protobuf tiktoken"
+    assert f"`{command}`" in str(caught.value) and command in Path("docs/running.md").read_text()
+    assert "config.json or tokenizer_config.json must lie beside it" in str(caught.value)

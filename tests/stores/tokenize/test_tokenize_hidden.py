@@ -25,5 +25,5 @@ def test_hidden_files_are_named_as_left_out(tmp_path, options, capsys):
 def test_a_store_with_bad_lines_left_out_is_not_taken_for_one_without(tmp_path, options):
     docs = save_jsonl(tmp_path / "a.jsonl", [*numbered(30), {"text": 17}])
     tokenize((docs,), **options, on_bad_line="skip")
-    with pytest.raises(ValueError, match=r"other --on-bad-line \(skip there, None now\)"):
+    with pytest.raises(ValueError, match=r"other --on-bad-line \(skip there, refuse now\)"):
         tokenize((docs,), **options)

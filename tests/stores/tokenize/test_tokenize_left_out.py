@@ -120,6 +120,37 @@ def test_numbers_are_names(tmp_path, options):
     assert groups_of(options) == {"0", "1"}
 
 
+NUMBER_AND_TEXT = b'{"text": "a", "set": 0}', b'{"text": "b", "set": "0"}'
+
+
+@pytest.mark.parametrize("lines", [NUMBER_AND_TEXT, NUMBER_AND_TEXT[::-1]])
+@pytest.mark.parametrize("files", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"group_name": ("0=zero",)}, {"on_bad_line": "skip"}])
+def test_a_number_and_a_text_do_not_become_one_group(tmp_path, options, lines, files, more):
+    inputs = (put(tmp_path / "a.jsonl", *lines),)
+    if files == 2:
+        inputs = (put(tmp_path / "a.jsonl", lines[0]), put(tmp_path / "b.jsonl", lines[1]))
+    with pytest.raises(ValueError, match=r"the (text|number) .*jsonl, line 1: .* the group '0'") as caught:
+        tokenize(inputs, group_by="set", **more, **options)
+    assert "the number 0" in str(caught.value) and 'the text "0"' in str(caught.value)
+
+
+def test_a_number_and_a_text_do_not_become_one_group_after_a_kill(tmp_path, options, monkeypatch):
+    inputs = tuple(put(tmp_path / f"{n}.jsonl", line) for n, line in enumerate(NUMBER_AND_TEXT))
+    end_source = command.WorkFolder.end_source
+
+    def end_and_stop(self, *rest):
+        end_source(self, *rest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command.WorkFolder, "end_source", end_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(inputs, group_by="set", processes=1, **options)
+    with pytest.raises(ValueError, match="the group '0'"):
+        tokenize(inputs, group_by="set", processes=1, **options)
+
+
 def test_names_that_are_no_folder_get_another(tmp_path, options):
     given = put(tmp_path / "a.jsonl", b'{"text": "a", "set": "en/web"}', b'{"text": "b", "set": "v1.0"}')
     with pytest.raises(ValueError, match="--group-name en/web=web"):
@@ -154,8 +185,39 @@ def test_names_that_would_join_groups_are_refused(tmp_path, options, names, word
     ids=["JSON text", "map", "struct", "bytes"],
 )
 def test_groups_inside_of_a_column(tmp_path, options, meta):
+    check_groups_inside(tmp_path, options, meta, "meta.set")
+
+
+SET = pa.map_(pa.string(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("inner", "kind"),
+    [
+        (['{"set": "web"}', '{"set": "code"}'], pa.string()),
+        ([[("set", "web")], [("set", "code")]], SET),
+        ([{"set": "web"}, {"set": "code"}], pa.struct({"set": pa.string()})),
+        (['{"set": "web"}', '{"set": "code"}'], pa.dictionary(pa.int8(), pa.string())),
+    ],
+    ids=["JSON text", "map", "struct", "dictionary"],
+)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_groups_deep_inside_of_a_column(tmp_path, options, inner, kind, depth):
+    column = pa.array(inner, kind)
+    for name in ["m", "b"][:depth]:
+        column = pa.StructArray.from_arrays([column, pa.array([1, 2])], names=[name, "other"])
+    check_groups_inside(tmp_path, options, column, "meta.m.set" if depth == 1 else "meta.b.m.set")
+
+
+def test_a_field_that_a_struct_lacks_is_named_with_those_it_has(tmp_path, options):
+    pq.write_table(pa.table({"text": ["a"], "meta": [{"set": "web"}]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"no field 'meta.kind'; found set"):
+        tokenize((str(tmp_path / "a.parquet"),), group_by="meta.kind", **options)
+
+
+def check_groups_inside(tmp_path, options, meta, field):
     pq.write_table(pa.table({"text": ["a", "b"], "meta": meta}), tmp_path / "a.parquet")
-    tokenize((str(tmp_path / "a.parquet"),), group_by="meta.set", **options)
+    tokenize((str(tmp_path / "a.parquet"),), group_by=field, **options)
     assert groups_of(options) == {"web", "code"}
 
 
@@ -165,20 +227,25 @@ def test_texts_may_be_bytes(tmp_path, options):
     assert open_store(tmp_path / "out/web/train").metadata["text_bytes"] == 5
 
 
-@pytest.mark.parametrize("kind", ["saved", "parquet"])
-def test_class_labels_give_their_names(tmp_path, options, kind):
+@pytest.mark.parametrize("kind", ["saved", "parquet", "hub"])
+@pytest.mark.parametrize("field", ["label", "meta.label", "meta.inner.label"])
+def test_class_labels_give_their_names(tmp_path, options, kind, field):
     import datasets
 
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
-    )
-    dataset = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+    feature, values = datasets.ClassLabel(names=["neg", "pos"]), [0, 1]
+    root, *inside = field.split(".")
+    for name in reversed(inside):
+        feature, values = {name: feature}, [{name: value} for value in values]
+    features = datasets.Features({"text": datasets.Value("string"), root: feature})
+    dataset = datasets.Dataset.from_dict({"text": ["a", "b"], root: values}, features=features)
     if kind == "saved":
         dataset.save_to_disk(str(tmp_path / "labelled"))
     else:
-        dataset.to_parquet(str(tmp_path / "labelled.parquet"))
-    given = str(tmp_path / ("labelled" if kind == "saved" else "labelled.parquet"))
-    tokenize((given,), group_by="label", **options)
+        (tmp_path / "hub").mkdir()
+        dataset.to_parquet(str(tmp_path / "hub/labelled.parquet"))
+    inputs = {"saved": "labelled", "parquet": "hub/labelled.parquet", "hub": "hub"}
+    given = "hf:" * (kind == "hub") + str(tmp_path / inputs[kind])
+    tokenize((given,), group_by=field, **options)
     assert groups_of(options) == {"neg", "pos"}
 
 

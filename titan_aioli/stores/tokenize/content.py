@@ -7,12 +7,15 @@ documents. They are refused, and the message says what they are.
 import json
 from pathlib import Path
 
-from titan_aioli.files import open_compressed
+from titan_aioli.files import COMPRESSIONS, MAGIC, open_compressed
 
 HEAD_BYTES = 4096
 """Number of bytes, after decompression, by which a file is judged."""
 LONGEST_LINE_BYTES = 1 << 26
 """Length of the longest first line that is read to see whether a .json file has one object per line."""
+
+SPACE = b"\xef\xbb\xbf \t\r\n"
+"""Bytes that may stand before the first character of a text."""
 
 UNPACK = "unpack it and give what is inside"
 KINDS = (
@@ -46,16 +49,34 @@ KINDS = (
     ),
 )
 """First bytes of the files that are no text, and what each is."""
+SKIPPABLE = tuple(bytes([number]) + b"\x2a\x4d\x18" for number in range(0x50, 0x60))
+"""First bytes of a zstd file that begins with a frame to skip."""
 TAR = slice(257, 262), b"ustar"
 
 
-def head_of(path: Path) -> bytes:
-    """The first bytes of a file, decompressed; none if it cannot be read, as reading it then reports."""
+def head_of(path: Path, is_json: bool = False) -> bytes:
+    """The first bytes of a file, decompressed; none if it cannot be read, as reading it then reports.
+
+    Args:
+        path: the file.
+        is_json: whether NUL bytes at the start, as a crash leaves them, are passed over where JSON lines may
+            follow: each line is looked at.
+    """
     try:
         with open_compressed(path) as file:
-            return file.read(HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
+            passed = 0
+            while is_json and head and not head.strip(b"\0") and passed < LONGEST_LINE_BYTES:
+                passed += len(head)
+                head = file.read(HEAD_BYTES)
     except OSError:
         return b""
+    if not passed and not (is_json and head.startswith(b"\0")):
+        return head
+    text = head.lstrip(b"\0")
+    if not text:
+        return b"\0"
+    return text if text.lstrip(SPACE).startswith(b"{") or b"\0" not in text else head
 
 
 def foreign(head: bytes) -> str | None:
@@ -65,9 +86,30 @@ def foreign(head: bytes) -> str | None:
             return kind
     if head[TAR[0]] == TAR[1]:
         return f"a tar archive: {UNPACK}"
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+    if head.lstrip(SPACE).startswith(b"{"):
         return None  # JSON lines, of which each is looked at
     return "a binary file (it contains NUL bytes)" if b"\0" in head else None
+
+
+def not_as_named(path: Path) -> str | None:
+    """What to do about a file that is not compressed as its suffix says; None if it is, or has none.
+
+    Raises: OSError: it cannot be read.
+    """
+    suffix = path.suffix.casefold()
+    if suffix not in COMPRESSIONS:
+        return None
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    kind = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+    if kind == COMPRESSIONS[suffix] or head.startswith(SKIPPABLE):
+        return None
+    said = f"it is not compressed by {COMPRESSIONS[suffix]}, as its name says, "
+    if kind is not None:
+        right = next(end for end, name in COMPRESSIONS.items() if name == kind)
+        return f"{said}but by {kind}: rename it to end in {right}"
+    other = foreign(head)
+    return f"{said}but {other}" if other else f"{said}nor in any way known here: rename it without {suffix}"
 
 
 def refuse_foreign(path: Path, head: bytes) -> None:
@@ -82,8 +124,8 @@ def is_json_lines(path: Path) -> bool:
     try:
         with open_compressed(path) as file:
             for line in iter(lambda: file.readline(LONGEST_LINE_BYTES), b""):
-                if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                    return isinstance(json.loads(line.removeprefix(b"\xef\xbb\xbf")), dict)
+                if line.strip(SPACE + b"\0"):
+                    return isinstance(json.loads(line.strip(b"\0").removeprefix(b"\xef\xbb\xbf")), dict)
     except (ValueError, RecursionError):
         return False
     except OSError:

@@ -15,8 +15,10 @@ from titan_aioli.stores.tokenize.sources import Source
 
 GROUP_LONGEST = 200
 """Length of the longest group name, in characters."""
-LONGEST_BYTES = 240
-"""Length of the longest group name in bytes: file systems allow 255, and work folders need some of them."""
+FOLDER_BYTES = 255
+"""Length of the longest name of a file or folder, in bytes of UTF-8."""
+RECORD = ".done.json"
+"""End of the name of the file that records a finished run, which begins with the run's name."""
 FORBIDDEN = '/\\:*?"<>|'
 """Characters that some file system refuses in a name: a group is a folder."""
 
@@ -49,16 +51,24 @@ class Fields(NamedTuple):
     """Group names by what the field says, where they differ."""
 
 
-def read_documents(source: Source, fields: Fields, left_out: LeftOut) -> Iterator[Document]:
+Spellings = dict[str, tuple[str, str]]
+"""By the name found that a number could also give, how it was written first, and where."""
+
+
+def read_documents(
+    source: Source, fields: Fields, left_out: LeftOut, spellings: Spellings | None = None
+) -> Iterator[Document]:
     """The documents of a source, in order; a null text is an empty one.
 
+    Args:
+        spellings: of the sources read before; those of this one are added.
     Raises: ValueError: a record is wrong and `left_out` refuses it; names the file, the line and the reason.
     """
     labels = None if fields.group_by is None else source.labels(fields.group_by)
-    kinds: dict[str, type] = {}
+    spellings = {} if spellings is None else spellings
     for place, record in source.records(columns(fields)):
         try:
-            document = _document(place, record, fields, labels, kinds)
+            document = _document(place, record, fields, labels, spellings)
         except WrongCommand:  # whatever the line: it is the command that does not fit the inputs
             raise
         except ValueError as error:
@@ -70,14 +80,9 @@ def read_documents(source: Source, fields: Fields, left_out: LeftOut) -> Iterato
 
 
 def _document(
-    place: str, record: Any, fields: Fields, labels: list[str] | None, kinds: dict[str, type]
+    place: str, record: Any, fields: Fields, labels: list[str] | None, spellings: Spellings
 ) -> Document:
-    """The document of a record.
-
-    Args:
-        kinds: type of the value that each name was made of; filled in here.
-    Raises: ValueError: the record is none, or has no text or no group.
-    """
+    """Raises: ValueError: the record is none, or has no text or no group."""
     if isinstance(record, ValueError):
         raise record
     text, prompt = record if isinstance(record, str) else _text(record, fields.text, place), None
@@ -95,6 +100,7 @@ def _document(
     found = _label(value, labels, where)
     if not isinstance(found, str):
         raise ValueError(f"{where} is {_shown(found)}, expected the name of a group")
+    _refuse_two_spellings(found, isinstance(value, int) and labels is None, where, spellings)
     try:
         name = group_name(fields.renamed.get(found, found), where)
     except ValueError as error:
@@ -105,6 +111,19 @@ def _document(
     if found not in fields.renamed and name in fields.renamed.values():
         raise WrongCommand(f"{where} is {name!r}, the name that --group-name gives to another group")
     return Document(_encodable(text), name, prompt)
+
+
+def _refuse_two_spellings(found: str, is_number: bool, where: str, spellings: Spellings) -> None:
+    """Raises: WrongCommand: a number and a text would become one group, such as 0 and "0"."""
+    if not is_number and not found.removeprefix("-").isdecimal():
+        return
+    written = f"the number {found}" if is_number else f"the text {_shown(found)}"
+    first, there = spellings.setdefault(found, (written, where))
+    if first != written:
+        raise WrongCommand(
+            f"{where} is {written}, and {there} is {first}: both would be the group {found!r}: "
+            "write it in one way in all inputs, or give one of them another value"
+        )
 
 
 def _text(record: Any, field: str, place: str) -> str:
@@ -162,9 +181,13 @@ def lookup(record: Any, field: str, place: str) -> Any:
     raise ValueError(f"{place}: no field {field!r}; found {there}")
 
 
-def group_name(name: Any, place: str) -> str:
+def group_name(name: Any, place: str, most_bytes: int = FOLDER_BYTES) -> str:
     """A group's name, which becomes a folder's.
 
+    Args:
+        name: what is given as a name.
+        place: where, for the message.
+        most_bytes: length of the longest name, in bytes of UTF-8.
     Raises: ValueError: not a text, empty, too long, or not usable as a folder's name.
     """
     if not isinstance(name, str):
@@ -176,6 +199,14 @@ def group_name(name: Any, place: str) -> str:
             f"{place} is {_shown(name)}, but a group's name is a folder's: 1 to {GROUP_LONGEST} characters "
             f"(at most {LONGEST_BYTES} bytes), none of {FORBIDDEN}, no dot at the start, no space at an end: "
             "give it another one with --group-name, such as --group-name en/web=web"
+        )
+    if any(0xD800 <= ord(char) < 0xE000 for char in name):
+        raise ValueError(f"{place} is {_shown(name)}, half of a character, which no folder's name can hold")
+    if len(name.encode()) > most_bytes:
+        raise ValueError(
+            f"{place} is {_shown(name)}, {len(name.encode())} bytes in UTF-8, but a group's name is a "
+            f"folder's: at most {most_bytes} bytes: choose a shorter one (with --group-by: --group-name "
+            "FOUND=NAME)"
         )
     return name
 

@@ -15,6 +15,7 @@ from titan_aioli.stores.arrow import is_dataset_folder
 from titan_aioli.stores.tokenize.content import HEAD_BYTES, head_of, is_json_lines, refuse_foreign
 from titan_aioli.stores.tokenize.sources import (
     HUB,
+    ForeignFile,
     HubDataset,
     JsonLines,
     Parquet,
@@ -38,11 +39,12 @@ class Inputs(NamedTuple):
     """One line for each folder of which some files are not read."""
 
 
-def find_inputs(inputs: list[str]) -> Inputs:
+def find_inputs(inputs: list[str], skip_foreign: bool = False) -> Inputs:
     """The sources of a command's inputs, in the order given; the files of a folder are sorted by name.
 
     Args:
         inputs: files, folders, or hf:OWNER/NAME[:CONFIG[:SPLIT]].
+        skip_foreign: whether a file that is no text is a source of one bad line instead of refused.
     Raises:
         FileNotFoundError: an input that does not exist.
         ValueError: a folder without files, or a file that is no text; names what it is.
@@ -50,7 +52,7 @@ def find_inputs(inputs: list[str]) -> Inputs:
     sources: list[Source] = []
     left_out: list[str] = []
     for given in inputs:
-        found = [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out)
+        found = [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out, skip_foreign)
         for source in found:
             if isinstance(source, TextFiles) and sources and isinstance(sources[-1], TextFiles):
                 sources[-1] = TextFiles(sources[-1].files + source.files)
@@ -68,30 +70,37 @@ def _hub(given: str) -> HubDataset:
     return HubDataset(name, config or None, split or "train")
 
 
-def _local(path: Path, left_out: list[str]) -> list[Source]:
+def _local(path: Path, left_out: list[str], skip_foreign: bool) -> list[Source]:
     _refuse_broken_link(path)
     if not path.exists():
         raise FileNotFoundError(
             f"no input at {path}: give files or folders, or {HUB}OWNER/NAME for a dataset of the hub"
         )
     if path.is_dir():
-        return [SavedDataset(path)] if is_dataset_folder(str(path)) else _folder(path, left_out)
+        if is_dataset_folder(str(path)):
+            return [SavedDataset(path)]
+        return _folder(path, left_out, skip_foreign)
+    return [_file(path, skip_foreign)]
+
+
+def _file(path: Path, skip_foreign: bool) -> Source:
+    """The source of a file that is given by name."""
     if _has(path, JSON):
-        refuse_foreign(path, head_of(path))
-        return [JsonLines(path)]  # whatever its first line is: reading names what is wrong
-    return [_data(path) or _text(path.name, path)]
+        # whatever its first line is: reading names what is wrong
+        return _foreign(path, head_of(path, is_json=True), skip_foreign) or JsonLines(path)
+    return _data(path, skip_foreign) or _text(path.name, path, skip_foreign)
 
 
-def _folder(folder: Path, left_out: list[str]) -> list[Source]:
+def _folder(folder: Path, left_out: list[str], skip_foreign: bool) -> list[Source]:
     inside, hidden = _walk(folder)
     if not inside:
         only = f" but hidden ones ({_some(hidden)}): give these by name" if hidden else ""
         raise ValueError(f"input {folder}: the folder holds no files{only}")
-    data = {path: source for _, path in inside if (source := _data(path)) is not None}
+    data = {path: source for _, path in inside if (source := _data(path, skip_foreign)) is not None}
     read: list[Source] = list(data.values())
     others = [path for _, path in inside if path not in data]
     if not data:
-        read = [_text(name, path) for name, path in inside if not _has(path, JSON)]
+        read = [_text(name, path, skip_foreign) for name, path in inside if not _has(path, JSON)]
         others = [path for path in others if _has(path, JSON)]
     if not read:
         raise ValueError(f"{others[0]}: not one JSON object per line: convert it, e.g. with `jq -c '.[]'`")
@@ -102,26 +111,37 @@ def _folder(folder: Path, left_out: list[str]) -> list[Source]:
     return read
 
 
-def _data(path: Path) -> Source | None:
+def _foreign(path: Path, head: bytes, skip_foreign: bool) -> ForeignFile | None:
+    """A file whose first bytes are of another kind, where it is a bad line; None if it may be text.
+
+    Raises: ValueError: it is of another kind, and that is not left out.
+    """
+    try:
+        refuse_foreign(path, head)
+    except ValueError as error:
+        if not skip_foreign:
+            raise
+        return ForeignFile(path, str(error))
+    return None
+
+
+def _data(path: Path, skip_foreign: bool) -> Source | None:
     """The source of a file of data; None if it is none, by its suffix and, for .json, its first line."""
     if _has(path, PARQUET):
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-        if not head.startswith(b"PAR1"):
-            refuse_foreign(path, head)
-        return Parquet(path)
+        is_parquet = head.startswith(b"PAR1")
+        return (None if is_parquet else _foreign(path, head, skip_foreign)) or Parquet(path)
     if _has(path, JSON_LINES):
-        refuse_foreign(path, head_of(path))
-        return JsonLines(path)
+        return _foreign(path, head_of(path, is_json=True), skip_foreign) or JsonLines(path)
     if _has(path, JSON):
-        refuse_foreign(path, head_of(path))
-        return JsonLines(path) if is_json_lines(path) else None
+        foreign = _foreign(path, head_of(path, is_json=True), skip_foreign)
+        return foreign or (JsonLines(path) if is_json_lines(path) else None)
     return None
 
 
-def _text(name: str, path: Path) -> TextFiles:
-    refuse_foreign(path, head_of(path))
-    return TextFiles(((name, path),))
+def _text(name: str, path: Path, skip_foreign: bool) -> Source:
+    return _foreign(path, head_of(path), skip_foreign) or TextFiles(((name, path),))
 
 
 def _has(path: Path, suffixes: tuple[str, ...]) -> bool:

@@ -7,6 +7,9 @@ OnBadLine = Literal["refuse", "skip"]
 MOST_PLACES = 20
 """Number of bad lines whose places are kept, the first ones."""
 
+SHOWN_IN_ERRORS = 3
+"""Number of bad lines that the message of an error names."""
+
 
 class TooManyBadLines(ValueError):
     """More lines cannot be read than may be left out."""
@@ -64,6 +67,13 @@ class LeftOut:
         self.num_bad += counts.get("bad", 0)
         self.num_empty += counts.get("empty", 0)
         self.places = [*self.places, *counts.get("places", ())][:MOST_PLACES]
+
+    def reason(self) -> str:
+        """Why there may be no document at all, in one line; empty where nothing bad was left out."""
+        if not self.num_bad:
+            return ""
+        places = "; ".join(self.places[:SHOWN_IN_ERRORS]) + "; ..." * (self.num_bad > SHOWN_IN_ERRORS)
+        return f"{self.num_bad:,} bad lines were left out (--on-bad-line skip): {places}"
 
     def lines(self) -> list[str]:
         """What to say at the end."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from titan_aioli.files import edges_digest, open_compressed
 from titan_aioli.stores.arrow import load_dataset_folder
+from titan_aioli.stores.tokenize.content import not_as_named
 
 HUB = "hf:"
 ROWS_AT_ONCE = 1000
@@ -48,6 +49,8 @@ class Source(Protocol):
 
         In place of a record that cannot be read there is a ValueError that names the file and the line; of a
         file that cannot be read any further it is the last.
+
+        Raises: ValueError: the system cannot read the file: it is not the content that is bad.
         """
         ...
 
@@ -74,9 +77,8 @@ class JsonLines:
                         place = f"{self.path}, line {number}"
                         yield place, _parse(line, place)
         except OSError as error:
-            _refuse_disk_error(error, self.path)
-            what = f"cannot be read beyond line {number}: {error}{_remedy(str(error))}"
-            yield str(self.path), ValueError(f"{self.path}: {what}")
+            what = f"cannot be read beyond line {number}: {error}{_remedy(self.path, error)}"
+            yield str(self.path), _content_error(error, f"{self.path}: {what}")
 
     def labels(self, field: str) -> None:
         return None
@@ -99,7 +101,7 @@ class Parquet:
             with parquet.ParquetFile(self.path, memory_map=True) as file:
                 names = file.schema_arrow.names
                 for field in fields:
-                    if field not in names and field.partition(".")[0] not in names:
+                    if _column(file.schema_arrow, field) is None:
                         raise ValueError(f"{self.path}: no column {field!r}; it has {', '.join(names)}")
                 read = [_column(file.schema_arrow, field) for field in fields]
                 rows = (row for some in file.iter_batches(ROWS_AT_ONCE, columns=read) for row in _rows(some))
@@ -108,7 +110,9 @@ class Parquet:
         except (ArrowException, OSError) as error:
             _refuse_disk_error(error, self.path)
             what = f"not a whole Parquet file (after row {number}): {error}"
-            yield str(self.path), ValueError(f"{self.path}: {what}")
+            if getattr(error, "errno", None) is not None:
+                what = f"cannot be read beyond row {number}: {error}"
+            yield str(self.path), _content_error(error, f"{self.path}: {what}")
 
     def labels(self, field: str) -> list[str] | None:
         """As the `datasets` library writes them beside the schema."""
@@ -116,7 +120,7 @@ class Parquet:
 
         try:
             described = (parquet.read_schema(self.path).metadata or {}).get(b"huggingface", b"{}")
-            feature = json.loads(described)["info"]["features"][field]
+            feature = _nested(json.loads(described)["info"]["features"], field)
             return list(feature["names"]) if feature["_type"] == "ClassLabel" else None
         except (ArrowException, OSError, ValueError, KeyError, TypeError):
             return None
@@ -144,6 +148,23 @@ class TextFiles:
 
 
 @dataclass(frozen=True)
+class ForeignFile:
+    """A file of another kind than its name says, as one bad line; only where bad lines are left out."""
+
+    path: Path
+    reason: str
+
+    def identity(self) -> list[Any]:
+        return ["foreign", self.path.name, edges_digest(self.path)]
+
+    def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:
+        yield str(self.path), ValueError(self.reason)
+
+    def labels(self, field: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class SavedDataset:
     """A Hugging Face dataset on disk, made by `save_to_disk`."""
 
@@ -160,7 +181,7 @@ class SavedDataset:
             yield f"{self.folder}, row {number}", _placed(row, f"{self.folder}, row {number}")
 
     def labels(self, field: str) -> list[str] | None:
-        return getattr(load_dataset_folder(str(self.folder)).features.get(field), "names", None)
+        return getattr(_nested(load_dataset_folder(str(self.folder)).features, field), "names", None)
 
 
 @dataclass(frozen=True)
@@ -196,7 +217,7 @@ class HubDataset:
             stream = datasets.load_dataset(
                 self.name, self.config, split=self.split, streaming=True, revision=self.revision
             )
-            return getattr((stream.features or {}).get(field), "names", None)
+            return getattr(_nested(stream.features, field), "names", None)
         except Exception:  # reading the rows says what is wrong
             return None
 
@@ -230,10 +251,14 @@ def _placed(row: Any, place: str) -> Any:
     return ValueError(f"{place}: not a text in UTF-8: {row}") if isinstance(row, ValueError) else row
 
 
-def _refuse_disk_error(error: BaseException, path: Path) -> None:
-    """Raises: DiskError: the system cannot read the file; those of decompressors have no errno."""
+def _content_error(error: Exception, message: str) -> ValueError:
+    """The error of a file whose content is bad, as a decompressor finds it.
+
+    Raises: ValueError: the system's own error (it has an errno), which no option leaves out as a bad line.
+    """
     if getattr(error, "errno", None) is not None:
-        raise DiskError(f"{path}: cannot be read: {error}")
+        raise ValueError(message) from None
+    return ValueError(message)
 
 
 def _read_text(path: Path) -> str | ValueError:
@@ -244,21 +269,39 @@ def _read_text(path: Path) -> str | ValueError:
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not a text in UTF-8 ({error}): remove it from the inputs")
     except OSError as error:
-        _refuse_disk_error(error, path)
-        return ValueError(f"{path}: cannot be read: {error}")
+        return _content_error(error, f"{path}: cannot be read: {error}{_remedy(path, error)}")
     if "\0" in text:
         return ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
     return text
 
 
-def _column(schema: Any, field: str) -> str:
-    """The column to read for a field: its own, one inside of a struct, or the one that holds it as a text."""
+def _nested(features: Any, field: str) -> Any:
+    """The feature of a field, dotted where nested; None if there is no such."""
+    while isinstance(features, dict):
+        if field in features:
+            return features[field]
+        name, dot, field = field.partition(".")
+        features = features.get(name) if dot else None
+    return None
+
+
+def _column(schema: Any, field: str) -> str | None:
+    """The column to read for a field: its own, at any depth of structs, or the one that holds it as a text
+    or a map. None if there is no such column.
+    """
     from pyarrow import types
 
-    root = field.partition(".")[0]
-    if field in schema.names or (root in schema.names and types.is_struct(schema.field(root).type)):
-        return field
-    return root
+    names = {name: schema.field(name).type for name in schema.names}
+    path, rest = [], field
+    while rest not in names:
+        name, dot, rest = rest.partition(".")
+        if not dot or name not in names:
+            return ".".join(path) or None
+        path.append(name)
+        if not types.is_struct(names[name]):
+            return ".".join(path)
+        names = {inner.name: inner.type for inner in names[name]}
+    return ".".join([*path, rest])
 
 
 def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:
@@ -281,6 +324,11 @@ def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:
     return record
 
 
-def _remedy(error: str) -> str:
+def _remedy(path: Path, error: OSError) -> str:
     """What to do about an error of a decompressor; empty where it is not known."""
-    return next((remedy for part, remedy in REMEDIES.items() if part in error), "")
+    if error.errno is not None:
+        return ""
+    renaming = not_as_named(path)
+    if renaming is not None:
+        return f"; {renaming}"
+    return next((remedy for part, remedy in REMEDIES.items() if part in str(error)), "")

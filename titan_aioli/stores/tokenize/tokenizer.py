@@ -33,8 +33,10 @@ class TokenizerInfo(NamedTuple):
     end_of_document_token: str
 
 
-OTHER_FORMS = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
-"""Names of files that models bring in place of a tokenizer.json, or beside it."""
+OTHER_FORMS = ("*.model", "*.tiktoken", "vocab.json", "merges.txt", "vocab.txt")
+"""Names of files that models bring in place of a tokenizer.json, or beside it, as patterns."""
+CONVERTERS = "transformers sentencepiece protobuf tiktoken"
+"""Packages that together convert every usual form of a tokenizer."""
 
 
 def tokenizer_file(path: str | Path) -> Path:
@@ -45,12 +47,11 @@ def tokenizer_file(path: str | Path) -> Path:
     """
     file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     folder = file.parent
-    other = [name for name in OTHER_FORMS if (folder / name).is_file()]
-    if other and (not file.is_file() or file.name in OTHER_FORMS):
+    other = sorted(path.name for form in OTHER_FORMS for path in folder.glob(form) if path.is_file())
+    if other and (not file.is_file() or file.name in other):
         raise FileNotFoundError(
             f"{folder} holds a tokenizer in another form ({', '.join(other)}): convert it with `pip install "
-            "transformers sentencepiece protobuf tiktoken` and "
-            '`python -c "from transformers import AutoTokenizer; '
+            f'{CONVERTERS}` and `python -c "from transformers import AutoTokenizer; '
             f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('tokenizer')\"`, which writes "
             "tokenizer/tokenizer.json (the model's config.json or tokenizer_config.json must lie beside it)"
         )

@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.files import write_json
+from titan_aioli.stores.tokenize.documents import RECORD
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts, merge_shards
 
 LOCK = "lock"
+DEFAULTS = {"on_bad_line": "refuse", "role": "group"}
+"""Settings that a plan names only where they differ from these."""
 
 
 class WorkFolder:
@@ -38,7 +41,7 @@ class WorkFolder:
         self.planned = self.partial / "plan.json"
         self.merged = self.partial / "merged.json"
         self.stores = self.partial / "stores"
-        self.record = output / f"{name}.done.json"
+        self.record = output / f"{name}{RECORD}"
 
     def begin(self, restart: bool) -> list[StoreCounts] | None:
         """Check or write the plan.
@@ -69,7 +72,8 @@ class WorkFolder:
         if changed:
             key = changed[0]
             named = key if key in ("inputs", "version") else f"--{key.replace('_', '-')}"
-            shown = "" if key == "inputs" else f" ({there.get(key)} there, {self.plan.get(key)} now)"
+            was, now = (_option(key, plan) for plan in (there, self.plan))
+            shown = "" if key == "inputs" else f" ({was} there, {now} now)"
             raise ValueError(
                 f"{place}: made with other {named}{shown}: run with the same settings and "
                 "inputs to continue, choose another --output, or start over with --restart"
@@ -149,8 +153,22 @@ class WorkFolder:
         """What was left out of a source that was read to its end, as `LeftOut.counts` says it."""
         return _ended(self._source(source))["left_out"]
 
-    def end_source(self, source: int, num_shards: int, left_out: dict[str, Any]) -> None:
-        write_json(self._source(source), {"shards": num_shards, "left_out": left_out}, sort_keys=True)
+    def spellings(self, source: int) -> dict[str, tuple[str, str]]:
+        """How groups of numbers were written, up to the end of a source."""
+        found = _ended(self._source(source)).get("spellings", {})
+        return {name: (written, where) for name, (written, where) in found.items()}
+
+    def end_source(
+        self,
+        source: int,
+        num_shards: int,
+        left_out: dict[str, Any],
+        spellings: dict[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """Record that a source was read to its end, and what the next ones must know of it."""
+        ended: dict[str, Any] = {"shards": num_shards, "left_out": left_out}
+        ended |= {"spellings": spellings} if spellings else {}
+        write_json(self._source(source), ended, sort_keys=True)
 
     def _source(self, source: int) -> Path:
         return self.partial / f"source-{source:05d}.json"
@@ -203,6 +221,14 @@ class WorkFolder:
             raise ValueError(
                 f"{folder} holds files of another origin: move them away or choose another --output"
             )
+
+
+def _option(key: str, plan: dict[str, Any]) -> str:
+    """A setting as the command line has it; a plan leaves out what is as usual."""
+    value = plan.get(key, DEFAULTS.get(key))
+    if isinstance(value, dict):
+        return " ".join(f"{found}={name}" for found, name in value.items())
+    return "not given" if value is None else str(value)
 
 
 def _ended(path: Path) -> dict[str, Any]:
