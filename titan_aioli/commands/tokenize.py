@@ -270,8 +270,4 @@ def _check(
         raise ValueError(f"--processes is {processes}: it must be at least 1")
     if not shard_megabytes > 0:
         raise ValueError(f"--shard-megabytes is {shard_megabytes}: it must be above 0")
-    return (
-        f"by-{group_by}"
-        if group is None
-        else documents_of.group_name(group, "--group", documents_of.FOLDER_BYTES - len(documents_of.RECORD))
-    )
+    return f"by-{group_by}" if group is None else documents_of.group_name(group, "--group")

@@ -285,12 +285,6 @@ def test_bytes_of_a_table_that_are_no_text_are_named_by_row(tmp_path, options, c
     assert open_store(tmp_path / "out/web/train").num_documents == 2
 
 
-def test_two_kinds_of_value_do_not_become_one_group(tmp_path, options):
-    given = put(tmp_path / "a.jsonl", b'{"text": "a", "set": 0}', b'{"text": "b", "set": "0"}')
-    with pytest.raises(ValueError, match=r"line 2: field 'set' is \"0\", a str, where '0' was another kind"):
-        tokenize((given,), group_by="set", on_bad_line="skip", **options)
-
-
 def test_a_name_of_too_many_bytes_is_refused_at_once(tmp_path, options):
     given = put(
         tmp_path / "a.jsonl", json.dumps({"text": "a", "set": "日" * 90}, ensure_ascii=False).encode()

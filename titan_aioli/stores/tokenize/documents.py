@@ -15,10 +15,8 @@ from titan_aioli.stores.tokenize.sources import Source
 
 GROUP_LONGEST = 200
 """Length of the longest group name, in characters."""
-FOLDER_BYTES = 255
-"""Length of the longest name of a file or folder, in bytes of UTF-8."""
-RECORD = ".done.json"
-"""End of the name of the file that records a finished run, which begins with the run's name."""
+LONGEST_BYTES = 240
+"""Length of the longest group name in bytes: file systems allow 255, and work folders need some of them."""
 FORBIDDEN = '/\\:*?"<>|'
 """Characters that some file system refuses in a name: a group is a folder."""
 
@@ -105,9 +103,6 @@ def _document(
         name = group_name(fields.renamed.get(found, found), where)
     except ValueError as error:
         raise WrongCommand(str(error)) from None
-    if kinds.setdefault(name, type(value)) is not type(value):
-        kind = type(value).__name__
-        raise WrongCommand(f"{where} is {_shown(value)}, a {kind}, where {name!r} was another kind of value")
     if found not in fields.renamed and name in fields.renamed.values():
         raise WrongCommand(f"{where} is {name!r}, the name that --group-name gives to another group")
     return Document(_encodable(text), name, prompt)
@@ -181,13 +176,9 @@ def lookup(record: Any, field: str, place: str) -> Any:
     raise ValueError(f"{place}: no field {field!r}; found {there}")
 
 
-def group_name(name: Any, place: str, most_bytes: int = FOLDER_BYTES) -> str:
+def group_name(name: Any, place: str) -> str:
     """A group's name, which becomes a folder's.
 
-    Args:
-        name: what is given as a name.
-        place: where, for the message.
-        most_bytes: length of the longest name, in bytes of UTF-8.
     Raises: ValueError: not a text, empty, too long, or not usable as a folder's name.
     """
     if not isinstance(name, str):
@@ -202,12 +193,6 @@ def group_name(name: Any, place: str, most_bytes: int = FOLDER_BYTES) -> str:
         )
     if any(0xD800 <= ord(char) < 0xE000 for char in name):
         raise ValueError(f"{place} is {_shown(name)}, half of a character, which no folder's name can hold")
-    if len(name.encode()) > most_bytes:
-        raise ValueError(
-            f"{place} is {_shown(name)}, {len(name.encode())} bytes in UTF-8, but a group's name is a "
-            f"folder's: at most {most_bytes} bytes: choose a shorter one (with --group-by: --group-name "
-            "FOUND=NAME)"
-        )
     return name
 
 

@@ -50,7 +50,7 @@ class Source(Protocol):
         In place of a record that cannot be read there is a ValueError that names the file and the line; of a
         file that cannot be read any further it is the last.
 
-        Raises: ValueError: the system cannot read the file: it is not the content that is bad.
+        Raises: DiskError: the system cannot read the file: it is not the content that is bad.
         """
         ...
 
@@ -77,8 +77,9 @@ class JsonLines:
                         place = f"{self.path}, line {number}"
                         yield place, _parse(line, place)
         except OSError as error:
+            _refuse_disk_error(error, self.path)
             what = f"cannot be read beyond line {number}: {error}{_remedy(self.path, error)}"
-            yield str(self.path), _content_error(error, f"{self.path}: {what}")
+            yield str(self.path), ValueError(f"{self.path}: {what}")
 
     def labels(self, field: str) -> None:
         return None
@@ -110,9 +111,7 @@ class Parquet:
         except (ArrowException, OSError) as error:
             _refuse_disk_error(error, self.path)
             what = f"not a whole Parquet file (after row {number}): {error}"
-            if getattr(error, "errno", None) is not None:
-                what = f"cannot be read beyond row {number}: {error}"
-            yield str(self.path), _content_error(error, f"{self.path}: {what}")
+            yield str(self.path), ValueError(f"{self.path}: {what}")
 
     def labels(self, field: str) -> list[str] | None:
         """As the `datasets` library writes them beside the schema."""
@@ -251,14 +250,10 @@ def _placed(row: Any, place: str) -> Any:
     return ValueError(f"{place}: not a text in UTF-8: {row}") if isinstance(row, ValueError) else row
 
 
-def _content_error(error: Exception, message: str) -> ValueError:
-    """The error of a file whose content is bad, as a decompressor finds it.
-
-    Raises: ValueError: the system's own error (it has an errno), which no option leaves out as a bad line.
-    """
+def _refuse_disk_error(error: BaseException, path: Path) -> None:
+    """Raises: DiskError: the system cannot read the file; those of decompressors have no errno."""
     if getattr(error, "errno", None) is not None:
-        raise ValueError(message) from None
-    return ValueError(message)
+        raise DiskError(f"{path}: cannot be read: {error}")
 
 
 def _read_text(path: Path) -> str | ValueError:
@@ -269,7 +264,8 @@ def _read_text(path: Path) -> str | ValueError:
     except UnicodeDecodeError as error:
         return ValueError(f"{path}: not a text in UTF-8 ({error}): remove it from the inputs")
     except OSError as error:
-        return _content_error(error, f"{path}: cannot be read: {error}{_remedy(path, error)}")
+        _refuse_disk_error(error, path)
+        return ValueError(f"{path}: cannot be read: {error}{_remedy(path, error)}")
     if "\0" in text:
         return ValueError(f"{path}: a binary file (it contains NUL bytes): remove it from the inputs")
     return text
@@ -326,8 +322,6 @@ def _parse(line: bytes, place: str) -> dict[str, Any] | ValueError:
 
 def _remedy(path: Path, error: OSError) -> str:
     """What to do about an error of a decompressor; empty where it is not known."""
-    if error.errno is not None:
-        return ""
     renaming = not_as_named(path)
     if renaming is not None:
         return f"; {renaming}"

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.files import write_json
-from titan_aioli.stores.tokenize.documents import RECORD
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts, merge_shards
 
 LOCK = "lock"
@@ -41,7 +40,7 @@ class WorkFolder:
         self.planned = self.partial / "plan.json"
         self.merged = self.partial / "merged.json"
         self.stores = self.partial / "stores"
-        self.record = output / f"{name}{RECORD}"
+        self.record = output / f"{name}.done.json"
 
     def begin(self, restart: bool) -> list[StoreCounts] | None:
         """Check or write the plan.
