@@ -219,3 +219,13 @@ def test_a_run_that_has_not_begun_is_refused_in_one_line(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "ledger.jsonl is empty: the run has not begun" in line
     assert not (tmp_path / "report.png").exists()
+
+
+def test_names_are_no_markup(tmp_path):
+    folder = write_run(tmp_path / "a")
+    mixture = json.loads((folder / "mixture.json").read_text())
+    (folder / "mixture.json").write_text(json.dumps({**mixture, "groups": ["[bold]x", "[/red]y"]}))
+    run = read_run(folder)
+    for table in (loss_table([run]), epoch_table([run]), round_table(run)):
+        text = shown(table)
+        assert "[bold]x" in text and "[/red]y" in text

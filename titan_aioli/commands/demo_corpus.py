@@ -78,7 +78,7 @@ def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = 
     for group, documents in corpus.items():
         size = sum(len(document["text"].encode()) for document in documents)
         table.add_row(group, f"{len(documents):,}", f"{size:,}", documents[0]["source"] if documents else "")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     print(f"{output / 'corpus'} and a tokenizer of {VOCAB_SIZE} entries, {output / 'tokenizer'}")
     if tokenize:
         _make_stores(output, GROUPS, VAL_SHARE, TEST_SHARE, group_by="group")

@@ -164,4 +164,4 @@ def _show(store: TokenStore) -> None:
         **{key: store.metadata[key] for key in store.metadata if key not in rows},
     }.items():
         table.add_row(key, str(value))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

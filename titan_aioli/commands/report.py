@@ -8,6 +8,7 @@ import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from titan_aioli.commands.figures import first_and_last
@@ -84,7 +85,7 @@ def target_table(runs: Sequence[Run]) -> Table:
     for index, name in enumerate(targets):
         cells = [_target_cells(run, index) for run in runs]
         label = name if shares[index] else f"({name})"
-        table.add_row(label, *_best_in_bold(cells, runs), end_section=index == len(targets) - 1)
+        table.add_row(escape(label), *_best_in_bold(cells, runs), end_section=index == len(targets) - 1)
     objective = [_objective_cells(run) for run in runs]
     if is_one:
         table.add_row("objective", *_best_in_bold(objective, runs))
@@ -112,7 +113,7 @@ def loss_table(runs: Sequence[Run]) -> Table:
     rows = list(enumerate(runs[0].groups))
     for index, name in [*rows, (None, "mean"), (None, "perplexity")]:
         cells = [_loss_cells(run, index, name) for run in runs]
-        table.add_row(name, *_best_in_bold(cells, runs), end_section=index == len(rows) - 1)
+        table.add_row(escape(name), *_best_in_bold(cells, runs), end_section=index == len(rows) - 1)
     return table
 
 
@@ -124,7 +125,9 @@ def epoch_table(runs: Sequence[Run]) -> Table:
         table.add_column(run_title(run), justify="right")
     epochs = [run.results.get("epochs", []) if run.results else [] for run in runs]
     for index, name in enumerate(runs[0].groups):
-        table.add_row(name, *(f"{values[index]:.2f}" if values else "not finished" for values in epochs))
+        table.add_row(
+            escape(name), *(f"{values[index]:.2f}" if values else "not finished" for values in epochs)
+        )
     return table
 
 
@@ -132,7 +135,7 @@ def round_table(run: Run) -> Table:
     """The proportions that each round trained on, and how well its A predicted the drop."""
     table = Table(title=f"{run_title(run)}: proportions of each round", box=SIMPLE_HEAD, padding=(0, 1))
     checks = run.checks()
-    for name in ("round", "step", *run.groups, *(("drop", "law says") if checks else ())):
+    for name in ("round", "step", *map(escape, run.groups), *(("drop", "law says") if checks else ())):
         table.add_column(name, justify="right", overflow="fold")
     if checks:
         of = f"objective ({UNITS[run.unit]})" if run.targets else "mean held-out loss"
@@ -153,7 +156,7 @@ def evidence_table(run: Run) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1),
     )
-    for name in ("round", *run.groups):
+    for name in ("round", *map(escape, run.groups)):
         table.add_column(name, justify="right", overflow="fold")
     for found in first_and_last(run.estimates(), MAX_ROUNDS):
         gains = found.column_sums - found.column_sums.mean()

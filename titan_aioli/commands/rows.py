@@ -63,7 +63,7 @@ def rows(
         for index in range(block.num_steps):
             for place in range(block.groups.shape[1]):
                 table.add_row(*_cells(loaded, block, index, place), *texts.cells(block, index, place))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 class Texts:

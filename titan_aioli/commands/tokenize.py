@@ -183,7 +183,7 @@ def show(counts: list[StoreCounts], val_share: float, test_share: float, has_tra
     table.add_section()
     totals = [sum(row[column] for row in counts) for column in (2, 3, 4)]  # type: ignore[misc]
     table.add_row("all", "", *(f"{total:,}" for total in totals))
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     made = {(row.group, row.split) for row in counts}
     shares = {"train": float(has_train), "validation": val_share, "test": test_share}

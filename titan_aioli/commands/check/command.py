@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from titan_aioli.commands.check.contamination import (
@@ -120,7 +121,7 @@ def group_table(checked: "Checked", expected: Forecast) -> Table:
     for index, group in enumerate(mixture.train):
         epochs = expected.epochs[index]
         table.add_row(
-            group.name,
+            escape(group.name),
             short(group.num_tokens),
             short(group.num_sequences),
             f"{expected.shares[index]:.4f}",
@@ -145,7 +146,7 @@ def target_table(mixture: "Mixture", mixing: "Mixing") -> Table:
     for index, name in enumerate(mixture.target_names):
         is_guard = mixing.targets[name].role == "guard"
         table.add_row(
-            name,
+            escape(name),
             "yes" if name in mixing.groups else "-",
             "guard" if is_guard else f"{shares[index]:.4f}" if shares[index] else "watched",
             short(mixture.targets.validation[index].num_sequences),
