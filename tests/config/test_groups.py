@@ -121,3 +121,17 @@ def test_a_small_corpus_without_a_test_document_says_what_to_do(store, tmp_path)
     mixing = Mixing(stores=str(tmp_path / "stores"), groups={"law": Group()})
     with pytest.raises(UserError, match=r"no validation store .*--val-share 0.1.*no-validation"):
         build_mixture(mixing, 4, None)
+
+
+def test_documents_of_plain_arrays_are_found_by_their_separator(tmp_path):
+    tokens = np.array([*[5, 6, 0] * 6, 7, 7], np.uint16)
+    tokens.tofile(tmp_path / "part-0.npy")
+    table = Group(train=[str(tmp_path / "part-0.npy")], split="4,1,2", dtype="uint16", end_of_document=0)
+    mixture = build_mixture(Mixing(groups={"law": table}), 1, None)
+    found = [
+        groups[0].stores[0].tokens.tolist() for groups in (mixture.train, mixture.validation, mixture.test)
+    ]
+    assert found == [[5, 6, 0] * 4, [5, 6, 0], [5, 6, 0, 7, 7]]
+    table.end_of_document = None
+    mixture = build_mixture(Mixing(groups={"law": table}), 1, None)
+    assert mixture.train[0].num_tokens == 11  # cut at tokens

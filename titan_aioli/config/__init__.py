@@ -39,6 +39,9 @@ class Group:
     split: list[float] | str | None = None
     """Cut the `train` stores into train, validation and test instead, by documents: relative shares such as
     [0.98, 0.01, 0.01] or Megatron's "969,30,1". Train left out: STORES/NAME. Unset: not cut."""
+    end_of_document: int | None = None
+    """Token id that ends a document, for a `split` of arrays that do not say where documents end (`.npy`, raw
+    `.bin`). Unset: those are cut at tokens."""
     store_weights: list[float] = field(default_factory=list)
     """Relative frequency of each of the `train` stores among the group's rows. Empty: by their sizes."""
     max_epochs: float | None = None

@@ -10,7 +10,7 @@ from titan_aioli.config import Mixing
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
-from titan_aioli.stores.split import PARTS, Split, parse_split, parts_of
+from titan_aioli.stores.split import PARTS, Split, parse_split, parts_of, with_documents
 from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokens import TokenStore
 
@@ -113,6 +113,8 @@ def _cut(mixing: Mixing, name: str, table: Table, split: Split, part: str) -> li
     if not table.train and not mixing.stores:
         raise UserError(f"group {name!r} has no stores to split: set mixing.groups.{name}.train")
     whole = [open_store(path, table.dtype) for path in table.train or [str(Path(mixing.stores) / name)]]
+    if (end := table.end_of_document) is not None:
+        whole = [with_documents(store, end) if store.num_documents is None else store for store in whole]
     parts = parts_of(whole, split, part)
     if part == "train" and table.store_weights and len(parts) < len(whole):
         raise UserError(

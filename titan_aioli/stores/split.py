@@ -12,8 +12,11 @@ preprocessed with --split-sentences.
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from titan_aioli.stores.tokens import TokenStore
 
@@ -32,6 +35,8 @@ class Split(NamedTuple):
 PARTS = Split._fields
 """The parts of a store, in the order in which they lie in it."""
 
+TOKENS_AT_ONCE = 1 << 24
+"""Number of tokens looked through at once for the ends of documents."""
 ALLOWED = (
     "it must be up to three relative shares for train, validation and test, such as [0.98, 0.01, 0.01] or "
     '"969,30,1"'
@@ -57,6 +62,16 @@ def parse_split(value: str | Sequence[float]) -> Split:
     if not 0 < (total := sum(shares)) < math.inf:
         raise ValueError(f"is {value!r}: {ALLOWED}")
     return Split(*(share / total for share in (*shares, 0.0, 0.0)[: len(PARTS)]))
+
+
+def with_documents(store: TokenStore, end_of_document: int) -> TokenStore:
+    """A store of tokens alone with its documents, each of which ends with this token; reads all of it."""
+    ends = [
+        start + 1 + np.flatnonzero(store.tokens[start : start + TOKENS_AT_ONCE] == end_of_document)
+        for start in range(0, store.num_tokens, TOKENS_AT_ONCE)
+    ]
+    offsets = np.unique(np.concatenate([[0], *ends, [store.num_tokens]])).astype(np.int64)
+    return replace(store, document_offsets=offsets)
 
 
 def parts_of(stores: Iterable[TokenStore], split: Split, name: str) -> list[TokenStore]:
