@@ -12,7 +12,7 @@ def state_after(method, losses_at, num_updates, num_groups):
     return last.state
 
 
-def drive(method, num_groups, observe, num_rounds):
+def drive(method, num_groups, observe, num_rounds, num_targets=None):
     """States at the start of each training phase; `observe(phase, losses, round)` gives the next losses."""
     losses, trained = None, []
 
@@ -21,7 +21,7 @@ def drive(method, num_groups, observe, num_rounds):
         losses = observe(stretch.phase, losses, stretch.state.round)
         return losses
 
-    for stretch in walk(method, num_groups, next_losses):
+    for stretch in walk(method, num_groups, next_losses, num_targets=num_targets):
         if stretch.phase.name == "train":
             trained.append(stretch.state)
         if len(trained) == num_rounds:

@@ -7,29 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.methods.helpers import linear_world
+from tests.methods.helpers import drive, linear_world
 from titan_aioli.methods import METHODS, Objective, build_method
 from titan_aioli.methods.aioli.learn_params import normalized
-from titan_aioli.methods.walk import walk
 from titan_aioli.testing.methods import check_method
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]]
-
-
-def trained_states(method, num_groups, num_targets, observe, num_rounds):
-    losses, trained = None, []
-
-    def next_losses(stretch):
-        nonlocal losses
-        losses = observe(stretch.phase, losses, stretch.state.round)
-        return losses
-
-    for stretch in walk(method, num_groups, next_losses, num_targets=num_targets):
-        if stretch.phase.name == "train":
-            trained.append(stretch.state)
-        if len(trained) == num_rounds:
-            return trained
 
 
 @pytest.mark.parametrize("num_targets", [1, 3, 20])
@@ -38,7 +22,7 @@ def test_exact_linear_law_of_any_number_of_targets_is_recovered(num_groups, num_
     A = np.random.default_rng(num_groups).normal(0.02, 0.01, (num_targets, num_groups))
     method = build_method("aioli", num_groups, num_targets, one_hot_factor=0.6, num_sweeps=3)
     world = linear_world(A, np.full(num_targets, 5.0))
-    for state in trained_states(method, num_groups, num_targets, world, num_rounds=2):
+    for state in drive(method, num_groups, world, num_rounds=2, num_targets=num_targets):
         np.testing.assert_allclose(state.solved_A, A, rtol=0, atol=1e-12)
         np.testing.assert_allclose(state.normalized_A, normalized(A), rtol=1e-9)
 
@@ -71,7 +55,7 @@ def test_equal_weights_spelled_out_give_the_same_bits(options):
     def proportions(objective):
         rng = np.random.default_rng(0)
         method = build_method("aioli", 3, num_sweeps=2, objective=objective, **options)
-        states = trained_states(method, 3, 3, lambda *_: rng.uniform(2, 3, 3), num_rounds=4)
+        states = drive(method, 3, lambda *_: rng.uniform(2, 3, 3), num_rounds=4)
         return np.array([state.proportions for state in states])
 
     plain = proportions(None)
@@ -86,7 +70,7 @@ def test_a_watched_target_and_a_quiet_guard_change_nothing(options):
     def last(rows, objective):
         method = build_method("aioli", 3, len(rows), num_sweeps=2, objective=objective, **options)
         world = linear_world(A[rows], np.full(len(rows), 5.0))
-        return trained_states(method, 3, len(rows), world, num_rounds=3)[-1]
+        return drive(method, 3, world, num_rounds=3, num_targets=len(rows))[-1]
 
     alone = last([0, 1], None)
     watched = last([0, 1, 2], Objective(weights=[1, 1, 0]))
@@ -100,7 +84,7 @@ def test_a_guard_that_worsens_beyond_its_tolerance_counts():
     A = np.array([[0.03, 0.0], [-0.03, 0.02]])  # what helps the target hurts the guard
     objective = Objective(tolerances=[None, 0.05], weights=[1.0, 20.0])
     method = build_method("aioli", 2, 2, num_sweeps=1, eta=2.0, objective=objective)
-    states = trained_states(method, 2, 2, linear_world(A, np.array([5.0, 1.0])), num_rounds=6)
+    states = drive(method, 2, linear_world(A, np.array([5.0, 1.0])), num_rounds=6)
     weights = [method.report(state)["target_weights"][1] for state in states]
     assert weights[0] == 0 and 20.0 in weights
     first = weights.index(20.0)
@@ -113,7 +97,7 @@ def test_worst_gives_weight_to_the_target_that_improves_least():
 
     def last(objective):
         method = build_method("aioli", 2, 2, num_sweeps=1, eta=0.5, objective=objective)
-        return trained_states(method, 2, 2, linear_world(A, np.full(2, 5.0)), num_rounds=10)[-1]
+        return drive(method, 2, linear_world(A, np.full(2, 5.0)), num_rounds=10)[-1]
 
     mean, worst = last(Objective()), last(Objective(combine="worst"))
     assert mean.proportions[1] < 0.1 < 0.7 < worst.proportions[1]
@@ -124,7 +108,7 @@ def test_units_change_what_a_row_counts():
 
     def last(objective):
         method = build_method("aioli", 2, 2, num_sweeps=1, objective=objective)
-        return trained_states(method, 2, 2, linear_world(A, np.array([4.0, 2.0])), num_rounds=1)[-1]
+        return drive(method, 2, linear_world(A, np.array([4.0, 2.0])), num_rounds=1)[-1]
 
     assert last(Objective()).proportions[0] == pytest.approx(0.5)
     relative = last(Objective(relative=True)).normalized_A

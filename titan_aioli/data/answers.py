@@ -32,12 +32,11 @@ class Answers:
             raise ValueError(
                 f"target {self.name!r} has no document in {', '.join(s.path for s in self.stores)}"
             )
-        for store in self.stores:
-            self._check_sizes(store)
+        for store, sizes in zip(self.stores, self._answer_sizes, strict=True):
+            self._check_sizes(store, sizes)
 
-    def _check_sizes(self, store: TokenStore) -> None:
+    def _check_sizes(self, store: TokenStore, sizes: np.ndarray) -> None:
         """Refuse a store with a document of which nothing counts, or whose answer does not fit into a row."""
-        sizes = self._answer_sizes(store)
         for number in np.flatnonzero((sizes < 1) | (sizes > self.seq_len))[:1]:
             what = f"target {self.name!r}: document {number} of {store.path} has an answer of {sizes[number]}"
             if sizes[number] < 1:
@@ -55,7 +54,7 @@ class Answers:
     @property
     def num_tokens(self) -> int:
         """Number of tokens that count."""
-        return sum(int(self._answer_sizes(store).sum()) for store in self.stores)
+        return sum(int(sizes.sum()) for sizes in self._answer_sizes)
 
     def read(self, sequence: int, out: np.ndarray) -> None:
         """Write the tokens of a document into `out` [S + 1] int64, and 0 behind them.
@@ -85,13 +84,17 @@ class Answers:
         assert store.document_offsets is not None
         start, end = store.document_offsets[number : number + 2]
         tokens = store.tokens[max(start, end - self.seq_len - 1) : end].astype(np.int64)
-        return store, tokens, int(self._answer_sizes(store)[number])
+        return store, tokens, int(self._answer_sizes[index][number])
 
-    def _answer_sizes(self, store: TokenStore) -> np.ndarray:
-        """[D], tokens of each document that count; the first token of a row is never a label."""
-        assert store.document_offsets is not None and store.prompts is not None
-        sizes = np.diff(store.document_offsets)
-        return np.minimum(sizes - store.prompts, sizes - 1)
+    @cached_property
+    def _answer_sizes(self) -> list[np.ndarray]:
+        """[D] per store, tokens of each document that count; the first token of a row is never a label."""
+        answer_sizes = []
+        for store in self.stores:
+            assert store.document_offsets is not None and store.prompts is not None
+            sizes = np.diff(store.document_offsets)
+            answer_sizes.append(np.minimum(sizes - store.prompts, sizes - 1))
+        return answer_sizes
 
     @cached_property
     def _ends(self) -> np.ndarray:
