@@ -5,8 +5,9 @@ import pytest
 
 from titan_aioli.data import contamination
 from titan_aioli.data.answers import Answers
-from titan_aioli.data.contamination import document, find_contamination, hash_ngrams, normalised, spans
+from titan_aioli.data.contamination import document, find_contamination, spans
 from titan_aioli.data.group import Group
+from titan_aioli.stores.overlap import hash_ngrams, normalised
 from titan_aioli.stores.split import Split, split_store
 from titan_aioli.stores.tokens import ChunkedTokens, TokenStore
 

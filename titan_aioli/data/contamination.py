@@ -9,24 +9,24 @@ Memory: hashes of the held-out documents (of every token of them, for n-grams). 
 A store without documents has no keys; held out, it counts in pieces of the length of a sequence.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
+from titan_aioli.stores.overlap import (
+    CONTAMINATED_SHARE,
+    Hashes,
+    document_spans,
+    hash_ngrams,
+    ids_key,
+    text_key,
+)
 from titan_aioli.stores.tokens import TokenStore
 
-CONTAMINATED_SHARE = 0.5
-"""A document is contaminated if at least this share of its n-grams is in the training stores of a group."""
 TOKENS_AT_ONCE = 1 << 22
-NUM_ENDS = 1000
-"""Documents whose last tokens say what ends a document, where the metadata do not."""
-TABLE_BITS = 24
-ODD = np.uint64(0x9E3779B97F4A7C15)
 
 Decode = Callable[[list[list[int]]], list[str]]
 """The texts of documents, given their token ids."""
@@ -98,16 +98,10 @@ def spans(store: TokenStore, piece: int) -> np.ndarray:
 
     Pieces of `piece` tokens for a store without documents.
     """
-    offsets = store.document_offsets
-    if offsets is None:
-        offsets = np.append(np.arange(0, store.num_tokens, piece), store.num_tokens)
-        return np.stack([offsets[:-1], offsets[1:]], axis=1)
-    starts, ends = offsets[:-1].astype(np.int64), offsets[1:].astype(np.int64)
-    end = _end_of_document(store)
-    full = np.flatnonzero(ends > starts)
-    if end is not None and full.size:
-        ends[full] -= store.tokens[ends[full] - 1] == end
-    return np.stack([starts, ends], axis=1)
+    if store.document_offsets is not None:
+        return document_spans(store)
+    offsets = np.append(np.arange(0, store.num_tokens, piece), store.num_tokens)
+    return np.stack([offsets[:-1], offsets[1:]], axis=1)
 
 
 def document(held: HeldOutSet, number: int) -> np.ndarray:
@@ -127,21 +121,6 @@ def num_documents(held: HeldOutSet) -> int:
         -(-store.num_tokens // held.seq_len) if store.num_documents is None else store.num_documents
         for store in held.stores
     )
-
-
-def normalised(text: str) -> str:
-    """Text in which what does not matter is equal: compatibility characters, case, white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
-
-
-def _end_of_document(store: TokenStore) -> int | None:
-    """The token that ends a document: as the metadata say, else what the first documents all end with."""
-    end, offsets = store.metadata.get("end_of_document"), store.document_offsets
-    if end is not None or offsets is None:
-        return end
-    first = offsets[: NUM_ENDS + 1]
-    last = store.tokens[first[1:][np.diff(first) > 0] - 1]
-    return int(last[0]) if len(last) > 1 and (last == last[0]).all() else None
 
 
 def _batches(bounds: np.ndarray) -> Iterator[np.ndarray]:
@@ -167,8 +146,8 @@ class _Copies:
             else:
                 keys.extend(self._keys(store, batch) for batch in _batches(bounds))
         self._sizes = np.unique(np.concatenate(sizes))
-        self._unique, self._of_document = np.unique(np.concatenate(keys), return_inverse=True)
-        self._seen = np.zeros(len(self._unique), bool)
+        unique, self._of_document = np.unique(np.concatenate(keys), return_inverse=True)
+        self._hashes, self._seen = Hashes(unique), np.zeros(len(unique), bool)
 
     def look(self, store: TokenStore, progress: Progress) -> None:
         if store.document_offsets is None:
@@ -177,7 +156,7 @@ class _Copies:
         for batch in _batches(spans(store, 0)):
             read = batch if self._decode else batch[np.isin(batch[:, 1] - batch[:, 0], self._sizes)]
             keys = self._keys(store, read)
-            _mark(self._seen, self._unique, keys[keys != 0])
+            self._seen[self._hashes.find(keys[keys != 0])[1]] = True
             progress(int(batch[-1, 1] - batch[0, 0]))
 
     def take(self) -> np.ndarray:
@@ -189,15 +168,9 @@ class _Copies:
         """[D] uint64; 0 for a document without content, which is equal to nothing."""
         tokens = [store.tokens[start:end] for start, end in bounds]
         if self._decode is None:
-            contents = [np.ascontiguousarray(document, "<i8").tobytes() for document in tokens]
-        else:
-            texts = self._decode([document.tolist() for document in tokens])
-            contents = [normalised(text).encode(errors="replace") for text in texts]
-        return np.array([_hash(content) if content else 0 for content in contents], np.uint64)
-
-
-def _hash(content: bytes) -> int:
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little") or 1
+            return np.array([ids_key(document) for document in tokens], np.uint64)
+        texts = self._decode([document.tolist() for document in tokens])
+        return np.array([text_key(text) for text in texts], np.uint64)
 
 
 class _Ngrams:
@@ -210,16 +183,13 @@ class _Ngrams:
             counts.append(np.maximum(0, bounds[:, 1] - bounds[:, 0] - ngram + 1))
             hashes.extend(hash_ngrams(store.tokens[start:end], ngram) for start, end in bounds)
         self._counts = np.concatenate(counts)
-        self._unique, self._of_ngram = np.unique(np.concatenate(hashes), return_inverse=True)
-        self._seen = np.zeros(len(self._unique), bool)
-        self._table = np.zeros(1 << TABLE_BITS, bool)  # a look here spares most searches
-        self._table[_places(self._unique)] = True
+        unique, self._of_ngram = np.unique(np.concatenate(hashes), return_inverse=True)
+        self._hashes, self._seen = Hashes(unique), np.zeros(len(unique), bool)
 
     def look(self, store: TokenStore, progress: Progress) -> None:
         for start in range(0, store.num_tokens, TOKENS_AT_ONCE):
             tokens = store.tokens[start : start + TOKENS_AT_ONCE + self._ngram - 1]
-            hashes = hash_ngrams(tokens, self._ngram)
-            _mark(self._seen, self._unique, hashes[self._table[_places(hashes)]])
+            self._seen[self._hashes.find(hash_ngrams(tokens, self._ngram))[1]] = True
             progress(min(TOKENS_AT_ONCE, store.num_tokens - start))
 
     def take(self) -> np.ndarray:
@@ -227,29 +197,3 @@ class _Ngrams:
         found = np.bincount(owner, self._seen[self._of_ngram], minlength=len(self._counts))
         self._seen[:] = False
         return found / np.maximum(1, self._counts)
-
-
-def hash_ngrams(tokens: np.ndarray, ngram: int) -> np.ndarray:
-    """uint64 [N - ngram + 1], a hash of every `ngram` consecutive tokens; empty if there are none."""
-    count = len(tokens) - ngram + 1
-    if count < 1:
-        return np.empty(0, np.uint64)
-    mixed = (tokens.astype(np.int64).view(np.uint64) + np.uint64(1)) * ODD
-    mixed ^= mixed >> np.uint64(29)
-    hashes = np.zeros(count, np.uint64)
-    for place in range(ngram):
-        hashes *= np.uint64(0xD6E8FEB86659FD93)
-        hashes += mixed[place : place + count]
-    return hashes
-
-
-def _mark(seen: np.ndarray, unique: np.ndarray, hashes: np.ndarray) -> None:
-    """Set `seen` for those of the sorted hashes `unique` that are among `hashes`."""
-    if len(unique):
-        at = np.minimum(np.searchsorted(unique, hashes), len(unique) - 1)
-        seen[at[unique[at] == hashes]] = True
-
-
-def _places(hashes: np.ndarray) -> np.ndarray:
-    """Where each hash is in the table."""
-    return (hashes * ODD) >> np.uint64(64 - TABLE_BITS)

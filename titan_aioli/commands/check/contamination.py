@@ -9,13 +9,13 @@ from titan_aioli.data.contamination import (
     Found,
     document,
     find_contamination,
-    normalised,
     num_documents,
     passes,
 )
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
+from titan_aioli.stores.overlap import LARGEST_NGRAM, normalised
 from titan_aioli.stores.tokenize.tokenizer import load_tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 NUM_EXAMPLES = 3
 SHOWN_TOKENS = 12
 SHOWN_CHARACTERS = 60
-LARGEST_NGRAM = 1024
 
 
 class Options(NamedTuple):
