@@ -6,13 +6,18 @@ how often the run was killed and started again. While it runs it needs twice the
 
 import os
 import time
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
+from titan_aioli.stores.overlap import LARGEST_NGRAM
+from titan_aioli.stores.tokenize import contamination
 from titan_aioli.stores.tokenize import documents as documents_of
 from titan_aioli.stores.tokenize.documents import Fields, Spellings, read_documents
+from titan_aioli.stores.tokenize.held_out import HeldOut, find_held_out, read_held_out
 from titan_aioli.stores.tokenize.inputs import find_inputs
 from titan_aioli.stores.tokenize.left_out import LeftOut, OnBadLine
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts
@@ -24,6 +29,7 @@ from titan_aioli.stores.tokenize.work_folder import WorkFolder
 
 PLAN_VERSION = 2
 """Version of the result: raised when the same settings and inputs would give other bytes."""
+OnContamination = Literal["warn", "refuse", "leave-out"]
 
 
 def tokenize(
@@ -44,6 +50,9 @@ def tokenize(
     group_name: tuple[str, ...] = (),
     on_bad_line: OnBadLine = "refuse",
     max_bad_lines: int = 1000,
+    held_out: tuple[str, ...] = (),
+    on_contamination: OnContamination = "warn",
+    contamination_ngrams: int | None = None,
     restart: bool = False,
 ) -> None:
     """Make token stores out of text.
@@ -81,12 +90,21 @@ def tokenize(
         on_bad_line: what a line means that is no JSON object, or has no text or group, a file that is no
             UTF-8, or one that breaks off: the end of the command, or (skip) one line less, counted and named.
         max_bad_lines: with skip, bad lines after which the command ends all the same.
+        held_out: documents that must not be trained on: stores of this tokenizer (OUTPUT/NAME of a target or
+            a group: its validation and test), or inputs of text. A document to train on is one of them if it
+            has the same text, whatever case and white space.
+        on_contamination: what a held-out document among those to train on means. They are always counted, and
+            the first ones named. warn: nothing else; refuse: the end of the command, before it makes stores;
+            leave-out: one document less.
+        contamination_ngrams: tokens of an n-gram, such as 13: a document is also a held-out one if it has at
+            least half of the n-grams of that.
         restart: start over, and replace the stores of an earlier run of this group or field.
     """
     name = _check(
         inputs, group, group_by, val_share, test_share, processes, shard_megabytes, role, prompt_field
     )
     _check_lines(group, group_name, max_bad_lines)
+    _check_held_out(held_out, on_contamination, contamination_ngrams, role)
     renamed, left_out_documents = _renamed(group_name), LeftOut(on_bad_line, max_bad_lines)
     sources, left_out = find_inputs(list(inputs), skip_foreign=on_bad_line == "skip")
     for line in left_out:
@@ -110,7 +128,14 @@ def tokenize(
     plan |= {"on_bad_line": on_bad_line} if on_bad_line != "refuse" else {}
     plan |= {"role": role, "prompt_field": prompt_field} if role == "target" else {}
     plan |= {"group_name": renamed} if renamed else {}
-    work = WorkFolder(output, name, plan)
+    looked_for, ngram = find_held_out(held_out, info.digest), contamination_ngrams or 0
+    if looked_for:
+        plan |= {
+            "held_out": [held.identity() for held in looked_for],
+            "on_contamination": on_contamination,
+            "contamination_ngrams": ngram,
+        }
+    work, found = WorkFolder(output, name, plan), []
     with work.locked():
         counts = work.begin(restart)
         if counts is not None:
@@ -120,16 +145,33 @@ def tokenize(
                 work.refuse_taken(group)
             fields = Fields(text_field, group_by, group, prompt_field, renamed)
             characters = int(shard_megabytes * 1e6)
+            if looked_for:
+                encoding = _with_held_out(encoding, work, looked_for, text_field, ngram)
             encode(work, sources, fields, left_out_documents, encoding, characters, processes or _cores())
-            counts = work.merge(len(sources), encoding.dtype, _describe(encoding, role))
+            found = work.contamination(len(sources))
+            if on_contamination == "refuse":
+                contamination.refuse(found)
+            is_left_out = on_contamination == "leave-out"
+            counts = work.merge(len(sources), encoding.dtype, _describe(encoding, role), is_left_out)
             if not any(row.split == "train" or role == "target" for row in counts):
                 work.discard()
-                reason = left_out_documents.reason() or "see --text-field"
+                reason = left_out_documents.reason() or contamination.reason(found) or "see --text-field"
                 raise ValueError(f"{' '.join(inputs)}: no document with any text to train on: {reason}")
-            work.publish(counts, left_out_documents.counts())
+            work.publish(counts, left_out_documents.counts(), found)
     show(counts, val_share, test_share, has_train=role == "group")
-    for line in (*left_out_documents.lines(), *_unused(renamed, counts)):
+    told = contamination.lines(found, on_contamination == "leave-out")
+    for line in (*left_out_documents.lines(), *told, *_unused(renamed, counts)):
         print(line)
+
+
+def _with_held_out(
+    encoding: Encoding, work: WorkFolder, held_out: Sequence[HeldOut], text_field: str, ngram: int
+) -> Encoding:
+    """What workers need to look for held-out documents: the path of their index, which is written once."""
+    if not work.held_out.is_file():
+        read_held_out(held_out, text_field, encoding.tokenizer, ngram).save(work.held_out)
+    digest = blake2b(work.held_out.read_bytes(), digest_size=16).hexdigest()
+    return encoding._replace(held_out=str(work.held_out), held_out_digest=digest)
 
 
 def encode(
@@ -251,6 +293,19 @@ def _check_lines(group: str | None, group_name: tuple[str, ...], max_bad_lines: 
         )
     if max_bad_lines < 0:
         raise ValueError(f"--max-bad-lines is {max_bad_lines}: it must be at least 0")
+
+
+def _check_held_out(
+    held_out: tuple[str, ...], on_contamination: OnContamination, ngram: int | None, role: str
+) -> None:
+    """Raises: ValueError: options that do not go together, or an n-gram of no size."""
+    if held_out and role == "target":
+        raise ValueError("--held-out needs --role group: of a target nothing is trained on")
+    if not held_out and (on_contamination != "warn" or ngram is not None):
+        option = "--contamination-ngrams" if ngram is not None else f"--on-contamination {on_contamination}"
+        raise ValueError(f"{option} needs --held-out PATH: the documents that must not be trained on")
+    if ngram is not None and not 1 <= ngram <= LARGEST_NGRAM:
+        raise ValueError(f"--contamination-ngrams is {ngram}: from 1 to {LARGEST_NGRAM} tokens; 13 is usual")
 
 
 def _check(

@@ -24,12 +24,11 @@ from titan_aioli.stores.overlap import (
     ids_key,
     text_key,
 )
+from titan_aioli.stores.tokenize.tokenizer import Decode
 from titan_aioli.stores.tokens import TokenStore
 
 TOKENS_AT_ONCE = 1 << 22
 
-Decode = Callable[[list[list[int]]], list[str]]
-"""The texts of documents, given their token ids."""
 Progress = Callable[[int], object]
 """Called with the number of tokens that were gone through since the last call."""
 

@@ -3,7 +3,7 @@
 A child process exits without clean-up (as after SIGKILL) just before it opens a file for writing, renames or
 removes one for the n-th time. A second child runs to the end. Prints the number of changes.
 
-    python tests/stores/tokenize/kill_everywhere.py DOCUMENTS TOKENIZER FOLDER
+    python tests/stores/tokenize/kill_everywhere.py DOCUMENTS TOKENIZER FOLDER [HELD_OUT]
 """
 
 import os
@@ -22,7 +22,14 @@ CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 KILLED = 77
 
 
-def run(documents: str, tokenizer: str, output: Path, kill_at: int | None, restart: bool = False) -> int:
+def run(
+    documents: str,
+    tokenizer: str,
+    output: Path,
+    held_out: list[str],
+    kill_at: int | None,
+    restart: bool = False,
+) -> int:
     """Exit status of a child that tokenizes, or dies before its kill_at-th change."""
     child = os.fork()
     if child:
@@ -40,23 +47,26 @@ def run(documents: str, tokenizer: str, output: Path, kill_at: int | None, resta
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.addaudithook(hook)
     options = {"processes": 1, "shard_megabytes": 0.001, "val_share": 0.0, "test_share": 0.0}
+    if held_out:
+        options |= {"held_out": tuple(held_out), "on_contamination": "leave-out", "contamination_ngrams": 2}
     tokenize(
         (documents,), group_by="set", tokenizer=Path(tokenizer), output=output, restart=restart, **options
     )
     os._exit(0)
 
 
-def main(documents: str, tokenizer: str, folder: Path) -> None:
-    assert run(documents, tokenizer, folder / "whole", None) == 0
+def main(documents: str, tokenizer: str, folder: Path, *held_out: str) -> None:
+    held = list(held_out)
+    assert run(documents, tokenizer, folder / "whole", held, None) == 0
     places = 0
     while True:
         output = folder / f"killed{places}"
-        status = run(documents, tokenizer, output, places)
+        status = run(documents, tokenizer, output, held, places)
         if status == 0:
             break
         assert status == KILLED, status
         # every other time the second run starts over, which must not depend on what the first left either
-        assert run(documents, tokenizer, output, None, restart=places % 2 == 1) == 0, places
+        assert run(documents, tokenizer, output, held, None, restart=places % 2 == 1) == 0, places
         assert stores_in(output) == stores_in(folder / "whole"), places
         assert sorted(os.listdir(output)) == sorted(os.listdir(folder / "whole")), places
         places += 1
@@ -64,4 +74,4 @@ def main(documents: str, tokenizer: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])

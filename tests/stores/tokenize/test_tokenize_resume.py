@@ -103,11 +103,13 @@ def test_killed_twice_and_run_again_gives_the_same_stores(tmp_path, tokenizer):
     assert sorted(os.listdir(tmp_path / "killed")) == ["web", "web.done.json"]
 
 
-def test_killed_before_every_change_on_disk_it_continues(tmp_path, tokenizer):
+@pytest.mark.parametrize("held_out", [[], [{"text": "9 \u00e9"}]])
+def test_killed_before_every_change_on_disk_it_continues(tmp_path, tokenizer, held_out):
     records = [{**record, "set": "ab"[index % 2]} for index, record in enumerate(numbered(60))]
     docs = save_jsonl(tmp_path / "docs.jsonl", records)
     script = Path(__file__).with_name("kill_everywhere.py")
     words = [sys.executable, str(script), docs, str(tokenizer), str(tmp_path / "runs")]
+    words += [save_jsonl(tmp_path / "exam.jsonl", held_out)] if held_out else []
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 30

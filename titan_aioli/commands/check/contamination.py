@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from titan_aioli.data.contamination import (
-    Decode,
     Found,
     document,
     find_contamination,
@@ -16,7 +15,7 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.stores.overlap import LARGEST_NGRAM, normalised
-from titan_aioli.stores.tokenize.tokenizer import load_tokenizer, tokenizer_digest
+from titan_aioli.stores.tokenize.tokenizer import decoder, tokenizer_digest
 
 if TYPE_CHECKING:
     from titan_aioli.config.build import Mixture
@@ -75,7 +74,7 @@ def look_for_contamination(mixture: "Mixture", options: Options) -> list[HeldOut
     ]
     held_out = [held for _, held in sets]
     _refuse_other_tokenizers([*mixture.train, *held_out], options.tokenizer)
-    decode = _decoder(options.tokenizer) if options.tokenizer else None
+    decode = decoder(options.tokenizer) if options.tokenizer else None
     total = sum(group.num_tokens for group in mixture.train) * passes(options.ngram)
     with tqdm(total=total, desc="contamination", unit=" tokens", unit_scale=True, disable=None) as bar:
         found = find_contamination(held_out, mixture.train, options.ngram, decode, bar.update)
@@ -86,7 +85,7 @@ def contamination_lines(
     held_out: Sequence[HeldOut], train: Sequence[Group], options: Options
 ) -> Iterator[str]:
     """A line for each set and group that trains on it, with examples; a line for each set that is clean."""
-    decode = _decoder(options.tokenizer) if options.tokenizer else None
+    decode = decoder(options.tokenizer) if options.tokenizer else None
     for held in held_out:
         total = num_documents(held.documents)
         if not held.found:
@@ -141,18 +140,6 @@ def _refuse_other_tokenizers(groups: Sequence[HeldOutSet], path: Path | None) ->
                     f"{store.path} was made with another tokenizer than {expected[1]}: tokenize all with "
                     "one tokenizer, and give that one"
                 )
-
-
-def _decoder(path: Path) -> Decode:
-    tokenizer = load_tokenizer(path)
-
-    def decode(documents: list[list[int]]) -> list[str]:
-        try:
-            return tokenizer.decode_batch(documents, skip_special_tokens=True)
-        except OverflowError:
-            raise UserError(f"a store holds negative token ids, which {path} cannot decode") from None
-
-    return decode
 
 
 def _cut(text: str) -> str:

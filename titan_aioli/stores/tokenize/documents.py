@@ -32,6 +32,8 @@ class Document(NamedTuple):
     group: str
     prompt: str | None = None
     """What stands before the text and does not count; None for a whole document."""
+    place: str = ""
+    """Where it was read: file and line."""
 
 
 class Fields(NamedTuple):
@@ -90,7 +92,7 @@ def _document(
         prompt = _encodable(_text(record, fields.prompt, place))
     if fields.group_by is None:
         assert fields.group is not None
-        return Document(_encodable(text), fields.group, prompt)
+        return Document(_encodable(text), fields.group, prompt, place)
     if isinstance(record, str):
         raise WrongCommand(f"{place}: a text file has no field {fields.group_by!r}: use --group NAME")
     where = f"{place}: field {fields.group_by!r}"
@@ -105,7 +107,7 @@ def _document(
         raise WrongCommand(str(error)) from None
     if found not in fields.renamed and name in fields.renamed.values():
         raise WrongCommand(f"{where} is {name!r}, the name that --group-name gives to another group")
-    return Document(_encodable(text), name, prompt)
+    return Document(_encodable(text), name, prompt, place)
 
 
 def _refuse_two_spellings(found: str, is_number: bool, where: str, spellings: Spellings) -> None:

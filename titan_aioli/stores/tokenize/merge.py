@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.stores.tokenize.copies import FOUND
 from titan_aioli.stores.tokenize.splits import SPLITS
 
 GROUPS_AT_ONCE = 100
@@ -31,14 +32,20 @@ class StoreCounts(NamedTuple):
     text_bytes: int
 
 
-def merge_shards(shards: list[Path], stores: Path, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
-    """Write STORES/GROUP/SPLIT for every group and split in the shards, the documents in input order."""
+def merge_shards(
+    shards: list[Path], stores: Path, dtype: np.dtype, describe: Describe, leave_out: bool = False
+) -> list[StoreCounts]:
+    """Write STORES/GROUP/SPLIT for every group and split in the shards, the documents in input order.
+
+    Args:
+        leave_out: whether documents to train on that are held-out ones are left out.
+    """
     names = {name for shard in shards for name in _names(shard)}
     groups = sorted({name.split("/")[0] for name in names})
     counts: list[StoreCounts] = []
     for first in range(0, len(groups), GROUPS_AT_ONCE):
         some = set(groups[first : first + GROUPS_AT_ONCE])
-        parts = (part for shard in shards for part in _parts(shard, some))
+        parts = (part for shard in shards for part in _parts(shard, some, leave_out))
         counts += _write_stores(parts, stores, dtype, describe)
     return sorted(counts, key=lambda row: (row.group, SPLITS.index(row.split)))
 
@@ -82,11 +89,25 @@ def _names(shard: Path) -> list[str]:
         return list(arrays.files)
 
 
-def _parts(shard: Path, groups: set[str]) -> Iterator[_Part]:
+def _parts(shard: Path, groups: set[str], leave_out: bool) -> Iterator[_Part]:
     with np.load(shard) as arrays:
         for name in arrays.files:
             store, _, kind = name.rpartition("/")
             if kind == "tokens" and store.split("/")[0] in groups:
                 text_bytes = int(arrays[f"{store}/bytes"])
                 prompts = arrays[f"{store}/prompts"] if f"{store}/prompts" in arrays.files else None
-                yield _Part(store, arrays[name], arrays[f"{store}/sizes"], text_bytes, prompts)
+                part = _Part(store, arrays[name], arrays[f"{store}/sizes"], text_bytes, prompts)
+                if leave_out and f"{store}/{FOUND}" in arrays.files:
+                    part = _without(part, *arrays[f"{store}/{FOUND}"].T[:2])
+                if part.sizes.size:
+                    yield part
+
+
+def _without(part: _Part, documents: np.ndarray, text_bytes: np.ndarray) -> _Part:
+    """The part without some of its documents, which are to train on and have no prompts."""
+    stay = np.ones(part.sizes.size, bool)
+    stay[documents] = False
+    left = part.text_bytes - int(text_bytes.sum())
+    return part._replace(
+        tokens=part.tokens[np.repeat(stay, part.sizes)], sizes=part.sizes[stay], text_bytes=left
+    )

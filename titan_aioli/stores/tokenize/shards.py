@@ -1,7 +1,8 @@
 """Documents to tokens, in parallel: the inputs are cut into shards, and each becomes one file.
 
 A shard is a few megabytes of consecutive documents. A worker encodes it and writes its tokens into one
-.npz, renamed into place when complete: arrays GROUP/SPLIT/tokens, GROUP/SPLIT/sizes and GROUP/SPLIT/bytes.
+.npz, renamed into place when complete: arrays GROUP/SPLIT/tokens, GROUP/SPLIT/sizes and GROUP/SPLIT/bytes,
+and which documents to train on are held-out ones, where these are looked for.
 The inputs alone decide which documents form a shard, so the result does not depend on which worker encodes
 it, in which order, or in which run.
 """
@@ -21,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from titan_aioli.files import replacing
+from titan_aioli.stores.tokenize.copies import FOUND, PLACES, Finder, Index
 from titan_aioli.stores.tokenize.documents import Document
 from titan_aioli.stores.tokenize.splits import split_of
 from titan_aioli.stores.tokenize.tokenizer import TokenizerInfo, load_tokenizer
@@ -43,6 +45,9 @@ class Encoding(NamedTuple):
     test_share: float
     has_prompts: bool = False
     """Whether documents are prompts and answers."""
+    held_out: str | None = None
+    """Path of the index of documents that are looked for; None: none are."""
+    held_out_digest: str = ""
 
     @property
     def dtype(self) -> np.dtype:
@@ -74,27 +79,57 @@ def batches(documents: Iterator[Document], characters: int) -> Iterator[list[Doc
 def encode_shard(encoding: Encoding, path: Path, documents: list[Document]) -> Counts:
     """Write one shard: the tokens of every document, then an end-of-document token. Skips empty texts."""
     documents = [document for document in documents if document.text]
-    found: dict[str, list[np.ndarray]] = {}
-    text_bytes: dict[str, int] = {}
-    prompts: dict[str, list[int]] = {}
+    parts: dict[str, _Part] = {}
     encoded = zip(documents, _prompts(encoding, documents), _encode(encoding, documents), strict=True)
     for document, prompt, ids in encoded:
         text = document.text.encode()
         decides = text if document.prompt is None else document.prompt.encode() + text
         key = f"{document.group}/{split_of(decides, encoding.val_share, encoding.test_share)}"
-        found.setdefault(key, []).append(np.concatenate([prompt, ids]))
-        text_bytes[key] = text_bytes.get(key, 0) + len(text)
-        prompts.setdefault(key, []).append(prompt.size)
+        part = parts.setdefault(key, _Part([], [], [], []))
+        part.documents.append(document)
+        part.tokens.append(np.concatenate([prompt, ids]))
+        part.text_bytes.append(len(text))
+        part.prompts.append(prompt.size)
     arrays = {}
-    for key, parts in found.items():
-        arrays[f"{key}/tokens"] = np.concatenate(parts)
-        arrays[f"{key}/sizes"] = np.array([part.size for part in parts])
-        arrays[f"{key}/bytes"] = np.array(text_bytes[key])
+    for key, part in parts.items():
+        arrays[f"{key}/tokens"] = np.concatenate(part.tokens)
+        arrays[f"{key}/sizes"] = np.array([tokens.size for tokens in part.tokens])
+        arrays[f"{key}/bytes"] = np.array(sum(part.text_bytes))
         if encoding.has_prompts:
-            arrays[f"{key}/prompts"] = np.array(prompts[key])
+            arrays[f"{key}/prompts"] = np.array(part.prompts)
+        if encoding.held_out is not None and key.endswith("/train"):
+            finder = _finder(encoding.held_out, encoding.held_out_digest)
+            for kind, array in part.held_out(finder, arrays[f"{key}/tokens"], arrays[f"{key}/sizes"]).items():
+                arrays[f"{key}/{kind}"] = array
     with replacing(path) as file:
         np.savez(file, **arrays)
-    return Counts(len(documents), sum(part.size for parts in found.values() for part in parts))
+    return Counts(len(documents), sum(tokens.size for part in parts.values() for tokens in part.tokens))
+
+
+class _Part(NamedTuple):
+    """The documents of one store in a shard, in order."""
+
+    documents: list[Document]
+    tokens: list[np.ndarray]
+    text_bytes: list[int]
+    prompts: list[int]
+    """Lengths of the prompts."""
+
+    def held_out(self, finder: Finder, tokens: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        """Which of the documents are held-out ones; {} if none is."""
+        of = finder.find([document.text for document in self.documents], tokens, sizes)
+        at = np.flatnonzero(of >= 0)
+        if not at.size:
+            return {}
+        text_bytes = np.array(self.text_bytes)[at]
+        places = np.array([self.documents[number].place for number in at])
+        return {FOUND: np.stack([at, text_bytes, of[at]], axis=1), PLACES: places}
+
+
+@lru_cache(maxsize=1)
+def _finder(path: str, digest: str) -> Finder:
+    del digest  # only part of the cache's key, as in _tokenizer
+    return Finder(Index.load(path))
 
 
 def _prompts(encoding: Encoding, documents: list[Document]) -> Iterator[np.ndarray]:

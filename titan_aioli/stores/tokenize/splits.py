@@ -6,7 +6,8 @@ equal documents are always in the same split.
 
 from hashlib import blake2b
 
-SPLITS = ("train", "validation", "test")
+HELD_OUT_SPLITS = ("validation", "test")
+SPLITS = ("train", *HELD_OUT_SPLITS)
 SALT = b"titan_aioli/1"
 """Salt of the hash, never to be changed: another one would move documents to other splits."""
 

@@ -1,9 +1,11 @@
 """The tokenizer on disk: a tokenizer.json of the `tokenizers` library, or a folder that holds one."""
 
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ KNOWN_ENDS = (
     "[EOS]",
 )
 """Names of the end-of-document token in the usual tokenizers."""
+
+
+Decode = Callable[[list[list[int]]], list[str]]
+"""The texts of documents, given their token ids."""
 
 
 class TokenizerInfo(NamedTuple):
@@ -85,6 +91,22 @@ def load_tokenizer(path: str | Path) -> "Tokenizer":
         if getattr(tokenizer.model, setting, None) is not None:
             setattr(tokenizer.model, setting, None)
     return tokenizer
+
+
+def decoder(path: str | Path) -> Decode:
+    """What turns token ids back into texts, special tokens left out.
+
+    It raises: UserError: an id is negative.
+    """
+    tokenizer = load_tokenizer(path)
+
+    def decode(documents: list[list[int]]) -> list[str]:
+        try:
+            return tokenizer.decode_batch(documents, skip_special_tokens=True)
+        except OverflowError:
+            raise UserError(f"a store holds negative token ids, which {path} cannot decode") from None
+
+    return decode
 
 
 def tokenizer_info(path: str | Path, end_of_document: str | None) -> TokenizerInfo:

@@ -18,11 +18,17 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.files import write_json
+from titan_aioli.stores.tokenize.contamination import Contamination, contamination_of
+from titan_aioli.stores.tokenize.copies import Index
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts, merge_shards
 
 LOCK = "lock"
 DEFAULTS = {"on_bad_line": "refuse", "role": "group"}
 """Settings that a plan names only where they differ from these."""
+OF_THE_MERGE = ("on_contamination",)
+"""Settings that do not change the shards: another run may continue with others, until they are merged."""
+LONG = ("inputs", "held_out")
+"""Settings whose values are too long to show."""
 
 
 class WorkFolder:
@@ -40,6 +46,8 @@ class WorkFolder:
         self.planned = self.partial / "plan.json"
         self.merged = self.partial / "merged.json"
         self.stores = self.partial / "stores"
+        self.held_out = self.partial / "held-out.npz"
+        """The index of the documents that are looked for, if any are."""
         self.record = output / f"{name}.done.json"
 
     def begin(self, restart: bool) -> list[StoreCounts] | None:
@@ -68,11 +76,13 @@ class WorkFolder:
     def _refuse_other_plan(self, place: Path) -> None:
         there = _read(place)["plan"]
         changed = [key for key in {**self.plan, **there} if there.get(key) != self.plan.get(key)]
+        if place == self.planned and not self.merged.is_file():
+            changed = [key for key in changed if key not in OF_THE_MERGE]
         if changed:
             key = changed[0]
             named = key if key in ("inputs", "version") else f"--{key.replace('_', '-')}"
             was, now = (_option(key, plan) for plan in (there, self.plan))
-            shown = "" if key == "inputs" else f" ({was} there, {now} now)"
+            shown = "" if key in LONG else f" ({was} there, {now} now)"
             raise ValueError(
                 f"{place}: made with other {named}{shown}: run with the same settings and "
                 "inputs to continue, choose another --output, or start over with --restart"
@@ -91,6 +101,7 @@ class WorkFolder:
             self.merged.name,
             "stores",
             *(path.name for path in self.partial.glob("s*-*")),
+            self.held_out.name,
             self.planned.name,
         ]
         for path in (self.partial / name for name in order):
@@ -184,20 +195,30 @@ class WorkFolder:
             self.shard(source, at) for source in range(num_sources) for at in range(1, counts[source] + 1)
         ]
 
-    def merge(self, num_sources: int, dtype: np.dtype, describe: Describe) -> list[StoreCounts]:
+    def contamination(self, num_sources: int) -> list[Contamination]:
+        """Documents in the shards that are held-out ones; none where these are not looked for."""
+        if not self.held_out.is_file():
+            return []
+        return contamination_of(self.shards(num_sources), Index.load(self.held_out))
+
+    def merge(
+        self, num_sources: int, dtype: np.dtype, describe: Describe, leave_out: bool
+    ) -> list[StoreCounts]:
         """Merge the shards into stores inside the work folder, unless an earlier run has done so."""
         if self.merged.is_file():
             return self._merged_counts()
         shutil.rmtree(self.stores, ignore_errors=True)
-        counts = merge_shards(self.shards(num_sources), self.stores, dtype, describe)
+        counts = merge_shards(self.shards(num_sources), self.stores, dtype, describe, leave_out)
         write_json(self.merged, counts, sort_keys=True)
         return counts
 
     def _merged_counts(self) -> list[StoreCounts]:
         return [StoreCounts(*row) for row in _read(self.merged)]
 
-    def publish(self, counts: list[StoreCounts], left_out: dict[str, Any]) -> None:
-        """Move the merged stores to OUTPUT/GROUP and record that the run is finished.
+    def publish(
+        self, counts: list[StoreCounts], left_out: dict[str, Any], contamination: list[Contamination]
+    ) -> None:
+        """Move the merged stores to OUTPUT/GROUP and record that the run is finished, with what was found.
 
         Raises: ValueError: one of these folders holds files of another origin.
         """
@@ -207,6 +228,7 @@ class WorkFolder:
                 self.refuse_taken(group)
                 os.rename(merged, self.output / group)
         record = {"plan": self.plan, "stores": counts} | ({"left_out": left_out} if left_out else {})
+        record |= {"contamination": [found._asdict() for found in contamination]} if contamination else {}
         write_json(self.partial / "record.json", record, sort_keys=True)
         os.replace(self.partial / "record.json", self.record)
         self._clear()
