@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from titan_aioli.config import Group, Mixing, Target
+from titan_aioli.config import Group, Mixing, Target, groups
 from titan_aioli.config.build import build_mixture, describe_splits
 from titan_aioli.config.groups import split_of
 from titan_aioli.errors import UserError
@@ -31,7 +31,7 @@ def test_a_store_is_cut_by_documents_in_their_order(store, split):
     assert tokens(mixture.train) == set(range(6))
     assert tokens(mixture.validation) == {6, 7} and tokens(mixture.test) == {8, 9}
     assert mixture.shared_stores() == []
-    assert describe_splits(Mixing(groups={"law": Group(split=split)})) == "law 0.6/0.2/0.2"
+    assert describe_splits(mixture.splits) == "law 0.6/0.2/0.2"
 
 
 def test_the_parts_never_overlap_and_leave_nothing_out():
@@ -123,15 +123,21 @@ def test_a_small_corpus_without_a_test_document_says_what_to_do(store, tmp_path)
         build_mixture(mixing, 4, None)
 
 
-def test_documents_of_plain_arrays_are_found_by_their_separator(tmp_path):
+def test_documents_of_plain_arrays_are_found_by_their_separator_in_one_scan(tmp_path, monkeypatch):
+    scanned, scan = [], groups.with_documents
+
+    def counted(store, end_of_document):
+        scanned.append(store.num_tokens)
+        return scan(store, end_of_document)
+
+    monkeypatch.setattr(groups, "with_documents", counted)
     tokens = np.array([*[5, 6, 0] * 6, 7, 7], np.uint16)
     tokens.tofile(tmp_path / "part-0.npy")
     table = Group(train=[str(tmp_path / "part-0.npy")], split="4,1,2", dtype="uint16", end_of_document=0)
     mixture = build_mixture(Mixing(groups={"law": table}), 1, None)
-    found = [
-        groups[0].stores[0].tokens.tolist() for groups in (mixture.train, mixture.validation, mixture.test)
-    ]
+    found = [part[0].stores[0].tokens.tolist() for part in (mixture.train, mixture.validation, mixture.test)]
     assert found == [[5, 6, 0] * 4, [5, 6, 0], [5, 6, 0, 7, 7]]
+    assert scanned == [20]
     table.end_of_document = None
     mixture = build_mixture(Mixing(groups={"law": table}), 1, None)
     assert mixture.train[0].num_tokens == 11  # cut at tokens

@@ -19,7 +19,6 @@ from titan_aioli.config.groups import (
     describe_splits,
     open_groups,
     shared_stores,
-    split_of,
 )
 from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
 from titan_aioli.config.targets import open_targets, refuse_trained
@@ -33,6 +32,7 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, Objective, build_method
+from titan_aioli.stores.split import Split
 
 
 class Mixture(NamedTuple):
@@ -49,6 +49,8 @@ class Mixture(NamedTuple):
     """What the mixture is for; None: the groups' held-out sets."""
     objective: Objective = Objective()
     """What each target counts."""
+    splits: Mapping[str, Split | None] = {}
+    """How each group's stores are cut; None where they are not."""
 
     @property
     def group_names(self) -> list[str]:
@@ -89,7 +91,7 @@ def build_mixture(
     try:
         _check_values(mixing)
         vocabulary = Vocabulary(vocab_size, flavors or {})
-        train, validation, test = open_groups(mixing, seq_len, vocabulary)
+        train, validation, test, splits = open_groups(mixing, seq_len, vocabulary)
         opened = open_targets(mixing, seq_len, validation, test, vocab_size)
         targets, objective = opened or (None, Objective())
         for target in () if targets is None else (*targets.validation, *targets.test):
@@ -102,7 +104,7 @@ def build_mixture(
         method = _build_method(mixing, values, len(names), objective)
         if targets is not None and targets.are(validation):
             targets = None
-        return Mixture(method, train, validation, test, values, targets, objective)
+        return Mixture(method, train, validation, test, values, targets, objective, splits)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
@@ -161,7 +163,7 @@ def build_controller(
         seed=mixing.seed,
         seq_len=mixture.train[0].seq_len,
         targets=mixture.target_names,
-        split=describe_splits(mixing),
+        split=describe_splits(mixture.splits),
     )
     return MixtureController(
         method=mixture.method,
@@ -212,8 +214,8 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
     }
     if dtypes := {name: table.dtype for name, table in mixing.groups.items() if table.dtype}:
         description["dtypes"] = dtypes
-    if describe_splits(mixing):
-        description["splits"] = {name: split_of(mixing, name) for name in mixture.group_names}
+    if describe_splits(mixture.splits):
+        description["splits"] = mixture.splits
     if mixture.targets is not None:
         opened = mixture.targets.validation
         description["targets"] = mixture.target_names

@@ -23,6 +23,8 @@ class Groups(NamedTuple):
     """Empty where `evaluation.validation` is off."""
     test: list[Group]
     """Empty where `evaluation.test` is off."""
+    splits: Mapping[str, Split | None]
+    """How each group's stores are cut; None where they are not."""
 
 
 class Vocabulary(NamedTuple):
@@ -46,11 +48,13 @@ def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
     evaluation = mixing.evaluation
     wanted = ["train", *["validation"] * evaluation.validation, *["test"] * evaluation.test]
     opened: dict[str, list[Group]] = {part: [] for part in PARTS}
+    splits = {name: split_of(mixing, name) for name in mixing.groups}
     for name, table in mixing.groups.items():
-        split = split_of(mixing, name)
+        split = splits[name]
+        whole = [] if split is None else _open_whole(mixing, name, table)
         for part in wanted:
             stores = (
-                _open(mixing, name, table, part) if split is None else _cut(mixing, name, table, split, part)
+                _open(mixing, name, table, part) if split is None else _cut(name, table, whole, split, part)
             )
             for store in stores:
                 if store.prompts is not None:
@@ -61,7 +65,7 @@ def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
                 check_vocabulary("group", name, store, vocabulary)
             weights = table.store_weights if part == "train" else ()
             opened[part].append(Group(name, stores, seq_len, weights, vocabulary.size))
-    return Groups(**opened)
+    return Groups(**opened, splits=splits)
 
 
 def split_of(mixing: Mixing, name: str) -> Split | None:
@@ -82,9 +86,8 @@ def split_of(mixing: Mixing, name: str) -> Split | None:
         raise UserError(f"{key}.split {error}") from None
 
 
-def describe_splits(mixing: Mixing) -> str:
+def describe_splits(splits: Mapping[str, Split | None]) -> str:
     """How the groups' stores are cut, in words; empty where none is."""
-    splits = {name: split_of(mixing, name) for name in mixing.groups}
     return ", ".join(f"{name} {split}" for name, split in splits.items() if split is not None)
 
 
@@ -108,13 +111,18 @@ def _open(mixing: Mixing, name: str, table: Table, part: str) -> list[TokenStore
     return [open_store(path, table.dtype)]
 
 
-def _cut(mixing: Mixing, name: str, table: Table, split: Split, part: str) -> list[TokenStore]:
-    """One part of every training store of a group whose stores are cut."""
+def _open_whole(mixing: Mixing, name: str, table: Table) -> list[TokenStore]:
+    """The stores of a group that is cut into parts, with their documents if the config says what ends one."""
     if not table.train and not mixing.stores:
         raise UserError(f"group {name!r} has no stores to split: set mixing.groups.{name}.train")
     whole = [open_store(path, table.dtype) for path in table.train or [str(Path(mixing.stores) / name)]]
     if (end := table.end_of_document) is not None:
         whole = [with_documents(store, end) if store.num_documents is None else store for store in whole]
+    return whole
+
+
+def _cut(name: str, table: Table, whole: list[TokenStore], split: Split, part: str) -> list[TokenStore]:
+    """One part of every store of a group."""
     parts = parts_of(whole, split, part)
     if part == "train" and table.store_weights and len(parts) < len(whole):
         raise UserError(
