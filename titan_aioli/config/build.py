@@ -15,7 +15,6 @@ import numpy as np
 from titan_aioli.config import Mixing
 from titan_aioli.config.groups import (
     Vocabulary,
-    check_vocabulary,
     describe_splits,
     open_groups,
     shared_stores,
@@ -92,11 +91,8 @@ def build_mixture(
         _check_values(mixing)
         vocabulary = Vocabulary(vocab_size, flavors or {})
         train, validation, test, splits = open_groups(mixing, seq_len, vocabulary)
-        opened = open_targets(mixing, seq_len, validation, test, vocab_size)
+        opened = open_targets(mixing, seq_len, validation, test, vocabulary)
         targets, objective = opened or (None, Objective())
-        for target in () if targets is None else (*targets.validation, *targets.test):
-            for store in target.stores:
-                check_vocabulary("target", target.name, store, vocabulary)
         if targets is not None:
             refuse_trained(targets, train)
         names = [group.name for group in train] if targets is None else targets.names

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titan_aioli.config import Mixing, Target
-from titan_aioli.config.groups import shared_stores
+from titan_aioli.config.groups import Vocabulary, check_vocabulary, shared_stores
 from titan_aioli.data.answers import Answers
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet, Targets
@@ -28,7 +28,7 @@ def open_targets(
     seq_len: int,
     validation: Sequence[Group],
     test: Sequence[Group],
-    vocab_size: int | None = None,
+    vocabulary: Vocabulary,
 ) -> Opened | None:
     """The targets of a config; None where it names none, so that the groups are the targets.
 
@@ -36,7 +36,7 @@ def open_targets(
         mixing: the config section.
         seq_len: S, inputs of a sequence.
         validation, test: held-out data of the groups; `test` is empty where nothing is tested.
-        vocab_size: of the model.
+        vocabulary: of the model.
     Raises: UserError: what is wrong with which target, and what to do.
     """
     if not mixing.targets:
@@ -56,8 +56,8 @@ def open_targets(
     names = list(mixing.targets)
     targets = Targets(
         names,
-        [_open(mixing, name, "validation", seq_len, vocab_size, validation) for name in names],
-        [_open(mixing, name, "test", seq_len, vocab_size, test) for name in names]
+        [_open(mixing, name, "validation", seq_len, vocabulary, validation) for name in names],
+        [_open(mixing, name, "test", seq_len, vocabulary, test) for name in names]
         if mixing.evaluation.test
         else [],
     )
@@ -100,7 +100,7 @@ def _check_values(name: str, table: Target) -> None:
 
 
 def _open(
-    mixing: Mixing, name: str, split: str, seq_len: int, vocab_size: int | None, of_groups: Sequence[Group]
+    mixing: Mixing, name: str, split: str, seq_len: int, vocabulary: Vocabulary, of_groups: Sequence[Group]
 ) -> HeldOutSet:
     """The held-out data of one target."""
     table = mixing.targets[name]
@@ -119,13 +119,15 @@ def _open(
             f"({', '.join(mixing.groups)})"
         )
     stores = [open_store(path, table.dtype) for path in paths or [str(Path(mixing.stores) / name / split)]]
+    for store in stores:
+        check_vocabulary("target", name, store, vocabulary)
     if all(store.prompts is None for store in stores):
-        return Group(name, stores, seq_len, vocab_size=vocab_size)
+        return Group(name, stores, seq_len, vocab_size=vocabulary.size)
     if any(store.prompts is None for store in stores):
         raise UserError(
             f"target {name!r} has stores with prompts and stores without: make two targets of them"
         )
-    return Answers(name, stores, seq_len, vocab_size)
+    return Answers(name, stores, seq_len, vocabulary.size)
 
 
 def _objective(mixing: Mixing, validation: Sequence[HeldOutSet]) -> Objective:
