@@ -53,7 +53,9 @@ class Targets(NamedTuple):
         return self.objective.shares(len(self.names))
 
 
-HELD_OUT = ("validation", "sample", "target", "target_sample")
+OF_TARGETS = ("target", "target_sample")
+"""Keys of OBSERVED that stand for losses of targets that are not the groups."""
+HELD_OUT = ("validation", "sample", *OF_TARGETS)
 """Keys of OBSERVED that stand for held-out losses."""
 
 
@@ -80,19 +82,17 @@ def update_metrics(
         targets: None: the groups.
         over_targets: names of the metrics whose vectors are [K], not [G].
     """
-    target_names = names if targets is None else targets.names
     metrics = by_group("mixing/proportion", names, record["proportions"])
     metrics["mixing/round"] = record["round"]
     metrics["mixing/phase"] = PHASES.index(record["phase"])
     if (seen := _per_group(record)) is not None:
-        is_of_targets = observes in ("target", "target_sample")
-        metrics.update(
-            by_group(f"mixing/{OBSERVED[observes]}", target_names if is_of_targets else names, seen)
-        )
+        observed = _observed_names(names, observes, targets)
+        metrics.update(by_group(f"mixing/{OBSERVED[observes]}", observed, seen))
         if observes == "validation":
             metrics["mixing/validation_loss_mean"] = float(np.mean(seen))
         if targets is not None and observes in HELD_OUT:
             metrics[f"mixing/{'sampled_' * ('sample' in observes)}objective"] = targets.objective.value(seen)
+    target_names = names if targets is None else targets.names
     for name, values in learned.items():
         metrics.update(by_group(name, target_names if name in over_targets else names, values))
     return metrics
@@ -111,8 +111,7 @@ def update_line(
     line = f"mixing: step {record['step']}, round {record['round']}: {record['phase']} {length} on {shares}"
     if (seen := _per_group(record)) is not None:
         what = OBSERVED[observes].replace("_", " ")
-        observed = names if targets is None or observes not in ("target", "target_sample") else targets.names
-        line += f" | {what} {_pairs(observed, seen, '.4f')}, "
+        line += f" | {what} {_pairs(_observed_names(names, observes, targets), seen, '.4f')}, "
         if targets is None or observes not in HELD_OUT:
             line += f"mean {np.nanmean(seen):.4f}"
         else:
@@ -122,6 +121,11 @@ def update_line(
         predicted, measured = drops.mean(axis=1) if targets is None else drops @ targets.shares()
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
     return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
+
+
+def _observed_names(names: Sequence[str], observes: str, targets: Targets | None) -> Sequence[str]:
+    """Names of the groups or targets whose losses an update observes."""
+    return targets.names if targets is not None and observes in OF_TARGETS else names
 
 
 class RunLog:
