@@ -178,13 +178,11 @@ def lookup(record: Any, field: str, place: str) -> Any:
     raise ValueError(f"{place}: no field {field!r}; found {there}")
 
 
-def group_name(name: Any, place: str) -> str:
+def group_name(name: str, place: str) -> str:
     """A group's name, which becomes a folder's.
 
-    Raises: ValueError: not a text, empty, too long, or not usable as a folder's name.
+    Raises: ValueError: empty, too long, or not usable as a folder's name.
     """
-    if not isinstance(name, str):
-        raise ValueError(f"{place} is {_shown(name)}, expected the name of a group")
     bad = sorted({char for char in name if char in FORBIDDEN or ord(char) < 32})
     is_long = len(name) > GROUP_LONGEST or len(name.encode(errors="replace")) > LONGEST_BYTES
     if bad or not name.strip() or name != name.strip() or name.startswith(".") or is_long:
