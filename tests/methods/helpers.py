@@ -1,8 +1,33 @@
 """What tests of several methods drive them with."""
 
+import json
 from itertools import count, islice
+from pathlib import Path
 
+from titan_aioli.methods import METHODS
 from titan_aioli.methods.walk import walk
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+AIOLI_CASES = [
+    case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]
+]
+"""Inputs and outputs of the released code of Aioli."""
+
+
+def golden_aioli(inputs):
+    """Aioli as the released code was run on a case."""
+    return METHODS["aioli"](
+        num_sweeps=inputs["lp_rounds"],
+        steps_per_mixture=inputs["lp_steps"],
+        steps_per_round=inputs["update_steps"],
+        one_hot_factor=inputs["one_hot_factor"],
+        eta=inputs["eta"],
+        ema=inputs["ema"],
+        diagonal=inputs["diagonal"],
+        normalize=inputs["normalize_A"],
+        update_rule="cumulative" if inputs["ema"] is None else "restart",
+        orders=inputs["mixture_order"],
+    )
 
 
 def state_after(method, losses_at, num_updates, num_groups):

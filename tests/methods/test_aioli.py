@@ -1,34 +1,17 @@
 """Aioli against the released code's numbers, against an exact law, and at its edges."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tests.methods.helpers import drive, linear_world
-from titan_aioli.methods import METHODS, build_method
+from tests.methods.helpers import AIOLI_CASES, drive, golden_aioli, linear_world
+from titan_aioli.methods import build_method
 from titan_aioli.methods.aioli.learn_params import normalized, solve_mixing_matrix
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]]
 
-
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+@pytest.mark.parametrize("case", AIOLI_CASES, ids=[case["name"] for case in AIOLI_CASES])
 def test_golden_numbers_of_the_released_code(case):
     inputs, outputs = case["inputs"], case["outputs"]
-    method = METHODS["aioli"](
-        num_sweeps=inputs["lp_rounds"],
-        steps_per_mixture=inputs["lp_steps"],
-        steps_per_round=inputs["update_steps"],
-        one_hot_factor=inputs["one_hot_factor"],
-        eta=inputs["eta"],
-        ema=inputs["ema"],
-        diagonal=inputs["diagonal"],
-        normalize=inputs["normalize_A"],
-        update_rule="cumulative" if inputs["ema"] is None else "restart",
-        orders=inputs["mixture_order"],
-    )
+    method = golden_aioli(inputs)
     state = method.init(inputs["k"])
     for round_ in range(inputs["rounds"]):
         state = method.update(state, np.array(inputs["loss_at_round_start"][round_]))

@@ -1,19 +1,14 @@
 """Aioli and Skill-It with targets that are not the groups."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.methods.helpers import drive, linear_world
-from titan_aioli.methods import METHODS, Objective, build_method
+from tests.methods.helpers import AIOLI_CASES, drive, golden_aioli, linear_world
+from titan_aioli.methods import Objective, build_method
 from titan_aioli.methods.aioli.learn_params import normalized
 from titan_aioli.testing.methods import check_method
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = [case for k in (2, 3) for case in json.loads((GOLDEN / f"aioli_k{k}.json").read_text())["cases"]]
 
 
 @pytest.mark.parametrize("num_targets", [1, 3, 20])
@@ -28,18 +23,12 @@ def test_exact_linear_law_of_any_number_of_targets_is_recovered(num_groups, num_
 
 
 @pytest.mark.parametrize("target", [0, 1])
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+@pytest.mark.parametrize("case", AIOLI_CASES, ids=[case["name"] for case in AIOLI_CASES])
 def test_one_target_has_the_row_that_the_released_code_finds_for_it(case, target):
     inputs, outputs = case["inputs"], case["outputs"]
     if inputs["diagonal"]:
         pytest.skip("one row has no diagonal")
-    method = METHODS["aioli"](
-        num_sweeps=inputs["lp_rounds"],
-        steps_per_mixture=inputs["lp_steps"],
-        steps_per_round=inputs["update_steps"],
-        one_hot_factor=inputs["one_hot_factor"],
-        orders=inputs["mixture_order"],
-    )
+    method = golden_aioli(inputs)
     state = method.init(inputs["k"], 1)
     for round_ in range(inputs["rounds"]):
         state = method.update(state, np.array(inputs["loss_at_round_start"][round_])[[target]])
