@@ -16,7 +16,8 @@ from titan_aioli.stores.tokenize.bpe import NUM_BYTES, pieces, save_tokenizer, t
 from titan_aioli.stores.tokenize.documents import Fields, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
 from titan_aioli.stores.tokenize.left_out import LeftOut
-from titan_aioli.stores.tokenize.sources import JsonLines, Parquet, SavedDataset, Source, TextFiles
+from titan_aioli.stores.tokenize.sources import JsonLines, Source, TextFiles
+from titan_aioli.stores.tokenize.tables import Parquet, SavedDataset
 
 LONGEST = 100_000
 """Number of characters that the library is given at a time: a long document needs no more memory."""

@@ -10,7 +10,7 @@ import pytest
 
 from titan_aioli.commands.tokenize import tokenize
 from titan_aioli.stores.store import open_store
-from titan_aioli.stores.tokenize import sources
+from titan_aioli.stores.tokenize import sources, tables
 from titan_aioli.testing.text import TRAIN_ONLY, numbered, save_jsonl, save_tokenizer
 
 
@@ -54,7 +54,7 @@ def test_an_error_of_the_disk_is_no_bad_line(tmp_path, options, monkeypatch, nam
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.txt"])
 def test_a_file_that_is_gone_is_no_bad_line(tmp_path, name):
-    kind = {"t": sources.JsonLines, "p": sources.Parquet}["p" if "parquet" in name else "t"]
+    kind = {"t": sources.JsonLines, "p": tables.Parquet}["p" if "parquet" in name else "t"]
     source = kind(tmp_path / name) if "txt" not in name else sources.TextFiles(((name, tmp_path / name),))
     with pytest.raises(OSError, match=r"cannot be read.*No such file"):
         list(source.records(["text"]))

@@ -13,16 +13,8 @@ from typing import NamedTuple
 from titan_aioli.files import COMPRESSIONS
 from titan_aioli.stores.arrow import is_dataset_folder
 from titan_aioli.stores.tokenize.content import HEAD_BYTES, head_of, is_json_lines, refuse_foreign
-from titan_aioli.stores.tokenize.sources import (
-    HUB,
-    ForeignFile,
-    HubDataset,
-    JsonLines,
-    Parquet,
-    SavedDataset,
-    Source,
-    TextFiles,
-)
+from titan_aioli.stores.tokenize.sources import ForeignFile, JsonLines, Source, TextFiles
+from titan_aioli.stores.tokenize.tables import HUB, HubDataset, Parquet, SavedDataset
 
 ENDS = ("", *COMPRESSIONS)
 JSON_LINES = tuple(f".{kind}{end}" for kind in ("jsonl", "ndjson") for end in ENDS)
