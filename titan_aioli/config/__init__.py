@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from titan_aioli.config.methods import (
     ADOTable,
+    AioliBayesTable,
     AioliTable,
     DoGETable,
     DoReMiTable,
@@ -124,7 +125,8 @@ class Mixing:
     """What the run is trained on, and what decides it."""
 
     method: str = "stratified"
-    """The mixing method: stratified, static, aioli, skill_it, doremi, doge, odm, ado or replay."""
+    """The mixing method: stratified, static, aioli, aioli_bayes, skill_it, doremi, doge, odm, ado or
+    replay."""
     stores: str = ""
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -153,6 +155,7 @@ class Mixing:
     """Draw a progress bar on the standard error of rank 0."""
     static: StaticTable = field(default_factory=StaticTable)
     aioli: AioliTable = field(default_factory=AioliTable)
+    aioli_bayes: AioliBayesTable = field(default_factory=AioliBayesTable)
     skill_it: SkillItTable = field(default_factory=SkillItTable)
     doremi: DoReMiTable = field(default_factory=DoReMiTable)
     doge: DoGETable = field(default_factory=DoGETable)

@@ -76,7 +76,11 @@ class Mixture(NamedTuple):
 
 
 def build_mixture(
-    mixing: Mixing, seq_len: int, vocab_size: int | None, flavors: Mapping[str, int] | None = None
+    mixing: Mixing,
+    seq_len: int,
+    vocab_size: int | None,
+    flavors: Mapping[str, int] | None = None,
+    num_steps: int | None = None,
 ) -> Mixture:
     """Open every store and build the method.
 
@@ -85,6 +89,7 @@ def build_mixture(
         seq_len: S, inputs of a sequence.
         vocab_size: of the model; token ids must be below it. None: not checked.
         flavors: vocabularies of other models by name, named where this one's is too small.
+        num_steps: optimizer steps of the run, for a method whose measurements depend on it. None: not known.
     Raises: UserError: what is wrong, where, and what to do.
     """
     try:
@@ -96,7 +101,7 @@ def build_mixture(
         if targets is not None:
             refuse_trained(targets, train)
         names = [group.name for group in train] if targets is None else targets.names
-        values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective)
+        values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective, num_steps)
         method = _build_method(mixing, values, len(names), objective)
         if targets is not None and targets.are(validation):
             targets = None

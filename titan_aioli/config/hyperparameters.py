@@ -15,6 +15,7 @@ def hyperparameters(
     num_tokens: Sequence[int],
     targets: Sequence[str] | None = None,
     objective: Objective | None = None,
+    num_steps: int | None = None,
 ) -> dict[str, Any]:
     """The method's hyperparameters as plain arguments, per-group values in the order of the groups.
 
@@ -23,6 +24,7 @@ def hyperparameters(
         num_tokens: [G], training tokens of each group.
         targets: [K], names. None: the groups.
         objective: what each target counts. None: every target the same.
+        num_steps: optimizer steps of the run. None: not known.
     """
     table, method = getattr(mixing, mixing.method, None), METHODS[mixing.method]
     written_as = {name: alias for alias, name in getattr(method, "aliases", {}).items()}
@@ -35,10 +37,17 @@ def hyperparameters(
     resolve = getattr(table, "resolve", None)
     if resolve is None:
         return written
-    weights = [group.weight for group in mixing.groups.values()]
-    return resolve(
-        written, Run(list(mixing.groups), weights, num_tokens, mixing.seed, targets or list(mixing.groups))
+    names = list(mixing.groups) if targets is None else list(targets)
+    run = Run(
+        names=list(mixing.groups),
+        weights=[group.weight for group in mixing.groups.values()],
+        num_tokens=num_tokens,
+        seed=mixing.seed,
+        targets=names,
+        target_shares=(objective or Objective()).shares(len(names)).tolist(),
+        num_steps=num_steps,
     )
+    return resolve(written, run)
 
 
 def guarded(mixing: Mixing, method: MixingMethod, num_targets: int | None = None) -> MixingMethod:

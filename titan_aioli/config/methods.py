@@ -40,6 +40,10 @@ class Run(NamedTuple):
     seed: int
     targets: Sequence[str]
     """[K], names."""
+    target_shares: Sequence[float]
+    """[K], share of each target in the objective; 0 for guards and watched targets."""
+    num_steps: int | None = None
+    """Optimizer steps of the run. None: not known."""
 
 
 @dataclass
@@ -89,6 +93,47 @@ class AioliTable(methods.Aioli):
         if self.orders_from:
             written["orders"] = read_sweep_orders(Path(self.orders_from))
         return written
+
+
+@dataclass(frozen=True)
+class AioliBayesTable(methods.AioliBayes):
+    """Method `aioli_bayes`: Aioli with the evidence of the whole run, and steps that fit it."""
+
+    anchor: Literal["even", "weight", "tokens", "targets", "plan"] = "even"
+    """The mixture to start from, and to return to without evidence: even, by the groups' `weight`, by their
+    number of training tokens, by the weights of the targets (where all of them are groups), or a plan's."""
+    plan: str = ""
+    """With anchor = "plan": file made by `titan-aioli plan`, or the plan.json that a run leaves."""
+    num_steps: Hidden[int] = 1024
+    seed: Hidden[int] = 0
+    objective: Hidden[None] = None
+
+    def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        written |= {"seed": run.seed, "anchor": self._weights(run)}
+        return written if run.num_steps is None else {**written, "num_steps": run.num_steps}
+
+    def _weights(self, run: Run) -> list[float] | None:
+        """[G], the anchor; None: even. A group without weight gets what the method's least share gives it."""
+        if self.anchor == "even":
+            return None
+        if self.anchor == "plan":
+            if not self.plan:
+                raise UserError(
+                    'mixing.aioli_bayes.anchor is "plan" but mixing.aioli_bayes.plan names no file'
+                )
+            return read_plan(Path(self.plan), run.names).tolist()
+        return list({"weight": run.weights, "tokens": run.num_tokens}.get(self.anchor) or _of_targets(run))
+
+
+def _of_targets(run: Run) -> list[float]:
+    """[G], the share of each group in the objective."""
+    shares = dict(zip(run.targets, run.target_shares, strict=True))
+    if strangers := [name for name, share in shares.items() if share > 0 and name not in run.names]:
+        raise UserError(
+            f'mixing.aioli_bayes.anchor is "targets", but the targets {", ".join(strangers)} are no groups: '
+            "choose even, weight, tokens or plan"
+        )
+    return [shares.get(name, 0.0) for name in run.names]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ def _build_session(
     log_metrics: LogMetrics,
 ) -> MixingSession:
     """The session of the run, with its loader."""
-    mixture, is_writer = build_mixture(mixing, schedule.seq_len, vocab_size), host.data_rank == 0
+    mixture = build_mixture(mixing, schedule.seq_len, vocab_size, num_steps=schedule.num_steps)
+    is_writer = host.data_rank == 0
     loader = build_loader(
         mixing,
         mixture,

@@ -102,7 +102,8 @@ def open_mixture(job_config: Any) -> Mixture:
             name: getattr(args, "vocab_size", 0) for name, args in flavors(job_config.model.name).items()
         }
         size = vocab_size(job_config)
-        mixture = build_mixture(job_config.mixing, job_config.training.seq_len, size, sizes)
+        training = job_config.training
+        mixture = build_mixture(job_config.mixing, training.seq_len, size, sizes, training.steps)
         _Opened.job_config, _Opened.mixture = job_config, mixture
     return _Opened.mixture
 

@@ -1,0 +1,348 @@
+"""Aioli with evidence: small perturbations around the proportions, and steps that the evidence pays for.
+
+The run is cut into stretches. Each trains on the current proportions pulled a little towards one group (a
+permutation of the groups in every round), and ends with an evaluation. What the objective lost in it is one
+more piece of evidence on a mixing law with diminishing returns (law.py), kept for the whole run. After every
+stretch
+
+    theta = (1 - w) anchor + w best             w: posterior probability that the anchor is not the best mixture
+    p_j   <- p_j (theta_j / p_j)^rate / Z       exponentiated gradient; theta_j / p_j - 1 is the relative slope
+
+so that without evidence the proportions stay at the anchor or return to it, and with it they stop where the
+law says that nothing is left to win.
+
+Looking is not free: what a perturbed stretch costs grows with the square of its strength. So the strength is
+what it takes to see a difference beside the noise, at most `strength`; less where the evidence says that there
+is nothing to find; and it falls to 0 towards the end of the run, where no time is left to use what is learned.
+
+This is not in the Aioli paper. From it are the perturbed mixtures around which the law is estimated during
+the run, and exponentiated gradient.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from titan_aioli.methods.aioli_bayes import law
+from titan_aioli.methods.aioli_bayes.law import Opinions
+from titan_aioli.methods.checks import require_count, require_number, require_weights
+from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.objective import Objective
+from titan_aioli.methods.protocol import Phase
+from titan_aioli.proportions import bounded, normalize_or_uniform, pulled, softmax
+
+SCALES = np.array([0.0, 2.0, 8.0, 32.0])
+"""[M], prior standard deviation of the slopes under each opinion, over the noise of a stretch."""
+STRETCHES = 128
+STRETCHES_PER_GROUP = 16
+"""A run has this many stretches for each group, and at least STRETCHES."""
+EXPOSURE_STRETCHES = 4.0
+"""Stretches after which the model has forgotten all but 1 / e of the mixture that it was trained on before:
+measured on small models (docs/study.md)."""
+SIGNAL = 0.5
+"""Strength of a perturbation, times the level of the drops, over the noise of a stretch."""
+LEAST_HOPE = 1.0 / 3
+"""Where nothing is found, the strength falls to this share of what it would be."""
+UNIT_STEP = 1.0 / 32
+"""Weight of the last stretch in the running size of the noise."""
+LARGEST_ERROR = 9.0
+"""A squared error counts as at most this many times the variance of the noise in its running size."""
+MOST_GROUPS = 1000
+
+START, RUNNING = 0, 1
+LEARNED, NOT_FINITE, TOO_LARGE = 0, 1, 2
+
+
+class AioliBayesState(NamedTuple):
+    """All that the method knows between two stretches, of G groups, K targets and M opinions."""
+
+    round: int
+    """Passes over the groups: G stretches each."""
+    stage: int
+    """START (before the first evaluation) or RUNNING."""
+    stretch: int
+    """Stretches done."""
+    losses: np.ndarray
+    """[K], held-out losses at the last evaluation, nats per token."""
+    proportions: np.ndarray
+    """[G], p, around which stretches are perturbed."""
+    origin: np.ndarray
+    """[G], the proportions at which the slopes below hold: p before the last update."""
+    exposure: np.ndarray
+    """[G], r: the mixture that the model has lately seen."""
+    mean: np.ndarray
+    cov: np.ndarray
+    freedom: np.ndarray
+    noise: np.ndarray
+    log_evidence: np.ndarray
+    """These five: what the opinions have learned, see law.Opinions."""
+    unit: float
+    """Running standard deviation of the noise of a stretch, nats; 0 before the first stretch."""
+    round_drops: np.ndarray
+    """[K], loss drops since the round began."""
+    gain: np.ndarray
+    """[2], what p is worth beyond the anchor, nats, and its standard error."""
+    note: int
+    """LEARNED, or why the last stretch was left out: NOT_FINITE or TOO_LARGE."""
+    bad: np.ndarray
+    """[K] bool, targets whose last drop was not finite."""
+    target_memory: np.ndarray
+    """[3, K], what the weights of the targets depend on (objective.py); [3, 0] if on the config alone."""
+
+
+@dataclass(frozen=True)
+class AioliBayes:
+    """Aioli around the current proportions, with the evidence of the whole run, and steps that fit it.
+
+    Source: this project; law.py has the model and its sources.
+    """
+
+    observes: ClassVar[str] = "validation"
+
+    num_steps: int = 1024
+    """Optimizer steps of the run."""
+    steps_per_stretch: int | None = None
+    """Optimizer steps between two evaluations. Unset: the run has 16 stretches for each group, and at least
+    128."""
+    strength: float = 0.3
+    """Largest share by which a stretch is pulled to one group; less is used where the noise is small beside the
+    drops."""
+    looking: tuple[float, float] = (0.1, 0.75)
+    """Shares of the run between which stretches are perturbed at full strength; it then falls to 0. Before the
+    first nothing is learned either: drops in the warm-up of the learning rate say nothing on those after."""
+    rate: float = 0.15
+    """Share of the way to the best mixture, in logarithms, that the proportions go after each stretch."""
+    prior_odds: float = 0.2
+    """Probability, before any evidence, that the anchor is not the best mixture."""
+    memory: float = 3.0
+    """Runs after which evidence on the slopes counts 1 / e."""
+    least_share: float | None = None
+    """Smallest share of a group. Unset: a tenth of an even one."""
+    anchor: Sequence[float] | None = None
+    """[G] weights of the mixture to start from, and to return to without evidence. Unset: uniform."""
+    seed: int = 0
+    """Seed of the order of the groups in each round."""
+    objective: Objective | None = None
+    """What each target counts. None: every target the same."""
+
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
+        require_count("aioli_bayes.num_steps", self.num_steps)
+        if self.steps_per_stretch is not None:
+            require_count("aioli_bayes.steps_per_stretch", self.steps_per_stretch)
+        require_number("aioli_bayes.strength", self.strength, above=0, below=1, what="the largest strength")
+        require_number("aioli_bayes.rate", self.rate, above=0, at_most=1, what="the share of the way")
+        require_number("aioli_bayes.prior_odds", self.prior_odds, above=0, below=1, what="a probability")
+        require_number("aioli_bayes.memory", self.memory, above=0, what="a number of runs")
+        start, stop = self.looking if len(self.looking) == 2 else (-1, -1)
+        if not 0 <= start < stop <= 1:
+            raise ValueError(
+                f"aioli_bayes.looking is {list(self.looking)}: it must be two shares of the run, from 0 to "
+                "1, the first below the second"
+            )
+        if self.least_share is not None:
+            require_number(
+                "aioli_bayes.least_share",
+                self.least_share,
+                above=0,
+                at_most=1 / num_groups,
+                what="a least share",
+            )
+        if self.anchor is not None:
+            require_weights("aioli_bayes.anchor", self.anchor, num_groups)
+        if num_groups > MOST_GROUPS:
+            raise ValueError(
+                f"aioli_bayes keeps covariances of {num_groups} x {num_groups} groups: it takes at most "
+                f"{MOST_GROUPS} groups; use aioli, or join groups"
+            )
+        self._objective.check(num_targets or num_groups)
+
+    def init(self, num_groups: int, num_targets: int | None = None) -> AioliBayesState:
+        num_targets = num_groups if num_targets is None else num_targets
+        start = self._at_least(self._anchor(num_groups))
+        return AioliBayesState(
+            round=0,
+            stage=START,
+            stretch=0,
+            losses=np.full(num_targets, np.nan),
+            proportions=start,
+            origin=start,
+            exposure=start,
+            **law.first_opinions(num_groups, SCALES)._asdict(),
+            unit=0.0,
+            round_drops=np.zeros(num_targets),
+            gain=np.zeros(2),
+            note=LEARNED,
+            bad=np.zeros(num_targets, dtype=bool),
+            target_memory=self._objective.start(num_targets),
+        )
+
+    def phase(self, state: AioliBayesState) -> Phase:
+        if state.stage == START:
+            return Phase(state.proportions.copy(), 0, "measure")
+        mixture, strength = self._mixture(state)
+        return Phase(mixture, self.stretch_steps(len(mixture)), "learn_params" if strength > 0 else "train")
+
+    def update(self, state: AioliBayesState, observation: np.ndarray | None) -> AioliBayesState:
+        assert observation is not None, "aioli_bayes observes held-out losses"
+        losses = np.array(observation, dtype=np.float64)
+        if state.stage == START:
+            return self._begin_round(state._replace(stage=RUNNING, losses=losses))
+        mixture, _ = self._mixture(state)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # sorted out in _learn
+            drops = state.losses - losses
+            following = self._learn(state, drops, mixture)
+        kept = np.exp(-1.0 / EXPOSURE_STRETCHES)
+        following = following._replace(
+            stretch=state.stretch + 1,
+            losses=losses,
+            exposure=kept * state.exposure + (1.0 - kept) * mixture,
+            round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops),
+        )
+        is_over = following.stretch % len(mixture) == 0
+        return self._begin_round(following._replace(round=state.round + 1)) if is_over else following
+
+    def report(self, state: AioliBayesState) -> dict[str, np.ndarray | str]:
+        if state.unit == 0:
+            return {}
+        found: dict[str, np.ndarray | str] = {
+            "centre": state.proportions,
+            "best": law.best_mixture(state.mean, state.origin)[self._likeliest(state)],
+            "slopes": self._slopes(state),
+            "probability": np.array(1.0 - self._posterior(state)[0]),
+            "gain": state.gain,
+            "noise": np.array(self._noise(state)),
+        }
+        if state.note != LEARNED:
+            found["note"] = skipped_note(state.bad)
+        return found
+
+    def metrics(self, state: AioliBayesState) -> dict[str, np.ndarray]:
+        if state.unit == 0:
+            return {}
+        return {"aioli/proportion": state.proportions, "aioli/slope": self._slopes(state)}
+
+    def result(self, state: AioliBayesState) -> np.ndarray:
+        return state.proportions
+
+    def settings_in_use(self, state: AioliBayesState) -> dict[str, Any]:
+        """What the evidence was gathered with."""
+        return {"aioli_bayes.steps_per_stretch": self.stretch_steps(len(state.proportions))}
+
+    def stretch_steps(self, num_groups: int) -> int:
+        """Optimizer steps of a stretch."""
+        if self.steps_per_stretch is not None:
+            return self.steps_per_stretch
+        return max(1, self.num_steps // max(STRETCHES, STRETCHES_PER_GROUP * num_groups))
+
+    def strength_at(self, stretch: int, num_groups: int, level_over_noise: float, hope: float) -> float:
+        """How far a stretch is pulled to one group, in [0, `strength`].
+
+        Args:
+            stretch: its number in the run.
+            num_groups: G.
+            level_over_noise: drop of the objective in a stretch over the standard deviation of its noise.
+            hope: posterior probability that there is something to win, over `prior_odds`.
+        """
+        done = stretch * self.stretch_steps(num_groups) / self.num_steps
+        stop = self.looking[1]
+        if num_groups == 1 or stretch < self._first_look(num_groups) or done >= 1:
+            return 0.0
+        left = 1.0 if done < stop else (1.0 - done) / (1.0 - stop)
+        wanted = min(self.strength, SIGNAL / max(level_over_noise, 1e-9))
+        return wanted * math.sqrt(left) * min(1.0, max(LEAST_HOPE, math.sqrt(hope)))
+
+    def _first_look(self, num_groups: int) -> int:
+        """Number of the first stretch that is learned from."""
+        return math.ceil(self.looking[0] * self.num_steps / self.stretch_steps(num_groups))
+
+    @property
+    def _objective(self) -> Objective:
+        return Objective() if self.objective is None else self.objective
+
+    def _anchor(self, num_groups: int) -> np.ndarray:
+        return normalize_or_uniform(self.anchor, num_groups, "aioli_bayes.anchor")
+
+    def _at_least(self, proportions: np.ndarray) -> np.ndarray:
+        """[G], the closest proportions with no share below the least one."""
+        least = 0.1 / len(proportions) if self.least_share is None else self.least_share
+        return bounded(proportions, least)
+
+    def _mixture(self, state: AioliBayesState) -> tuple[np.ndarray, float]:
+        """What the present stretch trains on [G], and how far it is pulled to one group."""
+        num_groups = len(state.proportions)
+        likeliest = self._likeliest(state)
+        level = max(state.mean[likeliest, 0], law.LEAST_LEVEL) / np.sqrt(state.noise[likeliest])
+        hope = (1.0 - self._posterior(state)[0]) / self.prior_odds
+        strength = self.strength_at(state.stretch, num_groups, level, float(hope))
+        if strength == 0:
+            return state.proportions.copy(), 0.0
+        order = np.random.default_rng((self.seed, state.round)).permutation(num_groups)
+        return pulled(state.proportions, int(order[state.stretch % num_groups]), strength), strength
+
+    def _learn(self, state: AioliBayesState, drops: np.ndarray, mixture: np.ndarray) -> AioliBayesState:
+        """The evidence with one more stretch, on that mixture, and the proportions that follow from it."""
+        weights = self._objective.row_weights(state.target_memory, len(drops))
+        counts = weights > 0
+        drop = float(weights[counts] @ drops[counts] / counts.sum())
+        bad = unusable(drops) & counts
+        number = state.stretch - self._first_look(len(mixture))
+        if number < 0:
+            return state._replace(note=NOT_FINITE if bad.any() else LEARNED, bad=bad)
+        anchor, proportions = self._at_least(self._anchor(len(state.proportions))), state.proportions
+        unit = state.unit or abs(drop) or 1.0
+        stretches = self.num_steps / self.stretch_steps(len(proportions))
+        opinions = law.moved(_opinions(state), state.origin, proportions)
+        opinions = law.aged(opinions, proportions, anchor, SCALES, self.memory * stretches)
+        opinions, errors = law.learned(opinions, drop / unit, mixture - state.exposure)
+        if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, errors)):
+            return state._replace(note=NOT_FINITE if bad.any() else TOO_LARGE, bad=bad)
+        posterior = law.probabilities(opinions.log_evidence, self.prior_odds)
+        step = max(UNIT_STEP, 1.0 / (number + 3))
+        size = min(LARGEST_ERROR, float(posterior @ errors**2))
+        worth = np.array(law.gain(opinions, posterior, proportions, anchor))
+        learned = state._replace(
+            **opinions._asdict(),
+            origin=proportions,
+            unit=unit * float(np.sqrt(1.0 - step + step * size)),
+            gain=worth * unit * EXPOSURE_STRETCHES,
+            note=LEARNED,
+            bad=bad,
+        )
+        return self._move(learned)
+
+    def _move(self, state: AioliBayesState) -> AioliBayesState:
+        """p_j <- p_j (theta_j / p_j)^rate / Z, theta averaged over the opinions."""
+        anchor = self._at_least(self._anchor(len(state.proportions)))
+        best = law.best_mixture(state.mean, state.origin)
+        best[0] = anchor
+        theta = self._at_least(self._posterior(state) @ best)
+        log_p = (1.0 - self.rate) * np.log(state.proportions) + self.rate * np.log(theta)
+        return state._replace(proportions=self._at_least(softmax(log_p)))
+
+    def _begin_round(self, state: AioliBayesState) -> AioliBayesState:
+        """The weights of the targets for the next round, from the losses now and the last round's drops."""
+        memory = self._objective.begin_round(state.target_memory, state.losses)
+        if state.round > 0:
+            memory = self._objective.strengthen(memory, state.round_drops)
+        return state._replace(target_memory=memory, round_drops=np.zeros_like(state.round_drops))
+
+    def _posterior(self, state: AioliBayesState) -> np.ndarray:
+        return law.probabilities(state.log_evidence, self.prior_odds)
+
+    def _likeliest(self, state: AioliBayesState) -> int:
+        return int(np.argmax(self._posterior(state)))
+
+    def _slopes(self, state: AioliBayesState) -> np.ndarray:
+        """[G], slopes averaged over the opinions, nats per stretch and unit of proportion."""
+        return state.unit * (self._posterior(state) @ state.mean[:, 1:])
+
+    def _noise(self, state: AioliBayesState) -> float:
+        """Standard deviation of the noise of a stretch, nats."""
+        return state.unit * float(np.sqrt(state.noise[self._likeliest(state)]))
+
+
+def _opinions(state: AioliBayesState) -> Opinions:
+    return Opinions(*(getattr(state, name) for name in Opinions._fields))
