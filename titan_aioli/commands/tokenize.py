@@ -148,20 +148,39 @@ def tokenize(
             if looked_for:
                 encoding = _with_held_out(encoding, work, looked_for, text_field, ngram)
             encode(work, sources, fields, left_out_documents, encoding, characters, processes or _cores())
-            found = work.contamination(len(sources))
-            if on_contamination == "refuse":
-                contamination.refuse(found)
-            is_left_out = on_contamination == "leave-out"
-            counts = work.merge(len(sources), encoding.dtype, _describe(encoding, role), is_left_out)
-            if not any(row.split == "train" or role == "target" for row in counts):
-                work.discard()
-                reason = left_out_documents.reason() or contamination.reason(found) or "see --text-field"
-                raise ValueError(f"{' '.join(inputs)}: no document with any text to train on: {reason}")
-            work.publish(counts, left_out_documents.counts(), found)
+            counts, found = _publish(
+                work, inputs, len(sources), encoding, role, left_out_documents, on_contamination
+            )
     show(counts, val_share, test_share, has_train=role == "group")
     told = contamination.lines(found, on_contamination == "leave-out")
     for line in (*left_out_documents.lines(), *told, *_unused(renamed, counts)):
         print(line)
+
+
+def _publish(
+    work: WorkFolder,
+    inputs: tuple[str, ...],
+    num_sources: int,
+    encoding: Encoding,
+    role: str,
+    left_out: LeftOut,
+    on_contamination: OnContamination,
+) -> tuple[list[StoreCounts], list[contamination.Contamination]]:
+    """Make stores of the shards; their sizes, and which held-out documents were found.
+
+    Raises: ValueError: held-out documents are refused, or there is nothing to train on.
+    """
+    found = work.contamination(num_sources)
+    if on_contamination == "refuse":
+        contamination.refuse(found)
+    leave_out = on_contamination == "leave-out"
+    counts = work.merge(num_sources, encoding.dtype, _describe(encoding, role), leave_out)
+    if not any(row.split == "train" or role == "target" for row in counts):
+        work.discard()
+        reason = left_out.reason() or contamination.reason(found) or "see --text-field"
+        raise ValueError(f"{' '.join(inputs)}: no document with any text to train on: {reason}")
+    work.publish(counts, left_out.counts(), found)
+    return counts, found
 
 
 def _with_held_out(

@@ -91,7 +91,6 @@ def build_session(
         largest=evaluation.sequences,
         num_targets=len(mixture.target_names),
     )
-    is_sampled = mixture.method.observes == "validation" and num_seen < evaluation.sequences
     progress = tqdm(
         total=num_steps,
         desc=mixing.method,
@@ -100,14 +99,12 @@ def build_session(
         mininterval=1.0,
         disable=not (mixing.progress and is_writer),
     )
-    observes = mixture.method.observes
-    if observes == "validation" and (is_sampled or mixture.targets is not None):
-        observes = "_".join(["target"] * (mixture.targets is not None) + ["sample"] * is_sampled)
     targets = None
     if mixture.targets is not None or mixture.objective != Objective():
         targets = log.Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
     for line in mixture.shared_stores() if is_writer else ():
         logger.warning(f"mixing: {line}")
+    observes = _observed(mixture, is_sampled=num_seen < evaluation.sequences)
     run_log = log.RunLog(folder, names, observes, is_writer, progress, targets)
     held_out = HeldOut(
         host,
@@ -118,16 +115,6 @@ def build_session(
         on_validation=run_log.evaluated,
         targets=mixture.targets,
     )
-    doremi, max_epochs = mixing.doremi, {name: group.max_epochs for name, group in mixing.groups.items()}
-    options = Options(
-        log_freq=log_freq,
-        evaluation_freq=evaluation.freq,
-        evaluation_at_start=evaluation.at_start,
-        max_skipped_updates=mixing.max_skipped_updates,
-        stop_when_used_up=mixing.when_used_up == "stop",
-        max_epochs={name: most for name, most in max_epochs.items() if most},
-        observing=Settings(doremi.reference, doremi.clip_tokens, mixing.doge.sequences, mixture.objective),
-    )
     return MixingSession(
         host,
         build_controller(mixing, mixture, loader.ledger, batch_size, folder, is_writer),
@@ -135,6 +122,28 @@ def build_session(
         held_out,
         run_log,
         describe(mixing, mixture, loader, num_steps),
-        options,
+        _options(mixing, mixture, log_freq),
         log_metrics,
+    )
+
+
+def _observed(mixture: Mixture, is_sampled: bool) -> str:
+    """What the method observes, as a key of log.OBSERVED."""
+    observes = mixture.method.observes
+    if observes == "validation" and (is_sampled or mixture.targets is not None):
+        return "_".join(["target"] * (mixture.targets is not None) + ["sample"] * is_sampled)
+    return observes
+
+
+def _options(mixing: Mixing, mixture: Mixture, log_freq: int) -> Options:
+    """The settings of the config that the session acts on."""
+    doremi, max_epochs = mixing.doremi, {name: group.max_epochs for name, group in mixing.groups.items()}
+    return Options(
+        log_freq=log_freq,
+        evaluation_freq=mixing.evaluation.freq,
+        evaluation_at_start=mixing.evaluation.at_start,
+        max_skipped_updates=mixing.max_skipped_updates,
+        stop_when_used_up=mixing.when_used_up == "stop",
+        max_epochs={name: most for name, most in max_epochs.items() if most},
+        observing=Settings(doremi.reference, doremi.clip_tokens, mixing.doge.sequences, mixture.objective),
     )
