@@ -5,15 +5,16 @@ permutation of the groups in every round), and ends with an evaluation. What the
 more piece of evidence on a mixing law with diminishing returns (law.py), kept for the whole run. After every
 stretch
 
-    theta = (1 - w) anchor + w best             w: posterior probability that the anchor is not the best mixture
-    p_j   <- p_j (theta_j / p_j)^rate / Z       exponentiated gradient; theta_j / p_j - 1 is the relative slope
+    theta = (1 - w) anchor + w best         w: posterior probability that the anchor is not the best mixture
+    p_j   <- p_j (theta_j / p_j)^rate / Z   exponentiated gradient; theta_j / p_j - 1 is the relative slope
 
 so that without evidence the proportions stay at the anchor or return to it, and with it they stop where the
 law says that nothing is left to win.
 
-Looking is not free: what a perturbed stretch costs grows with the square of its strength. So the strength is
-what it takes to see a difference beside the noise, at most `strength`; less where the evidence says that there
-is nothing to find; and it falls to 0 towards the end of the run, where no time is left to use what is learned.
+Looking is not free: what a perturbed stretch costs grows with the square of its strength. So the strength
+is what it takes to see a difference beside the noise, at most `strength`; less where the evidence says that
+there is nothing to find, or what there is is known; and it falls to 0 towards the end of the run, where no
+time is left to use what is learned.
 
 This is not in the Aioli paper. From it are the perturbed mixtures around which the law is estimated during
 the run, and exponentiated gradient.
@@ -44,8 +45,10 @@ EXPOSURE_STRETCHES = 4.0
 measured on small models (docs/study.md)."""
 SIGNAL = 0.5
 """Strength of a perturbation, times the level of the drops, over the noise of a stretch."""
-LEAST_HOPE = 1.0 / 3
-"""Where nothing is found, the strength falls to this share of what it would be."""
+LEAST_STRENGTH = 0.1
+"""A perturbation of this strength costs next to nothing, so that less is not used for a small noise."""
+LEAST_UNKNOWN = 1.0 / 3
+"""Where nothing is found, or nothing is left to learn, the strength falls to this share."""
 UNIT_STEP = 1.0 / 32
 """Weight of the last stretch in the running size of the noise."""
 LARGEST_ERROR = 9.0
@@ -81,10 +84,13 @@ class AioliBayesState(NamedTuple):
     """These five: what the opinions have learned, see law.Opinions."""
     unit: float
     """Running standard deviation of the noise of a stretch, nats; 0 before the first stretch."""
+    largest_unit: float
+    """The largest `unit` since the first round was over, nats."""
     round_drops: np.ndarray
     """[K], loss drops since the round began."""
     gain: np.ndarray
-    """[2], what p is worth beyond the anchor, nats, and its standard error."""
+    """[2], what p is worth beyond the anchor, nats, and its standard error. As the learning rate falls slopes
+    shrink and the model forgets more slowly, so this is in the largest unit."""
     note: int
     """LEARNED, or why the last stretch was left out: NOT_FINITE or TOO_LARGE."""
     bad: np.ndarray
@@ -107,15 +113,15 @@ class AioliBayes:
     steps_per_stretch: int | None = None
     """Optimizer steps between two evaluations. Unset: the run has 16 stretches for each group, and at least
     128."""
-    strength: float = 0.3
-    """Largest share by which a stretch is pulled to one group; less is used where the noise is small beside the
-    drops."""
+    strength: float = 0.5
+    """Largest share by which a stretch is pulled to one group; less is used where the noise is small beside
+    the drops."""
     looking: tuple[float, float] = (0.1, 0.75)
-    """Shares of the run between which stretches are perturbed at full strength; it then falls to 0. Before the
-    first nothing is learned either: drops in the warm-up of the learning rate say nothing on those after."""
+    """Shares of the run between which stretches are perturbed at full strength; it then falls to 0. Before
+    the first nothing is learned either: drops in the warm-up say nothing on later ones."""
     rate: float = 0.15
     """Share of the way to the best mixture, in logarithms, that the proportions go after each stretch."""
-    prior_odds: float = 0.2
+    prior_odds: float = 0.01
     """Probability, before any evidence, that the anchor is not the best mixture."""
     memory: float = 3.0
     """Runs after which evidence on the slopes counts 1 / e."""
@@ -172,6 +178,7 @@ class AioliBayes:
             exposure=start,
             **law.first_opinions(num_groups, SCALES)._asdict(),
             unit=0.0,
+            largest_unit=0.0,
             round_drops=np.zeros(num_targets),
             gain=np.zeros(2),
             note=LEARNED,
@@ -191,23 +198,24 @@ class AioliBayes:
         if state.stage == START:
             return self._begin_round(state._replace(stage=RUNNING, losses=losses))
         mixture, _ = self._mixture(state)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # sorted out in _learn
+        kept = math.exp(-1.0 / EXPOSURE_STRETCHES)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is left out
             drops = state.losses - losses
             following = self._learn(state, drops, mixture)
-        kept = np.exp(-1.0 / EXPOSURE_STRETCHES)
-        following = following._replace(
-            stretch=state.stretch + 1,
-            losses=losses,
-            exposure=kept * state.exposure + (1.0 - kept) * mixture,
-            round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops),
-        )
+            following = following._replace(
+                stretch=state.stretch + 1,
+                losses=losses,
+                exposure=kept * state.exposure + (1.0 - kept) * mixture,
+                round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops),
+            )
         is_over = following.stretch % len(mixture) == 0
         return self._begin_round(following._replace(round=state.round + 1)) if is_over else following
 
     def report(self, state: AioliBayesState) -> dict[str, np.ndarray | str]:
+        note: dict[str, np.ndarray | str] = {} if state.note == LEARNED else {"note": skipped_note(state.bad)}
         if state.unit == 0:
-            return {}
-        found: dict[str, np.ndarray | str] = {
+            return note
+        return note | {
             "centre": state.proportions,
             "best": law.best_mixture(state.mean, state.origin)[self._likeliest(state)],
             "slopes": self._slopes(state),
@@ -215,9 +223,6 @@ class AioliBayes:
             "gain": state.gain,
             "noise": np.array(self._noise(state)),
         }
-        if state.note != LEARNED:
-            found["note"] = skipped_note(state.bad)
-        return found
 
     def metrics(self, state: AioliBayesState) -> dict[str, np.ndarray]:
         if state.unit == 0:
@@ -237,22 +242,22 @@ class AioliBayes:
             return self.steps_per_stretch
         return max(1, self.num_steps // max(STRETCHES, STRETCHES_PER_GROUP * num_groups))
 
-    def strength_at(self, stretch: int, num_groups: int, level_over_noise: float, hope: float) -> float:
+    def strength_at(self, stretch: int, num_groups: int, level_over_noise: float, unknown: float) -> float:
         """How far a stretch is pulled to one group, in [0, `strength`].
 
         Args:
             stretch: its number in the run.
             num_groups: G.
             level_over_noise: drop of the objective in a stretch over the standard deviation of its noise.
-            hope: posterior probability that there is something to win, over `prior_odds`.
+            unknown: how much there is left to learn, as of `_unknown`.
         """
         done = stretch * self.stretch_steps(num_groups) / self.num_steps
         stop = self.looking[1]
         if num_groups == 1 or stretch < self._first_look(num_groups) or done >= 1:
             return 0.0
         left = 1.0 if done < stop else (1.0 - done) / (1.0 - stop)
-        wanted = min(self.strength, SIGNAL / max(level_over_noise, 1e-9))
-        return wanted * math.sqrt(left) * min(1.0, max(LEAST_HOPE, math.sqrt(hope)))
+        wanted = min(self.strength, max(LEAST_STRENGTH, SIGNAL / max(level_over_noise, 1e-9)))
+        return wanted * math.sqrt(left) * min(1.0, max(LEAST_UNKNOWN, unknown))
 
     def _first_look(self, num_groups: int) -> int:
         """Number of the first stretch that is learned from."""
@@ -275,8 +280,7 @@ class AioliBayes:
         num_groups = len(state.proportions)
         likeliest = self._likeliest(state)
         level = max(state.mean[likeliest, 0], law.LEAST_LEVEL) / np.sqrt(state.noise[likeliest])
-        hope = (1.0 - self._posterior(state)[0]) / self.prior_odds
-        strength = self.strength_at(state.stretch, num_groups, level, float(hope))
+        strength = self.strength_at(state.stretch, num_groups, level, self._unknown(state))
         if strength == 0:
             return state.proportions.copy(), 0.0
         order = np.random.default_rng((self.seed, state.round)).permutation(num_groups)
@@ -297,17 +301,20 @@ class AioliBayes:
         opinions = law.moved(_opinions(state), state.origin, proportions)
         opinions = law.aged(opinions, proportions, anchor, SCALES, self.memory * stretches)
         opinions, errors = law.learned(opinions, drop / unit, mixture - state.exposure)
-        if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, errors)):
-            return state._replace(note=NOT_FINITE if bad.any() else TOO_LARGE, bad=bad)
         posterior = law.probabilities(opinions.log_evidence, self.prior_odds)
         step = max(UNIT_STEP, 1.0 / (number + 3))
         size = min(LARGEST_ERROR, float(posterior @ errors**2))
-        worth = np.array(law.gain(opinions, posterior, proportions, anchor))
+        unit = unit * math.sqrt(1.0 - step + step * size)
+        largest = max(state.largest_unit, unit) if number >= len(mixture) else unit
+        gain = np.array(law.gain(opinions, posterior, proportions, anchor)) * largest * EXPOSURE_STRETCHES
+        if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, gain, unit * opinions.mean)):
+            return state._replace(note=NOT_FINITE if bad.any() else TOO_LARGE, bad=bad)
         learned = state._replace(
             **opinions._asdict(),
             origin=proportions,
-            unit=unit * float(np.sqrt(1.0 - step + step * size)),
-            gain=worth * unit * EXPOSURE_STRETCHES,
+            unit=unit,
+            largest_unit=largest,
+            gain=gain,
             note=LEARNED,
             bad=bad,
         )
@@ -328,6 +335,16 @@ class AioliBayes:
         if state.round > 0:
             memory = self._objective.strengthen(memory, state.round_drops)
         return state._replace(target_memory=memory, round_drops=np.zeros_like(state.round_drops))
+
+    def _unknown(self, state: AioliBayesState) -> float:
+        """How much there is left to learn: little where probably nothing can be won, or the gain is known.
+
+        The root of the probability that there is something to win, over that before any evidence; or two
+        standard errors of the gain over the gain.
+        """
+        hope = math.sqrt((1.0 - self._posterior(state)[0]) / self.prior_odds)
+        gain, error = state.gain
+        return min(hope, 2.0 * error / gain) if gain > 0 else hope
 
     def _posterior(self, state: AioliBayesState) -> np.ndarray:
         return law.probabilities(state.log_evidence, self.prior_odds)

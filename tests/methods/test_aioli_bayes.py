@@ -1,0 +1,193 @@
+"""aioli_bayes: its law against textbook Bayesian regression, and runs in worlds with and without a law."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_t
+
+from titan_aioli.methods import Guarded, build_method
+from titan_aioli.methods.aioli_bayes import law
+from titan_aioli.methods.walk import walk
+
+SCALES = np.array([0.0, 2.0, 8.0])
+
+
+def drive(method, num_groups, drop, num_steps):
+    """The states of a run whose objective falls by `drop(mixture, step)` in each stretch; one target."""
+    losses, states = np.array([100.0]), []
+
+    def observe(stretch):
+        nonlocal losses
+        if stretch.phase.num_steps:
+            losses = losses - drop(stretch.phase.proportions, stretch.step)
+        return losses
+
+    for stretch in walk(method, num_groups, observe, num_steps, num_targets=1):
+        states.append(stretch.state)
+    return states
+
+
+def test_the_filter_is_bayesian_regression(monkeypatch):
+    """With a level that stays and no discount: posterior and evidence of all stretches in closed form."""
+    monkeypatch.setattr(law, "LEVEL_STEP", 0.0)
+    monkeypatch.setattr(law, "NOISE_DISCOUNT", 1.0)
+    rng, num_groups = np.random.default_rng(0), 3
+    seen = rng.normal(size=(20, num_groups))
+    seen -= seen.mean(axis=1, keepdims=True)
+    drops = 2.0 + seen @ [1.0, -3.0, 2.0] + 0.3 * rng.normal(size=20)
+    opinions = law.first_opinions(num_groups, SCALES)
+    for drop, difference in zip(drops, seen, strict=True):
+        opinions, _ = law.learned(opinions, drop, difference)
+    design = np.column_stack([np.ones(20), seen])
+    evidence = []
+    for number, scale in enumerate(SCALES):
+        prior = np.diag([law.LEVEL_START**2, *[scale**2] * num_groups])
+        spread = design @ prior @ design.T + np.eye(20)
+        gain = prior @ design.T @ np.linalg.inv(spread)
+        np.testing.assert_allclose(opinions.mean[number], gain @ drops, atol=1e-10)
+        np.testing.assert_allclose(opinions.cov[number], prior - gain @ design @ prior, atol=1e-10)
+        start = law.FREEDOM_START
+        noise = (start + drops @ np.linalg.solve(spread, drops)) / (start + 20)
+        assert opinions.noise[number] == pytest.approx(noise)
+        evidence.append(multivariate_t(np.zeros(20), spread, df=start).logpdf(drops))
+    np.testing.assert_allclose(opinions.log_evidence, np.array(evidence) - evidence[0], atol=1e-8)
+
+
+def test_slopes_at_other_proportions_are_those_of_the_same_law():
+    theta, level = np.array([0.5, 0.2, 0.3]), 0.7
+    here, there = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.25, 0.35])
+    opinions = law.first_opinions(3, SCALES)
+    opinions.mean[:, 0], opinions.mean[:, 1:] = level, level * (theta / here - 1)
+    found = law.moved(opinions, here, there)
+    np.testing.assert_allclose(found.mean[1, 1:], level * (theta / there - 1))
+    np.testing.assert_allclose(law.best_mixture(opinions.mean, here)[1], theta)
+    np.testing.assert_allclose(law.best_mixture(found.mean, there)[1], theta)
+    assert law.moved(opinions, here, here) is opinions
+
+
+def test_the_gain_is_that_of_the_utility():
+    theta, anchor, p = np.array([0.5, 0.2, 0.3]), np.full(3, 1 / 3), np.array([0.4, 0.25, 0.35])
+    opinions = law.first_opinions(3, SCALES)
+    opinions.mean[:, 0], opinions.mean[:, 1:] = 0.7, 0.7 * (theta / p - 1)
+    gain, error = law.gain(opinions._replace(cov=0 * opinions.cov), np.array([0, 1, 0]), p, anchor)
+    assert gain == pytest.approx(0.7 * theta @ np.log(p / anchor))
+    assert error == 0
+    assert law.gain(opinions, np.array([0, 1, 0]), p, anchor)[1] > 0
+
+
+def test_finds_the_best_mixture_of_its_law():
+    theta = np.array([0.6, 0.3, 0.05, 0.05])
+    recent = np.full(4, 0.25)
+
+    def drop(mixture, step):
+        nonlocal recent
+        falls = 0.01 * np.sum(theta * mixture / recent)
+        recent = recent + 0.2 * (mixture - recent)
+        return falls + 1e-4 * np.random.default_rng(step).normal()
+
+    method = build_method("aioli_bayes", 4, 1, num_steps=1000)
+    found = drive(method, 4, drop, 1000)[-1]
+    np.testing.assert_allclose(found.proportions, theta, atol=0.1)
+    gain, error = found.gain
+    assert gain > 4 * error > 0
+
+
+@pytest.mark.parametrize("has_level", [True, False])
+def test_on_noise_alone_the_proportions_stay_at_the_anchor(has_level):
+    """A world without a law: at least 9 of 10 runs stay within 0.02 of it to their end."""
+    distances = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        level = 0.02 if has_level else 0.0
+        method = build_method("aioli_bayes", 5, 1, num_steps=640, seed=seed)
+        states = drive(method, 5, lambda *_: level + 0.01 * rng.normal(), 640)  # noqa: B023
+        distances.append(max(np.abs(state.proportions - 0.2).max() for state in states))
+    assert np.quantile(distances, 0.9) < 0.02
+
+
+def test_returns_to_the_anchor_where_the_law_changes_its_mind():
+    """Only group 0 helps in the first half of the run; in the second the anchor is the best mixture."""
+    method = build_method("aioli_bayes", 3, 1, num_steps=2000, memory=0.1, anchor=[0.2, 0.3, 0.5])
+    anchor = np.array([0.2, 0.3, 0.5])
+    recent = anchor
+
+    def drop(mixture, step):
+        nonlocal recent
+        theta = np.array([1.0, 0, 0]) if step < 1000 else anchor
+        falls = 0.01 * np.sum(theta * mixture / np.maximum(recent, 0.01))
+        recent = recent + 0.2 * (mixture - recent)
+        return falls + 1e-4 * np.random.default_rng(step).normal()
+
+    states = drive(method, 3, drop, 2000)
+    assert states[len(states) // 2].proportions[0] > 0.6
+    np.testing.assert_allclose(states[-1].proportions, anchor, atol=0.1)
+
+
+def test_perturbations_get_smaller_with_certainty_and_end_with_the_run():
+    method = build_method("aioli_bayes", 4, 1, num_steps=1000)
+
+    def strength(stretch, level_over_noise=0.1, unknown=1.0):
+        return method.strength_at(stretch, 4, level_over_noise, unknown)
+
+    first = -(-100 // method.stretch_steps(4))
+    assert [strength(first - 1), strength(first)] == [0, 0.5]
+    assert strength(first, unknown=0.5) == pytest.approx(0.25)
+    assert strength(first, unknown=0.0) == pytest.approx(0.5 / 3)
+    assert strength(first, level_over_noise=2.0) == pytest.approx(0.25)
+    assert strength(first, level_over_noise=50.0) == pytest.approx(0.1)
+    assert 0 < strength(130) < 0.3
+    assert strength(1000 // method.stretch_steps(4) + 1) == 0
+
+
+def test_a_run_has_16_stretches_for_each_group_and_at_least_128():
+    assert build_method("aioli_bayes", 4, num_steps=1280).stretch_steps(4) == 10
+    assert build_method("aioli_bayes", 64, num_steps=102_400).stretch_steps(64) == 100
+    assert build_method("aioli_bayes", 64, num_steps=10).stretch_steps(64) == 1
+
+
+def test_nothing_is_learned_before_the_first_look_nor_from_what_is_not_finite():
+    method = build_method("aioli_bayes", 3, 1, num_steps=1280)
+    state = method.update(method.init(3, 1), np.array([9.0]))
+    for _ in range(13):
+        assert method.phase(state).name == "train"
+        assert method.report(state) == {} == method.metrics(state)
+        state = method.update(state, state.losses - 1.0)
+    assert method.phase(state).name == "learn_params"
+    before = method.update(state, state.losses - 0.1)
+    after = method.update(before, np.array([np.inf]))
+    np.testing.assert_array_equal(after.mean, before.mean)
+    assert "not finite" in method.report(after)["note"]
+
+
+def test_guarded_it_keeps_to_the_bounds_and_knows_where_it_is():
+    inner = build_method("aioli_bayes", 3, 1, num_steps=1000)
+    method = Guarded(inner, max_change=0.01, min_share=0.1)
+    states = drive(method, 3, lambda mixture, step: 0.01 + 0.05 * mixture[0], 1000)
+    shares = np.array([state.proportions for state in states])
+    assert np.abs(np.diff(shares, axis=0)).max() <= 0.01 + 1e-12
+    assert shares.min() >= 0.1 - 1e-12 and shares[-1, 0] > 0.4
+    np.testing.assert_array_equal(states[-1].origin, shares[-2])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_steps": 0}, "aioli_bayes.num_steps is 0"),
+        ({"steps_per_stretch": 0}, "aioli_bayes.steps_per_stretch is 0"),
+        ({"strength": 1.0}, "aioli_bayes.strength is 1.0"),
+        ({"rate": 0.0}, "aioli_bayes.rate is 0.0"),
+        ({"prior_odds": 1.0}, "aioli_bayes.prior_odds is 1.0"),
+        ({"memory": 0.0}, "aioli_bayes.memory is 0.0"),
+        ({"looking": (0.5, 0.5)}, r"aioli_bayes.looking is \[0.5, 0.5\]"),
+        ({"looking": (0.5,)}, r"aioli_bayes.looking is \[0.5\]"),
+        ({"least_share": 0.6}, "aioli_bayes.least_share is 0.6"),
+        ({"anchor": [1.0]}, "aioli_bayes.anchor has 1 numbers for 2 groups"),
+    ],
+)
+def test_refuses_what_cannot_work(given, message):
+    with pytest.raises(ValueError, match=message):
+        build_method("aioli_bayes", 2, **given)
+
+
+def test_refuses_more_groups_than_covariances_can_hold():
+    with pytest.raises(ValueError, match="1001 x 1001 groups"):
+        build_method("aioli_bayes", 1001)
