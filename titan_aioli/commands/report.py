@@ -45,6 +45,8 @@ def report(
         console.print(round_table(run))
         if run.estimates():
             console.print(evidence_table(run))
+        if run.judgements():
+            console.print(judgement_table(run))
     draw(loaded, output)
     print(f"figure: {output}")
 
@@ -167,6 +169,27 @@ def evidence_table(run: Run) -> Table:
             for value, error in zip(gains, found.stderr, strict=True)
         ]
         table.add_row(str(found.round), *cells)
+    return table
+
+
+def judgement_table(run: Run) -> Table:
+    """How probable it is that another mixture than the anchor is the best, and what it has gained."""
+    table = Table(
+        title=f"{run_title(run)}: is there something to win, and what was won",
+        caption="probability: that the anchor is not the best mixture; gain: on the anchor, as the law says",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    for name in ("step", "probability", "gain, nats"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("best mixture, as far as known")
+    every = -(-len(run.judgements()) // MAX_ROUNDS)
+    for record in run.judgements()[every - 1 :: every]:
+        (gain, error), best = record["gain"], np.array(record["best"])
+        largest = ", ".join(f"{escape(run.groups[j])} {best[j]:.2f}" for j in np.argsort(-best)[:4])
+        table.add_row(
+            str(record["step"]), f"{record['probability']:.3f}", f"{gain:+.3f} \u00b1 {error:.3f}", largest
+        )
     return table
 
 

@@ -47,10 +47,15 @@ def draw(runs: Sequence[Run], output: Path) -> None:
 
 
 def _draw_proportions(axis, run: Run, largest: float) -> None:
-    """What each phase of training drew from; the phases of LearnParams are shaded."""
+    """What each phase of training drew from.
+
+    Shaded: the phases of LearnParams, or, of a method that judges whether it pays to move, where it does not.
+    """
     ends = [record["step"] for record in run.records[1:]] + [run.last_step]
+    judges = bool(run.judgements())
     for record, end in zip(run.records, ends, strict=True):
-        if record["phase"] == "learn_params" and end > record["step"]:
+        is_learning = record["phase"] == "learn_params" and not judges
+        if (is_learning or record.get("probability", 1.0) < 0.5) and end > record["step"]:
             axis.axvspan(record["step"], end, color="0.92", linewidth=0)
     if rounds := run.trained_rounds():
         starts = [record["step"] for record in rounds]
@@ -59,7 +64,8 @@ def _draw_proportions(axis, run: Run, largest: float) -> None:
         draw_proportions(axis, starts, run.last_step, shares, run.groups, everyone)
     axis.set_ylim(0, largest * 1.15)
     axis.set_title(run_title(run))
-    axis.set_xlabel("step" + (" (shaded: LearnParams)" if run.last_matrix() is not None else ""))
+    shaded = "probably nothing to win" if judges else "LearnParams" if run.last_matrix() is not None else ""
+    axis.set_xlabel(f"step (shaded: {shaded})" if shaded else "step")
 
 
 def _draw_objective(axis, run: Run) -> None:

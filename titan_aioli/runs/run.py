@@ -108,8 +108,20 @@ class Run(NamedTuple):
         return Schedule(self.groups, mixture["num_sequences"], batch_size, mixture["seed"], weighted)
 
     def trained_rounds(self) -> list[dict[str, Any]]:
-        """The records of the training phases, one per round (also of a prior)."""
-        return [r for r in self.records if r["phase"] in ("train", "prior") and r["step"] < self.last_step]
+        """The records of the training phases, one per round (also of a prior).
+
+        Of a method that trains around proportions of its own, the `centre` of each record, they are those at
+        the start of each round.
+        """
+        trained = [r for r in self.records if r["step"] < self.last_step]
+        if not any("centre" in record for record in trained):
+            return [record for record in trained if record["phase"] in ("train", "prior")]
+        rounds = {record["round"]: record for record in reversed(trained)}
+        return [r | {"proportions": r.get("centre", r["proportions"])} for r in reversed(rounds.values())]
+
+    def judgements(self) -> list[dict[str, Any]]:
+        """The records that say how probable it is that something can be won, and how much has been."""
+        return [record for record in self.records if "probability" in record]
 
     def checks(self) -> dict[int, Check]:
         """By round, whether its law held; {} for a method that predicts nothing."""

@@ -5,7 +5,7 @@ permutation of the groups in every round), and ends with an evaluation. What the
 more piece of evidence on a mixing law with diminishing returns (law.py), kept for the whole run. After every
 stretch
 
-    theta = (1 - w) anchor + w best         w: posterior probability that the anchor is not the best mixture
+    theta = (1 - w) anchor + w best         w = 2 P - 1 or 0, P: probability that the anchor is not the best
     p_j   <- p_j (theta_j / p_j)^rate / Z   exponentiated gradient; theta_j / p_j - 1 is the relative slope
 
 so that without evidence the proportions stay at the anchor or return to it, and with it they stop where the
@@ -121,7 +121,7 @@ class AioliBayes:
     the first nothing is learned either: drops in the warm-up say nothing on later ones."""
     rate: float = 0.15
     """Share of the way to the best mixture, in logarithms, that the proportions go after each stretch."""
-    prior_odds: float = 0.01
+    prior_odds: float = 0.1
     """Probability, before any evidence, that the anchor is not the best mixture."""
     memory: float = 3.0
     """Runs after which evidence on the slopes counts 1 / e."""
@@ -321,11 +321,15 @@ class AioliBayes:
         return self._move(learned)
 
     def _move(self, state: AioliBayesState) -> AioliBayesState:
-        """p_j <- p_j (theta_j / p_j)^rate / Z, theta averaged over the opinions."""
+        """p_j <- p_j (theta_j / p_j)^rate / Z; theta is the anchor where the anchor is probably the best."""
         anchor = self._at_least(self._anchor(len(state.proportions)))
-        best = law.best_mixture(state.mean, state.origin)
-        best[0] = anchor
-        theta = self._at_least(self._posterior(state) @ best)
+        posterior = self._posterior(state)
+        is_another = 1.0 - posterior[0]
+        trust = max(0.0, 2.0 * is_another - 1.0)
+        theta = anchor
+        if trust > 0:
+            best = posterior[1:] @ law.best_mixture(state.mean, state.origin)[1:] / is_another
+            theta = self._at_least((1.0 - trust) * anchor + trust * best)
         log_p = (1.0 - self.rate) * np.log(state.proportions) + self.rate * np.log(theta)
         return state._replace(proportions=self._at_least(softmax(log_p)))
 
