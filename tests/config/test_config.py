@@ -8,11 +8,12 @@ import pytest
 
 from titan_aioli.config import Group, Mixing
 from titan_aioli.config.hyperparameters import hyperparameters
-from titan_aioli.config.methods import AioliTable
+from titan_aioli.config.methods import AioliBayesTable, AioliTable
 from titan_aioli.config.validate import check_mixing_keys, check_types
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan02.job import load_config
-from titan_aioli.methods import build_method
+from titan_aioli.methods import Objective, build_method
+from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.stores.metadata import write_sidecar
 from titan_aioli.testing.stores import write_stores
 from titan_aioli.testing.torchrun import TINY, torchrun
@@ -111,3 +112,32 @@ def test_a_store_that_is_a_pickle_is_not_executed(tmp_path):
 
     with pytest.raises(ValueError, match=r"trap\.npy"):
         open_store(trap)
+
+
+def anchored(anchor, targets=None, shares=None, **written):
+    mixing = Mixing(
+        method="aioli_bayes",
+        groups={"law": Group(weight=3.0), "code": Group(), "math": Group()},
+        aioli_bayes=AioliBayesTable(anchor=anchor, **written),
+    )
+    objective = Objective(weights=shares) if shares else None
+    return hyperparameters(mixing, [10, 20, 70], targets, objective, num_steps=500)
+
+
+def test_the_anchor_of_aioli_bayes_is_what_the_config_names(tmp_path):
+    assert anchored("even")["anchor"] is None
+    assert anchored("weight")["anchor"] == [3.0, 1.0, 1.0]
+    assert anchored("tokens")["anchor"] == [10, 20, 70]
+    assert anchored("targets", ["math", "law"], [3.0, 1.0])["anchor"] == [0.25, 0.0, 0.75]
+    write_plan(
+        tmp_path / "plan.json",
+        law="static",
+        groups=["law", "code", "math"],
+        proportions=np.array([0.2, 0.3, 0.5]),
+    )
+    assert anchored("plan", plan=str(tmp_path / "plan.json"))["anchor"] == [0.2, 0.3, 0.5]
+    assert anchored("even")["num_steps"] == 500
+    with pytest.raises(UserError, match="the targets java are no groups: choose even"):
+        anchored("targets", ["java", "law"], [1.0, 1.0])
+    with pytest.raises(UserError, match=r"aioli_bayes\.plan names no file"):
+        anchored("plan")

@@ -12,6 +12,7 @@ from titan_aioli.testing.torchrun import files, torchrun, train
 
 SHORT = {
     "aioli": [],
+    "aioli_bayes": ["--mixing.aioli_bayes.steps_per_stretch", "1"],
     "skill_it": ["--mixing.skill_it.steps_per_round", "2", "--mixing.skill_it.eta", "1.0"],
     "doremi": ["--mixing.doremi.steps_per_update", "2"],
     "doge": ["--mixing.doge.steps_per_update", "2", "--mixing.doge.sequences", "2"],
