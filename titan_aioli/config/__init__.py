@@ -20,6 +20,7 @@ from titan_aioli.config.methods import (
     ReplayTable,
     SkillItTable,
     StaticTable,
+    TargetExcessTable,
 )
 from titan_aioli.errors import UserError
 
@@ -124,7 +125,8 @@ class Mixing:
     """What the run is trained on, and what decides it."""
 
     method: str = "stratified"
-    """The mixing method: stratified, static, aioli, skill_it, doremi, doge, odm, ado or replay."""
+    """The mixing method: stratified, static, aioli, skill_it, doremi, doge, odm, ado, target_excess
+    or replay."""
     stores: str = ""
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -158,6 +160,7 @@ class Mixing:
     doge: DoGETable = field(default_factory=DoGETable)
     odm: ODMTable = field(default_factory=ODMTable)
     ado: ADOTable = field(default_factory=ADOTable)
+    target_excess: TargetExcessTable = field(default_factory=TargetExcessTable)
     replay: ReplayTable = field(default_factory=ReplayTable)
     guards: GuardsTable = field(default_factory=GuardsTable)
     evaluation: Evaluation = field(default_factory=Evaluation)

@@ -18,9 +18,17 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 import tyro
 
 from titan_aioli import methods
-from titan_aioli.config.sources import by_group, read_graph, read_schedule, read_sweep_orders
+from titan_aioli.config.sources import (
+    by_group,
+    read_graph,
+    read_losses,
+    read_schedule,
+    read_sweep_orders,
+    require_every_group,
+)
 from titan_aioli.errors import UserError
 from titan_aioli.methods.aioli import UpdateRule
+from titan_aioli.methods.target_excess import TargetExcess
 from titan_aioli.runs.plan_file import read_plan
 
 T = TypeVar("T")
@@ -148,6 +156,38 @@ class ADOTable(methods.ADO):
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         return {**written, "prior": by_group(self.prior, run.names, "mixing.ado.prior") or None}
+
+
+@dataclass(frozen=True)
+class TargetExcessTable(TargetExcess):
+    """Method `target_excess`, dynamic batch loading (Xia et al. 2023, arXiv:2310.06694)."""
+
+    target_losses: dict[str, float] = field(default_factory=dict)
+    """Held-out loss that each group is to reach, nats per token. Empty, and no `target_losses_from`: 0."""
+    target_losses_from: str = ""
+    """Where the losses to reach come from instead: the dump folder of a finished run (its last validation
+    losses), or a JSON file {"GROUP": loss, ...}."""
+    prior: dict[str, float] = field(default_factory=dict)
+    """Weight of every group in the mixture that the run starts with. Empty: uniform."""
+
+    def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        key, losses = "mixing.target_excess.target_losses", self.target_losses
+        if set(run.targets) == set(run.names) and list(run.targets) != run.names:
+            raise UserError(
+                f"method target_excess needs the targets in the order of the groups, {', '.join(run.names)}: "
+                f"they are {', '.join(run.targets)}: leave out [mixing.targets], or change their order"
+            )
+        if self.target_losses_from:
+            if losses:
+                raise UserError(f"{key} and {key}_from are both set: leave one out")
+            found = read_losses(Path(self.target_losses_from))
+            losses = {name: found[name] for name in run.names if name in found}
+            key = self.target_losses_from
+        if losses or self.target_losses_from:
+            require_every_group(losses, run.names, key)
+        written["target_losses"] = by_group(losses, run.names, key) or None
+        written["prior"] = by_group(self.prior, run.names, "mixing.target_excess.prior") or None
+        return written
 
 
 @dataclass
