@@ -47,7 +47,7 @@ class TargetExcess:
     eta: float = 1.0
     """Step size of the update of the proportions, per nat."""
     clip: bool = True  # False: the released code
-    """Take a group below its loss to reach as if it had reached it (the paper), instead of training it less."""
+    """Take a group below its loss to reach as if it had reached it (the paper); else train it less."""
     floor: float = 1e-4  # c
     """Share of the uniform mixture in the proportions, so that no group vanishes."""
     prior: Sequence[float] | None = None

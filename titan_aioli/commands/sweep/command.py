@@ -8,7 +8,7 @@ from its last checkpoint.
 import fcntl
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
+from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
 from titan_aioli.laws.table import write_table
@@ -44,6 +45,7 @@ def sweep(
     seed: int = 0,
     single_groups: bool = False,
     grid: Path | None = None,
+    freeze: tuple[tuple[str, float], ...] = (),
     nproc_per_node: int = 1,
     loss: Literal["validation", "test"] = "validation",
     dry_run: bool = False,
@@ -70,14 +72,17 @@ def sweep(
         seed: of the cover.
         single_groups: train on each group alone.
         grid: train on the mixtures of a CSV file with a column proportion.GROUP for each group.
+        freeze: groups that keep these shares relative to each other in the cover, as NAME NUMBER ...: where
+            only some groups changed since the last sweep, fewer runs determine the law of the others.
         nproc_per_node: ranks of each run; runs are one after the other.
         loss: the final losses that go into the table.
         dry_run: write the plan and the configs, and start nothing.
     """
     settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
+    settings |= {"freeze": freeze} if freeze else {}
     planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags)
     output.mkdir(parents=True, exist_ok=True)
-    with _locked(output) as lock:
+    with locked(output) as lock:
         keep_plan(planned, config, settings)
         for run in planned.runs:
             run.write_config(tables, planned.groups)
@@ -135,6 +140,7 @@ def collect(planned: Sweep, loss: str) -> str:
         np.array([losses[run.name] for run in sound]),
         first.targets,
         weights_of(first.objective, losses[best.name]) if first.targets else None,
+        _epochs(sound),
     )
     what = "objective" if first.targets else f"mean {loss} loss"
     lines = [
@@ -153,6 +159,12 @@ def collect(planned: Sweep, loss: str) -> str:
     return "\n".join(lines)
 
 
+def _epochs(runs: Sequence[SweepRun]) -> np.ndarray | None:
+    """[N, G], how often each run read each group; None where a run does not say."""
+    epochs = [(read_run(run.folder).results or {}).get("epochs") for run in runs]
+    return None if any(each is None for each in epochs) else np.array(epochs, dtype=np.float64)
+
+
 def weights_of(objective: Objective, losses: np.ndarray) -> np.ndarray:
     """[K], how much the loss of each target counts in a plan, sum 1; 0 for guards and watched targets.
 
@@ -164,7 +176,7 @@ def weights_of(objective: Objective, losses: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _locked(output: Path) -> Iterator[int]:
+def locked(output: Path) -> Iterator[int]:
     """Exclusive lock on the sweep's folder; SIGTERM exits cleanly.
 
     Runs inherit it: one that outlives a killed sweep keeps the lock until it ends.

@@ -11,8 +11,9 @@ import numpy as np
 
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_toml, write_json
+from titan_aioli.files import read_toml, to_plain, write_json
 from titan_aioli.laws.cover import dirichlet_cover
+from titan_aioli.laws.optimum import blocks
 from titan_aioli.laws.table import read_mixtures
 
 OWN_FLAGS = re.compile(
@@ -61,7 +62,13 @@ def plan_sweep(
 
 
 def mixtures(
-    groups: Sequence[str], cover: int, alpha: float, seed: int, single_groups: bool, grid: Path | None
+    groups: Sequence[str],
+    cover: int,
+    alpha: float,
+    seed: int,
+    single_groups: bool,
+    grid: Path | None,
+    freeze: Sequence[tuple[str, float]] = (),
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and proportions [G] of every run."""
     num_groups = len(groups)
@@ -71,12 +78,23 @@ def mixtures(
     if cover:
         if not (np.isfinite(alpha) and alpha > 0):
             raise UserError(f"--alpha is {alpha}: it must be a positive number")
-        parts["cover"] = dirichlet_cover(num_groups, cover, alpha, seed=seed)
+        basis = _basis(groups, freeze)
+        parts["cover"] = dirichlet_cover(basis.shape[1], cover, alpha, seed=seed) @ basis.T
     if grid is not None:
         parts["grid"] = read_mixtures(grid, groups)
     for part, rows in parts.items():
         for number, proportions in enumerate(rows):
             yield f"{part}-{number:03d}", proportions
+
+
+def _basis(groups: Sequence[str], freeze: Sequence[tuple[str, float]]) -> np.ndarray:
+    """[G, G'], how the frozen groups make one of the groups that a cover is of; see `blocks`."""
+    if not freeze:
+        return np.eye(len(groups))
+    if unknown := [name for name, _ in freeze if name not in groups]:
+        raise UserError(f"--freeze names {unknown[0]!r}; the config has the groups {', '.join(groups)}")
+    shares = dict(freeze)
+    return blocks([shares.get(name, 0.0) for name in groups], len(groups))
 
 
 def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
@@ -86,7 +104,7 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
     """
     path = planned.output / "sweep.json"
     content = {
-        **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        **to_plain(settings),
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
         "flags": list(planned.flags),
         "nproc_per_node": planned.nproc_per_node,
