@@ -113,6 +113,9 @@ class Evaluation:
     """Steps between two evaluations for the log, whatever the method needs. 0: only when it needs one."""
     at_start: bool = False
     """Evaluate before the first step, whatever the method needs."""
+    sequence_losses: bool = False
+    """When the run ends, also write the loss of every validation sequence of the targets (or groups):
+    sequences.json, which `titan-aioli plan --law mixmin` needs of runs on single groups."""
     validation: bool = True
     """Measure the held-out losses. Off: groups need no validation stores; not with a method that decides from
     their losses, and not with targets."""

@@ -122,6 +122,11 @@ def _check_values(mixing: Mixing) -> None:
             f"mixing.evaluation.budget is {evaluation.budget}: percent of the training compute, "
             "0 for no bound"
         )
+    if evaluation.sequence_losses and not evaluation.validation:
+        raise UserError(
+            "mixing.evaluation.sequence_losses needs the losses that evaluation.validation = false leaves "
+            "out: set one of them back"
+        )
     if mixing.max_skipped_updates < 1:
         raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
     for name, group in mixing.groups.items():

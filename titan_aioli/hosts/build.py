@@ -123,6 +123,7 @@ def build_session(
         log_freq=log_freq,
         evaluation_freq=evaluation.freq,
         evaluation_at_start=evaluation.at_start,
+        sequence_losses=evaluation.sequence_losses,
         max_skipped_updates=mixing.max_skipped_updates,
         stop_when_used_up=mixing.when_used_up == "stop",
         max_epochs={name: most for name, most in max_epochs.items() if most},

@@ -6,7 +6,7 @@ it comes from, how well that law fits, and from which table it was made.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
 from titan_aioli.laws import repetition_caps
+from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
 from titan_aioli.laws.plan import LawName, plan_mixture
 from titan_aioli.laws.table import RunTable, read_table
 from titan_aioli.proportions import normalize
@@ -27,7 +28,7 @@ def plan(
     runs: Annotated[Path, tyro.conf.Positional],
     *,
     output: Path = Path("plan.json"),
-    law: LawName = "log_linear",
+    law: LawName | Literal["mixmin"] = "log_linear",
     weights: PerGroup = (),
     anchor: PerGroup = (),
     anchor_strength: float | None = None,
@@ -51,8 +52,9 @@ def plan(
             epochs.GROUP, which --tau needs.
         output: the plan, a JSON file.
         law: log_linear (b + exp(theta . p), needs one run more than groups), olmix (the same with b above 0,
-            Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear, or grid_search:
-            the run with the lowest mean loss.
+            Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear, grid_search (the
+            run with the lowest mean loss), or mixmin: the ensemble of the models of single groups that finds
+            the targets most likely (likelihoods.json beside the table, of sweep --single-groups).
         weights: how much each evaluated group or target counts, as NAME NUMBER ...; if left out, as the table
             says (the objective of a sweep with targets: in its unit, 0 for guards and watched targets), or
             else all the same.
@@ -75,18 +77,24 @@ def plan(
     """
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
-    planned = plan_mixture(
-        table,
-        law,
-        weights=_in_order(weights, table.evaluated, "weights") if weights else table.weights,
-        anchor=_anchor(table, law, anchor, sizes),
-        anchor_strength=anchor_strength,
-        caps=None if sizes is None else repetition_caps(sizes.tokens, sizes.run_tokens, max_epochs),
-        huber_delta=huber_delta or None,
-        frozen=_in_order(freeze, table.groups, "freeze") if freeze else None,
-        tau=tau or None,
-        epochs_of_all=None if sizes is None else sizes.run_tokens / sizes.tokens,
-    )
+    caps = None if sizes is None else repetition_caps(sizes.tokens, sizes.run_tokens, max_epochs)
+    counts = _in_order(weights, table.evaluated, "weights") if weights else table.weights
+    if law == "mixmin":
+        _refuse_with_mixmin(anchor=anchor, anchor_strength=anchor_strength, tau=tau, freeze=freeze)
+        planned = plan_by_mixmin(table, read_likelihoods(runs.with_name("likelihoods.json")), counts, caps)
+    else:
+        planned = plan_mixture(
+            table,
+            law,
+            weights=counts,
+            anchor=_anchor(table, law, anchor, sizes),
+            anchor_strength=anchor_strength,
+            caps=caps,
+            huber_delta=huber_delta or None,
+            frozen=_in_order(freeze, table.groups, "freeze") if freeze else None,
+            tau=tau or None,
+            epochs_of_all=None if sizes is None else sizes.run_tokens / sizes.tokens,
+        )
     made = planned.plan
     write_plan(output, **made.fields())
     console = Console()
@@ -108,6 +116,12 @@ def plan(
         draw(planned, table, verified, figure)
         console.print(f"figure: {figure}", highlight=False)
     console.print(f"plan: {output}", highlight=False)
+
+
+def _refuse_with_mixmin(**options: Any) -> None:
+    """MixMin has no anchor, no frozen groups and no law of repetition."""
+    if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
+        raise ValueError(f"--law mixmin does not know {' and '.join(given)}: leave it out")
 
 
 class Sizes(NamedTuple):

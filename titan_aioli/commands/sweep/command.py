@@ -29,6 +29,7 @@ from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
+from titan_aioli.laws.mixmin import Likelihoods, write_likelihoods
 from titan_aioli.laws.table import write_table
 from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.skill_it import skill_graph
@@ -61,7 +62,8 @@ def sweep(
             --nproc-per-node 2 --training.steps 120
         titan-aioli plan outputs/sweep/runs.csv --output plan.json
 
-    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it. Where the config
+    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it and
+    OUTPUT/likelihoods.json for `plan --law mixmin`. Where the config
     names targets, the losses are those of the targets, and the table says how much each counts.
 
     Args:
@@ -156,7 +158,21 @@ def collect(planned: Sweep, loss: str) -> str:
         content |= {"targets": first.targets} if first.targets else {}
         write_json(planned.output / "graph.json", content)
         lines.append(f"{planned.output / 'graph.json'}: for mixing.skill_it.graph")
+        if (found := likelihoods_of(planned.groups, singles)) is not None:
+            write_likelihoods(planned.output / "likelihoods.json", found)
+            lines.append(f"{planned.output / 'likelihoods.json'}: for plan --law mixmin")
     return "\n".join(lines)
+
+
+def likelihoods_of(groups: list[str], singles: Sequence[SweepRun]) -> Likelihoods | None:
+    """What MixMin needs of the runs on single groups [G], in order; None where a run lacks it."""
+    measured = [run.sequence_losses() for run in singles]
+    if any(each is None for each in measured):
+        return None
+    by_run = [each for each in measured if each is not None]
+    targets = list(by_run[0])
+    sums = [-np.array([each[name]["loss_sum"] for each in by_run]).T for name in targets]
+    return Likelihoods(groups, targets, sums, [np.array(by_run[0][name]["num_tokens"]) for name in targets])
 
 
 def _epochs(runs: Sequence[SweepRun]) -> np.ndarray | None:
