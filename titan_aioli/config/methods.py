@@ -11,7 +11,7 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 # pyright: reportIncompatibleVariableOverride=false, reportIncompatibleMethodOverride=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -51,8 +51,20 @@ class Run(NamedTuple):
 
 
 @dataclass
+class Stage:
+    """A stage of the run, as a table `[[mixing.static.schedule]]`."""
+
+    start_step: int = 0
+    """Optimizer step at which it begins; it ends where the next one begins."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of every group; a group left out has none: it begins at the first stage that names it."""
+    plan: str = ""
+    """A plan to take the mixture from, instead of `weights`."""
+
+
+@dataclass
 class StaticTable:
-    """Method `static`: one mixture for the whole run."""
+    """Method `static`: one mixture for the whole run, or one for each stage of it."""
 
     by: Literal["weight", "tokens", "plan"] = "weight"
     """Proportions by the groups' `weight`, by their number of training tokens, or from a plan."""
@@ -60,8 +72,24 @@ class StaticTable:
     """With by = "plan": file made by `titan-aioli plan`, or the plan.json that a run leaves."""
     temperature: float = 1.0
     """Proportions ** (1 / temperature), renormalised: above 1 flatter, below 1 sharper."""
+    schedule: Annotated[list[Stage], tyro.conf.Fixed] = field(default_factory=list)
+    """Mixtures by step, as tables [[mixing.static.schedule]] with start_step (the first 0) and weights or
+    plan; `by` is then left out. Empty: one mixture."""
+
+    def __post_init__(self):
+        # torchtitan leaves the tables of a list as dicts
+        if isinstance(self.schedule, list):
+            self.schedule = [_to_stage(number, stage) for number, stage in enumerate(self.schedule)]
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        del written["schedule"]
+        if self.schedule:
+            if self.by != "weight":
+                raise UserError(
+                    f'mixing.static.by is "{self.by}" and there is a schedule: leave out one of the two'
+                )
+            stages = [_resolve_stage(number, stage, run) for number, stage in enumerate(self.schedule)]
+            return {"schedule": stages, **written}
         if self.by == "tokens":
             return {"sizes": list(run.num_tokens), **written}
         if self.by == "weight":
@@ -69,6 +97,29 @@ class StaticTable:
         if not self.plan:
             raise UserError('mixing.static.by is "plan" but mixing.static.plan names no file')
         return {"proportions": read_plan(Path(self.plan), run.names).tolist(), **written}
+
+
+def _to_stage(number: int, table: Any) -> Stage:
+    """A stage from its table in a TOML file."""
+    if isinstance(table, Stage):
+        return table
+    key, known = f"mixing.static.schedule[{number}]", [entry.name for entry in fields(Stage)]
+    if not isinstance(table, dict):
+        raise UserError(f"{key} is {table!r}: it must be a table [[mixing.static.schedule]]")
+    for name in table:
+        if name not in known:
+            raise UserError(f"{key} has an unknown key {name!r}; it may have: {', '.join(known)}")
+    return Stage(**table)
+
+
+def _resolve_stage(number: int, stage: Stage, run: Run) -> list[Any]:
+    """[start_step, weights [G]] of a stage."""
+    key = f"mixing.static.schedule[{number}]"
+    if bool(stage.plan) == bool(stage.weights):
+        raise UserError(f"{key} needs either weights or a plan")
+    if stage.plan:
+        return [stage.start_step, read_plan(Path(stage.plan), run.names).tolist()]
+    return [stage.start_step, by_group(stage.weights, run.names, f"{key}.weights")]
 
 
 @dataclass(frozen=True)
@@ -212,5 +263,7 @@ class GuardsTable:
     """Largest change of any group's share at one update. 1: off."""
     anchor: dict[str, float] = field(default_factory=dict)
     """Weights of the mixture that the proportions are pulled towards. Empty: uniform."""
+    anchor_plan: str = ""
+    """A plan to take the anchor from, instead of `anchor`."""
     anchor_strength: float = 0.0
     """From 0 (off) to 1 (the anchor alone)."""
