@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main
+from titan_aioli.files import read_toml
 from titan_aioli.laws.table import read_table
 from titan_aioli.testing.torchrun import TINY
 
@@ -150,3 +151,20 @@ def test_a_cover_with_frozen_groups_and_the_plan_of_it(sweep, tmp_path, capfd):
     with pytest.raises(SystemExit):
         sweep("--cover", "5", "--freeze", "a", "3", "x", "1")
     assert "--freeze names 'x'; the config has the groups a, b, c" in capfd.readouterr().err
+
+
+def test_a_sweep_for_a_longer_run_reads_less_of_every_group(sweep, tmp_path, capfd):
+    """20 steps x 8 rows x 16 tokens = 2,560 tokens for a run of 5,120: half of the 40 documents each."""
+    sweep("--cover", "2", "--dry-run", "--for-tokens", "5120")
+    config = read_toml(tmp_path / "out" / "cover-000" / "config.toml")
+    assert config["mixing"]["train_share"] == 0.5
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["for_tokens"] == 5120
+    assert "warning" not in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        sweep("--cover", "2", "--dry-run", "--for-tokens", "10240")
+    error = capfd.readouterr().err
+    assert "with --for-tokens group a has 10 documents (3,000 tokens)" in error
+    assert "another for_tokens (5120.0 there, 10240.0 now)" in error
+    with pytest.raises(SystemExit):
+        sweep("--cover", "2", "--for-tokens", "2000")
+    assert "--for-tokens is 2000, and a run of this sweep has 2,560 tokens" in capfd.readouterr().err

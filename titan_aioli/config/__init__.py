@@ -136,6 +136,9 @@ class Mixing:
     """The data groups: tables [mixing.groups.NAME]. Their order is the order of the proportions."""
     targets: dict[str, Target] = field(default_factory=dict)
     """What the mixture is for: tables [mixing.targets.NAME]. Empty: the held-out sets of the groups."""
+    train_share: float = 1.0
+    """Train on this share of every group's documents only, the first ones: for short runs that are to repeat
+    their groups as a longer run would. `titan-aioli sweep --for-tokens` sets it. Held-out data stay whole."""
     objective: ObjectiveTable = field(default_factory=ObjectiveTable)
     seed: int = 0
     """Seed of the rows' order, the sequences' order and the method's choices."""

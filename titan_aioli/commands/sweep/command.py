@@ -47,6 +47,7 @@ def sweep(
     single_groups: bool = False,
     grid: Path | None = None,
     freeze: tuple[tuple[str, float], ...] = (),
+    for_tokens: float = 0.0,
     nproc_per_node: int = 1,
     loss: Literal["validation", "test"] = "validation",
     dry_run: bool = False,
@@ -76,13 +77,16 @@ def sweep(
         grid: train on the mixtures of a CSV file with a column proportion.GROUP for each group.
         freeze: groups that keep these shares relative to each other in the cover, as NAME NUMBER ...: where
             only some groups changed since the last sweep, fewer runs determine the law of the others.
+        for_tokens: tokens of the run that the sweep is for: a run of R' tokens then reads only the first
+            R' / FOR_TOKENS of every group's documents, so that it repeats them as often as that run would.
         nproc_per_node: ranks of each run; runs are one after the other.
         loss: the final losses that go into the table.
         dry_run: write the plan and the configs, and start nothing.
     """
     settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
     settings |= {"freeze": freeze} if freeze else {}
-    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags)
+    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags, for_tokens)
+    settings |= {"for_tokens": for_tokens} if for_tokens else {}
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) as lock:
         keep_plan(planned, config, settings)

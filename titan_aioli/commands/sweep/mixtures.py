@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml, to_plain, write_json
 from titan_aioli.laws.cover import dirichlet_cover
@@ -17,9 +19,13 @@ from titan_aioli.laws.optimum import blocks
 from titan_aioli.laws.table import read_mixtures
 
 OWN_FLAGS = re.compile(
-    r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"
+    r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.train_share|mixing\.guards|mixing\.groups\..*\.weight)"
 )
 """Pattern of the training flags that a sweep sets itself."""
+
+
+FEW_DOCUMENTS = 20
+"""Number of documents below which a group that --for-tokens made smaller is warned about."""
 
 
 class Sweep(NamedTuple):
@@ -35,12 +41,18 @@ class Sweep(NamedTuple):
 
 
 def plan_sweep(
-    config: Path, output: Path, settings: dict[str, Any], nproc_per_node: int, flags: Sequence[str]
+    config: Path,
+    output: Path,
+    settings: dict[str, Any],
+    nproc_per_node: int,
+    flags: Sequence[str],
+    for_tokens: float = 0.0,
 ) -> tuple[Sweep, dict[str, Any]]:
     """The runs to do, and the config's tables, after a check of everything that a run would refuse.
 
     Args:
-        settings: which mixtures: cover, alpha, seed, single_groups, grid, as in `sweep`.
+        settings: which mixtures: cover, alpha, seed, single_groups, grid, freeze, as in `sweep`.
+        for_tokens: of the run that the sweep is for. 0: groups are read whole.
     """
     for flag in flags:
         if OWN_FLAGS.match(flag):
@@ -50,15 +62,47 @@ def plan_sweep(
     static = ["--mixing.method", "static", "--mixing.static.by", "weight"]
     from titan_aioli.hosts.titan02.job import check_config  # torch
 
-    job = check_config(["--job.config_file", str(config), *flags, *static], nproc_per_node).config
+    words = ["--job.config_file", str(config), *flags, *static]
+    checked = check_config(words, nproc_per_node)
+    job, tables = checked.config, read_toml(config)
+    if for_tokens:
+        share = share_for(for_tokens, job.training.steps * checked.batch_size * job.training.seq_len)
+        tables["mixing"]["train_share"] = share
+        checked = check_config([*words, "--mixing.train_share", repr(share)], nproc_per_node)
+        for line in groups_of_few_documents(checked.mixture.train):
+            print(f"warning: {line}", file=sys.stderr)
     groups = list(job.mixing.groups)
     runs = [
         SweepRun(output / name, proportions.tolist()) for name, proportions in mixtures(groups, **settings)
     ]
     if not runs:
         raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
-    tables = read_toml(config)
     return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags), tables
+
+
+def share_for(for_tokens: float, run_tokens: int) -> float:
+    """R' / R: the share of every group that runs of R' tokens read in place of one of R.
+
+    Raises: UserError: the runs are longer than the one that they are for.
+    """
+    if not for_tokens >= run_tokens:
+        raise UserError(
+            f"--for-tokens is {for_tokens:g}, and a run of this sweep has {run_tokens:,} tokens: give the "
+            "tokens of the longer run that the sweep is for"
+        )
+    return run_tokens / for_tokens
+
+
+def groups_of_few_documents(groups: Sequence[Group]) -> Iterator[str]:
+    """A line for each group of which only a few documents are left, so that a run sees little of it."""
+    for group in groups:
+        documents = [store.num_documents for store in group.stores if store.num_documents is not None]
+        if documents and sum(documents) < FEW_DOCUMENTS:
+            yield (
+                f"with --for-tokens group {group.name} has {sum(documents)} documents ({group.num_tokens:,} "
+                "tokens): what is learned of it depends on which they are: train longer runs, or judge its "
+                "share with care"
+            )
 
 
 def mixtures(
