@@ -25,6 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from titan_aioli.commands.settings import parse_settings
+from titan_aioli.commands.sweep.jobs import Jobs, train_all_as_jobs
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
@@ -49,6 +51,9 @@ def sweep(
     freeze: tuple[tuple[str, float], ...] = (),
     for_tokens: float = 0.0,
     nproc_per_node: int = 1,
+    executor: Literal["direct", "local", "slurm"] = "direct",
+    parallel: int = 1,
+    executor_options: tuple[str, ...] = (),
     loss: Literal["validation", "test"] = "validation",
     dry_run: bool = False,
     flags: Annotated[tuple[str, ...], tyro.conf.Suppress] = (),
@@ -79,10 +84,16 @@ def sweep(
             only some groups changed since the last sweep, fewer runs determine the law of the others.
         for_tokens: tokens of the run that the sweep is for: a run of R' tokens then reads only the first
             R' / FOR_TOKENS of every group's documents, so that it repeats them as often as that run would.
-        nproc_per_node: ranks of each run; runs are one after the other.
+        nproc_per_node: ranks of each run.
+        executor: direct: one run after the other. local, slurm: as jobs of submitit (an extra: pip install
+            submitit), on this machine or a cluster; a job that is interrupted is queued again and resumes.
+        parallel: most runs at a time; not with direct.
+        executor_options: parameters of submitit's executor, as NAME=VALUE, such as slurm_partition=gpu
+            timeout_min=600 gpus_per_node=8.
         loss: the final losses that go into the table.
         dry_run: write the plan and the configs, and start nothing.
     """
+    jobs = _jobs(executor, parallel, executor_options)
     settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
     settings |= {"freeze": freeze} if freeze else {}
     planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags, for_tokens)
@@ -96,7 +107,7 @@ def sweep(
             print(f"{len(planned.runs)} configs: {output}/*/config.toml; the first run is started with:")
             print(" ".join(planned.runs[0].command(nproc_per_node, flags)))
             return
-        failures = train_all(planned, lock)
+        failures = train_all(planned, lock) if jobs is None else _train_as_jobs(planned, jobs, loss)
     print(collect(planned, loss))
     if failures:
         raise UserError(
@@ -126,6 +137,32 @@ def train_all(planned: Sweep, lock: int) -> list[str]:
                     failures.append(failure)
             progress.advance(runs)
     return failures
+
+
+def _jobs(executor: str, parallel: int, options: Sequence[str]) -> Jobs | None:
+    """How the runs are started as jobs; None: directly."""
+    if parallel < 1:
+        raise UserError(f"--parallel is {parallel}: at least 1")
+    if executor == "direct":
+        if parallel > 1 or options:
+            raise UserError("--parallel and --executor-options need --executor local or slurm")
+        return None
+    chosen = parse_settings([f"{executor}.{option}" for option in options], [executor])
+    return Jobs(executor, parallel, chosen.get(executor, {}))
+
+
+def _train_as_jobs(planned: Sweep, jobs: Jobs, loss: str) -> list[str]:
+    """As train_all; the table is written again whenever a run has finished."""
+    done = sum(run.is_finished for run in planned.runs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        runs = progress.add_task(f"runs, {jobs.executor}", total=len(planned.runs), completed=done)
+
+        def on_finished(run: SweepRun) -> None:
+            progress.advance(runs)
+            collect(planned, loss)
+
+        return train_all_as_jobs(planned, jobs, on_finished)
 
 
 def collect(planned: Sweep, loss: str) -> str:
