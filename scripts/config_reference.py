@@ -60,6 +60,8 @@ def table_lines(section: type, name: str) -> Iterator[str]:
         arguments = get_args(annotation)
         if dataclasses.is_dataclass(annotation):
             inner.append((annotation, f"{name}.{entry.name}"))  # pyright: ignore[reportArgumentType]
+        elif get_origin(annotation) is list and dataclasses.is_dataclass(arguments[0]):
+            inner.append((arguments[0], f"[{name}.{entry.name}]"))  # pyright: ignore[reportArgumentType]
         elif get_origin(annotation) is dict and dataclasses.is_dataclass(arguments[1]):
             inner.append((arguments[1], f"{name}.{entry.name}.NAME"))  # pyright: ignore[reportArgumentType]
         else:

@@ -60,6 +60,7 @@ class Options(NamedTuple):
     evaluation_freq: int = 0
     evaluation_at_start: bool = False
     max_skipped_updates: int = 10
+    sequence_losses: bool = False
     stop_when_used_up: bool = False
     """Whether training ends where a group is used up, or its share goes to the other groups."""
     max_epochs: Mapping[str, float] = {}
@@ -160,6 +161,9 @@ class MixingSession:
             content |= target_result(targets, *losses)
         if self._out_of_data is not None:
             content["out_of_data"] = str(self._out_of_data)
+        if self._options.sequence_losses:
+            names = self.controller.identity.target_names
+            self._log.measured_sequences(names, self.held_out.target_sequences())
         self._log.finished(content, {"law": method, "groups": names, "proportions": found})
 
     def state_dict(self) -> dict[str, Any]:

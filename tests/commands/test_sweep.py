@@ -11,6 +11,7 @@ from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.config.sources import read_graph
 from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.laws.mixmin import mixmin, read_likelihoods
 from titan_aioli.laws.table import read_mixtures, read_table
 from titan_aioli.runs.plan_file import read_plan
 from titan_aioli.runs.run import read_run
@@ -215,6 +216,23 @@ def test_real_runs_on_single_groups(sweep, tmp_path):
     assert run.results["epochs"][0] == run.results["epochs"][2] == 0.0
     table = read_table(tmp_path / "out" / "runs.csv")
     np.testing.assert_array_equal(table.losses, [run.results["validation_loss"]])
+
+
+@pytest.mark.slow
+def test_runs_on_single_groups_give_what_mixmin_plans_with(sweep, tmp_path):
+    steps = ["--training.steps", "3", "--mixing.evaluation.freq", "0", "--checkpoint.no-enable"]
+    assert sweep("--single-groups", "--nproc-per-node", "2", *steps, real=True) == 0
+    found, table = (
+        read_likelihoods(tmp_path / "out" / "likelihoods.json"),
+        read_table(tmp_path / "out" / "runs.csv"),
+    )
+    assert found.groups == found.targets == ["a", "b", "c"]
+    means = [-x.sum(axis=0) / n.sum() for x, n in zip(found.log_likelihoods, found.num_tokens, strict=True)]
+    np.testing.assert_allclose(np.transpose(means), table.losses, rtol=1e-6)  # a run's row, a target's column
+    main(
+        ["plan", str(tmp_path / "out" / "runs.csv"), "--law", "mixmin", "--output", str(tmp_path / "p.json")]
+    )
+    np.testing.assert_allclose(read_plan(tmp_path / "p.json", ["a", "b", "c"]), mixmin(found.part(False)))
 
 
 def test_a_recorded_ledger_trained_again_has_the_same_rows(tmp_path, stores):

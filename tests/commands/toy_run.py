@@ -5,7 +5,9 @@ python toy_run.py CONFIG.toml     fails where a file `fail` lies beside the conf
 """
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 from titan_aioli.files import read_toml
@@ -26,6 +28,7 @@ def objective(targets, table):
 def main(path):
     config = read_toml(path)
     folder = Path(config["job"]["dump_folder"])
+    time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
     print("[titan] step:  3  loss: 7.1")
     if (folder / "fail").exists():
         print("titan_aioli: error: no token store at nowhere [rank 0]")

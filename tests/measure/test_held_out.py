@@ -7,6 +7,7 @@ import torch
 from titan_aioli.data.targets import Targets
 from titan_aioli.hosts.plain import PlainHost
 from titan_aioli.hosts.plain.model import Transformer
+from titan_aioli.measure.evaluate import GroupEvaluator
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.testing.stores import numbered_group
 
@@ -51,3 +52,26 @@ def test_a_method_sees_all_targets_where_the_budget_allows_all(host):
     sample = held_out.sample(1)
     assert not seen
     np.testing.assert_allclose(sample, held_out.targets(1), rtol=1e-6)
+
+
+def test_the_losses_of_single_sequences_sum_to_those_of_the_targets(host):
+    groups, other = [numbered_group("a", 0, 5), numbered_group("b", 20, 2)], numbered_group("x", 40, 3)
+    targets = Targets(["x", "b"], [other, groups[1]], [])
+    held_out = HeldOut(host, groups, [], 4, 4, lambda *_: None, targets)
+    sequences = held_out.target_sequences()
+    assert [rows.shape for rows in sequences] == [(3, 2), (2, 2)]
+    means = [rows[:, 0].sum() / rows[:, 1].sum() for rows in sequences]
+    np.testing.assert_allclose(means, held_out.targets(1), rtol=1e-12)
+    assert len(set(sequences[0][:, 0])) == 3
+
+
+def test_each_rank_adds_the_sequences_that_it_measured(host):
+    groups = [numbered_group("a", 0, 5), numbered_group("b", 20, 4)]
+    whole = GroupEvaluator(host, groups, 5).evaluate_sequences()
+    parts = []
+    host.num_data_ranks = 2
+    for host.data_rank in (0, 1):
+        parts.append(GroupEvaluator(host, groups, 5).evaluate_sequences())
+    for one, *of_ranks in zip(whole, *parts, strict=True):
+        np.testing.assert_allclose(sum(of_ranks), one, rtol=1e-6)
+        assert all((rows[:, 1] == 0).any() for rows in of_ranks)

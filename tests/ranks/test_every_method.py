@@ -17,6 +17,7 @@ SHORT = {
     "doremi": ["--mixing.doremi.steps_per_update", "2"],
     "doge": ["--mixing.doge.steps_per_update", "2", "--mixing.doge.sequences", "2"],
     "odm": ["--mixing.odm.steps_per_update", "3"],
+    "target_excess": ["--mixing.target_excess.steps_per_round", "2"],
     "ado": [
         *("--mixing.ado.steps_per_update", "1", "--mixing.ado.warmup_updates", "4"),
         *("--mixing.ado.ignored_updates", "1"),

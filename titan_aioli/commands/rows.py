@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from titan_aioli.data.first_share import first_share
 from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import Block
 from titan_aioli.runs.audit import blocks, check_audit
@@ -99,6 +100,8 @@ class Texts:
         stores = [open_store(path, dtype) if dtype else open_store(path) for path in paths]
         if split := self._run.mixture.get("splits", {}).get(name):
             stores = parts_of(stores, Split(*split), "train")
+        if (share := self._run.mixture.get("train_share", 1.0)) < 1:
+            stores = first_share(stores, share)
         return Group(name, stores, self._run.mixture["seq_len"])
 
     def _beginning(self, group: Group, sequence: int) -> str:

@@ -21,6 +21,7 @@ from titan_aioli.config.methods import (
     ReplayTable,
     SkillItTable,
     StaticTable,
+    TargetExcessTable,
 )
 from titan_aioli.errors import UserError
 
@@ -113,6 +114,9 @@ class Evaluation:
     """Steps between two evaluations for the log, whatever the method needs. 0: only when it needs one."""
     at_start: bool = False
     """Evaluate before the first step, whatever the method needs."""
+    sequence_losses: bool = False
+    """When the run ends, also write the loss of every validation sequence of the targets (or groups):
+    sequences.json, which `titan-aioli plan --law mixmin` needs of runs on single groups."""
     validation: bool = True
     """Measure the held-out losses. Off: groups need no validation stores; not with a method that decides from
     their losses, and not with targets."""
@@ -125,14 +129,17 @@ class Mixing:
     """What the run is trained on, and what decides it."""
 
     method: str = "stratified"
-    """The mixing method: stratified, static, aioli, aioli_bayes, skill_it, doremi, doge, odm, ado or
-    replay."""
+    """The mixing method: stratified, static, aioli, aioli_bayes, skill_it, doremi, doge, odm, ado,
+    target_excess or replay."""
     stores: str = ""
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
     """The data groups: tables [mixing.groups.NAME]. Their order is the order of the proportions."""
     targets: dict[str, Target] = field(default_factory=dict)
     """What the mixture is for: tables [mixing.targets.NAME]. Empty: the held-out sets of the groups."""
+    train_share: float = 1.0
+    """Train on this share of every group's documents only, the first ones: for short runs that are to repeat
+    their groups as a longer run would. `titan-aioli sweep --for-tokens` sets it. Held-out data stay whole."""
     objective: ObjectiveTable = field(default_factory=ObjectiveTable)
     seed: int = 0
     """Seed of the rows' order, the sequences' order and the method's choices."""
@@ -161,6 +168,7 @@ class Mixing:
     doge: DoGETable = field(default_factory=DoGETable)
     odm: ODMTable = field(default_factory=ODMTable)
     ado: ADOTable = field(default_factory=ADOTable)
+    target_excess: TargetExcessTable = field(default_factory=TargetExcessTable)
     replay: ReplayTable = field(default_factory=ReplayTable)
     guards: GuardsTable = field(default_factory=GuardsTable)
     evaluation: Evaluation = field(default_factory=Evaluation)

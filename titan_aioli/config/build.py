@@ -125,6 +125,15 @@ def _check_values(mixing: Mixing) -> None:
             f"mixing.evaluation.budget is {evaluation.budget}: percent of the training compute, "
             "0 for no bound"
         )
+    if not 0 < mixing.train_share <= 1:
+        raise UserError(
+            f"mixing.train_share is {mixing.train_share}: above 0, at most 1 (all of every group)"
+        )
+    if evaluation.sequence_losses and not evaluation.validation:
+        raise UserError(
+            "mixing.evaluation.sequence_losses needs the losses that evaluation.validation = false leaves "
+            "out: set one of them back"
+        )
     if mixing.max_skipped_updates < 1:
         raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
     for name, group in mixing.groups.items():
@@ -215,6 +224,8 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
     }
     if dtypes := {name: table.dtype for name, table in mixing.groups.items() if table.dtype}:
         description["dtypes"] = dtypes
+    if mixing.train_share < 1:
+        description["train_share"] = mixing.train_share
     if describe_splits(mixture.splits):
         description["splits"] = mixture.splits
     if mixture.targets is not None:

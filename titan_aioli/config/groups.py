@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from titan_aioli.config import Group as Table
 from titan_aioli.config import Mixing
+from titan_aioli.data.first_share import first_share
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
@@ -56,6 +57,8 @@ def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
             stores = (
                 _open(mixing, name, table, part) if split is None else _cut(name, table, whole, split, part)
             )
+            if part == "train" and mixing.train_share < 1:
+                stores = first_share(stores, mixing.train_share)
             for store in stores:
                 if store.prompts is not None:
                     raise UserError(

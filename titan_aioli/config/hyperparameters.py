@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from titan_aioli.config import Mixing
 from titan_aioli.config.methods import GuardsTable, Run
 from titan_aioli.config.sources import by_group
+from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
+from titan_aioli.runs.plan_file import read_plan
 
 
 def hyperparameters(
@@ -63,5 +66,11 @@ def guarded(mixing: Mixing, method: MixingMethod, num_targets: int | None = None
 def guard_arguments(mixing: Mixing) -> dict[str, Any] | None:
     """The bounds of `[mixing.guards]` as arguments of Guarded; None where all are off."""
     values = dict(vars(mixing.guards))
-    values["anchor"] = by_group(values["anchor"], list(mixing.groups), "mixing.guards.anchor") or None
-    return None if values == {**vars(GuardsTable()), "anchor": None} else values
+    names, plan = list(mixing.groups), values.pop("anchor_plan")
+    if plan and values["anchor"]:
+        raise UserError("mixing.guards.anchor and anchor_plan are both set: leave one out")
+    values["anchor"] = by_group(values["anchor"], names, "mixing.guards.anchor") or None
+    if plan:
+        values["anchor"] = read_plan(Path(plan), names).tolist()
+    is_off = {name: value == getattr(GuardsTable(), name) for name, value in values.items()}
+    return None if all({**is_off, "anchor": values["anchor"] is None}.values()) else values

@@ -11,16 +11,24 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 # pyright: reportIncompatibleVariableOverride=false, reportIncompatibleMethodOverride=false
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import tyro
 
 from titan_aioli import methods
-from titan_aioli.config.sources import by_group, read_graph, read_schedule, read_sweep_orders
+from titan_aioli.config.sources import (
+    by_group,
+    read_graph,
+    read_losses,
+    read_schedule,
+    read_sweep_orders,
+    require_every_group,
+)
 from titan_aioli.errors import UserError
 from titan_aioli.methods.aioli import UpdateRule
+from titan_aioli.methods.target_excess import TargetExcess
 from titan_aioli.runs.plan_file import read_plan
 
 T = TypeVar("T")
@@ -47,8 +55,20 @@ class Run(NamedTuple):
 
 
 @dataclass
+class Stage:
+    """A stage of the run, as a table `[[mixing.static.schedule]]`."""
+
+    start_step: int = 0
+    """Optimizer step at which it begins; it ends where the next one begins."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of every group; a group left out has none: it begins at the first stage that names it."""
+    plan: str = ""
+    """A plan to take the mixture from, instead of `weights`."""
+
+
+@dataclass
 class StaticTable:
-    """Method `static`: one mixture for the whole run."""
+    """Method `static`: one mixture for the whole run, or one for each stage of it."""
 
     by: Literal["weight", "tokens", "plan"] = "weight"
     """Proportions by the groups' `weight`, by their number of training tokens, or from a plan."""
@@ -56,8 +76,24 @@ class StaticTable:
     """With by = "plan": file made by `titan-aioli plan`, or the plan.json that a run leaves."""
     temperature: float = 1.0
     """Proportions ** (1 / temperature), renormalised: above 1 flatter, below 1 sharper."""
+    schedule: Annotated[list[Stage], tyro.conf.Fixed] = field(default_factory=list)
+    """Mixtures by step, as tables [[mixing.static.schedule]] with start_step (the first 0) and weights or
+    plan; `by` is then left out. Empty: one mixture."""
+
+    def __post_init__(self):
+        # torchtitan leaves the tables of a list as dicts
+        if isinstance(self.schedule, list):
+            self.schedule = [_to_stage(number, stage) for number, stage in enumerate(self.schedule)]
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        del written["schedule"]
+        if self.schedule:
+            if self.by != "weight":
+                raise UserError(
+                    f'mixing.static.by is "{self.by}" and there is a schedule: leave out one of the two'
+                )
+            stages = [_resolve_stage(number, stage, run) for number, stage in enumerate(self.schedule)]
+            return {"schedule": stages, **written}
         if self.by == "tokens":
             return {"sizes": list(run.num_tokens), **written}
         if self.by == "weight":
@@ -65,6 +101,29 @@ class StaticTable:
         if not self.plan:
             raise UserError('mixing.static.by is "plan" but mixing.static.plan names no file')
         return {"proportions": read_plan(Path(self.plan), run.names).tolist(), **written}
+
+
+def _to_stage(number: int, table: Any) -> Stage:
+    """A stage from its table in a TOML file."""
+    if isinstance(table, Stage):
+        return table
+    key, known = f"mixing.static.schedule[{number}]", [entry.name for entry in fields(Stage)]
+    if not isinstance(table, dict):
+        raise UserError(f"{key} is {table!r}: it must be a table [[mixing.static.schedule]]")
+    for name in table:
+        if name not in known:
+            raise UserError(f"{key} has an unknown key {name!r}; it may have: {', '.join(known)}")
+    return Stage(**table)
+
+
+def _resolve_stage(number: int, stage: Stage, run: Run) -> list[Any]:
+    """[start_step, weights [G]] of a stage."""
+    key = f"mixing.static.schedule[{number}]"
+    if bool(stage.plan) == bool(stage.weights):
+        raise UserError(f"{key} needs either weights or a plan")
+    if stage.plan:
+        return [stage.start_step, read_plan(Path(stage.plan), run.names).tolist()]
+    return [stage.start_step, by_group(stage.weights, run.names, f"{key}.weights")]
 
 
 @dataclass(frozen=True)
@@ -195,6 +254,38 @@ class ADOTable(methods.ADO):
         return {**written, "prior": by_group(self.prior, run.names, "mixing.ado.prior") or None}
 
 
+@dataclass(frozen=True)
+class TargetExcessTable(TargetExcess):
+    """Method `target_excess`, dynamic batch loading (Xia et al. 2023, arXiv:2310.06694)."""
+
+    target_losses: dict[str, float] = field(default_factory=dict)
+    """Held-out loss that each group is to reach, nats per token. Empty, and no `target_losses_from`: 0."""
+    target_losses_from: str = ""
+    """Where the losses to reach come from instead: the dump folder of a finished run (its last validation
+    losses), or a JSON file {"GROUP": loss, ...}."""
+    prior: dict[str, float] = field(default_factory=dict)
+    """Weight of every group in the mixture that the run starts with. Empty: uniform."""
+
+    def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        key, losses = "mixing.target_excess.target_losses", self.target_losses
+        if set(run.targets) == set(run.names) and list(run.targets) != run.names:
+            raise UserError(
+                f"method target_excess needs the targets in the order of the groups, {', '.join(run.names)}: "
+                f"they are {', '.join(run.targets)}: leave out [mixing.targets], or change their order"
+            )
+        if self.target_losses_from:
+            if losses:
+                raise UserError(f"{key} and {key}_from are both set: leave one out")
+            found = read_losses(Path(self.target_losses_from))
+            losses = {name: found[name] for name in run.names if name in found}
+            key = self.target_losses_from
+        if losses or self.target_losses_from:
+            require_every_group(losses, run.names, key)
+        written["target_losses"] = by_group(losses, run.names, key) or None
+        written["prior"] = by_group(self.prior, run.names, "mixing.target_excess.prior") or None
+        return written
+
+
 @dataclass
 class ReplayTable:
     """Method `replay`: the mixtures of a recorded run as a fixed schedule."""
@@ -217,5 +308,7 @@ class GuardsTable:
     """Largest change of any group's share at one update. 1: off."""
     anchor: dict[str, float] = field(default_factory=dict)
     """Weights of the mixture that the proportions are pulled towards. Empty: uniform."""
+    anchor_plan: str = ""
+    """A plan to take the anchor from, instead of `anchor`."""
     anchor_strength: float = 0.0
     """From 0 (off) to 1 (the anchor alone)."""

@@ -10,6 +10,7 @@ import numpy as np
 from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
+from titan_aioli.runs.run import read_run
 
 
 def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> list[float]:
@@ -21,6 +22,42 @@ def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> lis
         if name not in names:
             raise UserError(f"{key} names an unknown group {name!r}; the groups are: {', '.join(names)}")
     return [float(values.get(name, 0.0)) for name in names] if values else []
+
+
+def require_every_group(values: Mapping[str, float], names: Sequence[str], key: str) -> None:
+    """Refuse values by group name that leave out a group.
+
+    Raises: UserError: names the groups that have none.
+    """
+    if missing := [name for name in names if name not in values]:
+        raise UserError(f"{key} leaves out {', '.join(missing)}: give a number for every group")
+
+
+def read_losses(path: Path) -> dict[str, float]:
+    """Held-out losses by name, nats per token: the last of a run's folder, or those of a JSON file.
+
+    Of a run with targets both those of its groups and those of its targets.
+
+    Raises: UserError: the run is not finished or measured none, or the file is no table of numbers.
+    """
+    if not path.is_dir():
+        content = read_json(path, "a table of losses by group")
+        is_table = isinstance(content, dict) and all(
+            isinstance(loss, int | float) and not isinstance(loss, bool) for loss in content.values()
+        )
+        if not is_table:
+            raise UserError(f'{path} is not a table of losses by group: write {{"GROUP": 2.5, ...}}')
+        return content
+    run = read_run(path)
+    if run.results is None or "validation_loss" not in run.results:
+        raise UserError(
+            f"{path} has no last validation losses: give a run that is finished, with "
+            "evaluation.validation on"
+        )
+    pairs = [(run.groups, run.results["validation_loss"])]
+    if run.targets is not None:
+        pairs.append((run.targets, run.results["target_validation_loss"]))
+    return {name: float(loss) for names, losses in pairs for name, loss in zip(names, losses, strict=True)}
 
 
 def read_graph(path: Path, names: Sequence[str], targets: Sequence[str] | None = None) -> list[list[float]]:

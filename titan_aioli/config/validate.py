@@ -72,6 +72,10 @@ def check_types(section: Any, name: str) -> None:
             allowed = str(hints[entry.name]).replace("typing.", "")
             allowed = getattr(hints[entry.name], "__name__", allowed) if "[" not in allowed else allowed
             raise UserError(f"{key} is {value!r}: it must be {allowed}")
+        if isinstance(value, list):
+            for number, item in enumerate(value):
+                if dataclasses.is_dataclass(item):
+                    check_types(item, f"{key}[{number}]")
         if isinstance(value, dict):
             for key_in_dict, item in value.items():
                 if dataclasses.is_dataclass(item):

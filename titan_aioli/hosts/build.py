@@ -142,6 +142,7 @@ def _options(mixing: Mixing, mixture: Mixture, log_freq: int) -> Options:
         log_freq=log_freq,
         evaluation_freq=mixing.evaluation.freq,
         evaluation_at_start=mixing.evaluation.at_start,
+        sequence_losses=mixing.evaluation.sequence_losses,
         max_skipped_updates=mixing.max_skipped_updates,
         stop_when_used_up=mixing.when_used_up == "stop",
         max_epochs={name: most for name, most in max_epochs.items() if most},

@@ -9,15 +9,20 @@ from titan_aioli.laws.cover import dirichlet_cover, merge_closest
 from titan_aioli.laws.fidelity import Similarity, mse, r2, similarity
 from titan_aioli.laws.linear import LinearLaw, fit_linear, fit_scale
 from titan_aioli.laws.log_linear import LogLinearLaw, fit_log_linear, offset_by_correlation
+from titan_aioli.laws.olmix import fit_olmix
 from titan_aioli.laws.optimum import optimal_mixture, repetition_caps
+from titan_aioli.laws.repetition import RepeatedLaw, effective_shares
 
 __all__ = [
     "LinearLaw",
     "LogLinearLaw",
+    "RepeatedLaw",
     "Similarity",
     "dirichlet_cover",
+    "effective_shares",
     "fit_linear",
     "fit_log_linear",
+    "fit_olmix",
     "fit_scale",
     "merge_closest",
     "mse",

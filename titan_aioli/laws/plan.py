@@ -1,17 +1,32 @@
 """The planner: from a table of finished runs to the mixture to train on next, and how far to trust it."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from titan_aioli.laws.fidelity import mse_by_group, r2_by_group
 from titan_aioli.laws.linear import fit_linear
-from titan_aioli.laws.log_linear import fit_log_linear
-from titan_aioli.laws.optimum import optimal_mixture
+from titan_aioli.laws.log_linear import LogLinearLaw, fit_log_linear
+from titan_aioli.laws.olmix import ANCHOR_STRENGTH, HUBER_DELTA, fit_olmix, refit_olmix
+from titan_aioli.laws.optimum import Law, blocks, optimal_mixture
+from titan_aioli.laws.repetition import RepeatedLaw, effective_shares
 from titan_aioli.laws.table import RunTable
+from titan_aioli.proportions import normalize_or_uniform
 
 Array = np.ndarray
-LawName = Literal["log_linear", "linear", "grid_search"]
+LawName = Literal["log_linear", "linear", "olmix", "grid_search"]
+FITS: dict[str, Callable[..., Any]] = {
+    "log_linear": fit_log_linear,
+    "linear": fit_linear,
+    "olmix": fit_olmix,
+}
+"""How the laws are fitted: (proportions [N, G], losses [N, M], huber_delta) -> a law."""
+FRONTIER = (0.0, 0.02, 0.05, 0.1, 0.2)
+"""Anchor strengths of the table that shows what the pull to the anchor costs."""
+RATIO_TOLERANCE = 1e-3
+"""Largest share by which the runs of a table may be off the frozen ratios and still count as keeping them."""
 
 
 class Fit(NamedTuple):
@@ -26,11 +41,24 @@ class Fit(NamedTuple):
     too few runs to leave one out."""
 
 
+class Frontier(NamedTuple):
+    """What other strengths of the pull to the anchor would propose, S of them."""
+
+    strengths: Array
+    """[S], nats of loss per nat of KL divergence."""
+    divergence: Array
+    """[S], KL(p || anchor), nats."""
+    proportions: Array
+    """[S, G]."""
+    objective: Array
+    """[S], predicted weighted mean loss."""
+
+
 class Plan(NamedTuple):
     """The mixture to train on, and why."""
 
     law: str
-    """`log_linear`, `linear` or `grid_search` (the best run of the table)."""
+    """One of LawName; `grid_search` is the best run of the table."""
     groups: list[str]
     proportions: Array
     """[G], on the simplex."""
@@ -41,40 +69,91 @@ class Plan(NamedTuple):
     parameters: dict[str, Array]
     """Parameters of the law: `b` [M] and `theta` [M, G], or `theta` alone; none for grid_search."""
     settings: dict[str, Any]
-    """What else decided: weights, anchor, anchor_strength, caps."""
+    """What else decided: weights, anchor, anchor_strength, caps, frozen, tau, epochs_of_all, huber_delta."""
     table_sha256: str
+    frontier: Frontier | None = None
+    """None for grid_search."""
 
     def fields(self) -> dict[str, Any]:
         """The plan by field name, as `write_plan` takes it."""
-        return {**self._asdict(), "fit": self.fit._asdict() if self.fit else None}
+        parts = {"fit": self.fit, "frontier": self.frontier}
+        return {**self._asdict(), **{name: part._asdict() if part else None for name, part in parts.items()}}
 
 
-def make_plan(
+class Planned(NamedTuple):
+    """A plan, and what it says of any other mixture."""
+
+    plan: Plan
+    law: Law | None
+    """Of the planned run; None for grid_search."""
+    fitted: Array
+    """[N, M], what the law says of the runs of the table; their losses for grid_search."""
+    left_out: Array
+    """[N, M], what the law fitted to the others says of each run; nan where they are too few."""
+
+
+def make_plan(table: RunTable, law: LawName = "log_linear", **settings: Any) -> Plan:
+    """The plan of a table of runs; arguments as in `plan_mixture`."""
+    return plan_mixture(table, law, **settings).plan
+
+
+def plan_mixture(
     table: RunTable,
     law: LawName = "log_linear",
     weights: Array | None = None,
     anchor: Array | None = None,
-    anchor_strength: float = 0.0,
+    anchor_strength: float | None = None,
     caps: Array | None = None,
     huber_delta: float | None = None,
-) -> Plan:
-    """The plan of a table of runs; arguments as in `optimal_mixture`."""
+    frozen: Array | None = None,
+    tau: float | None = None,
+    epochs_of_all: Array | None = None,
+) -> Planned:
+    """The plan of a table of runs.
+
+    Args:
+        table: the runs.
+        law: what is fitted; `grid_search`: nothing, the best run is the plan.
+        weights, anchor, caps, frozen: as in `optimal_mixture`.
+        anchor_strength: as there. None: 0.05 for olmix, 0 for the other laws.
+        huber_delta: nats per token; None: 0.02 for olmix, least squares for the other laws.
+        tau: fit to effective shares (repetition.py) with this many epochs; needs the table's epochs.
+        epochs_of_all: [G], with tau: R / N_j of the planned run.
+    Raises: ValueError: the table cannot determine the law, or no mixture keeps the bounds.
+    """
+    defaults = (ANCHOR_STRENGTH, HUBER_DELTA) if law == "olmix" else (0.0, None)
+    anchor_strength = defaults[0] if anchor_strength is None else anchor_strength
+    huber_delta = huber_delta or defaults[1]
     settings = {"weights": weights, "anchor": anchor, "anchor_strength": anchor_strength, "caps": caps}
+    settings |= {"frozen": frozen, "tau": tau, "epochs_of_all": epochs_of_all, "huber_delta": huber_delta}
     P, L = table.proportions, table.losses
     if law == "grid_search":
         best = best_run(table, weights)
-        return Plan(law, table.groups, P[best], table.evaluated, L[best], None, {}, settings, table.digest)
-    fit = fit_log_linear if law == "log_linear" else fit_linear
-    fitted = fit(P, L, huber_delta=huber_delta)
-    predicted = fitted.predict(P)
-    quality = Fit(
-        mse_by_group(L, predicted), r2_by_group(L, predicted), _held_out_mse(fit, P, L, huber_delta)
+        found = Plan(law, table.groups, P[best], table.evaluated, L[best], None, {}, settings, table.digest)
+        return Planned(found, None, L, np.full_like(L, np.nan))
+    shares, expand = _fitted_shares(table, frozen, tau)
+    fit = partial(FITS[law], huber_delta=huber_delta)
+    fitted = fit(shares, L)
+    left_out = _left_out(fit, fitted, shares, L, huber_delta if law == "olmix" else None)
+    predicted = fitted.predict(shares)
+    quality = Fit(mse_by_group(L, predicted), r2_by_group(L, predicted), mse_by_group(L, left_out))
+    whole = fitted._replace(theta=fitted.theta @ expand)
+    used = whole if tau is None else RepeatedLaw(whole, _epochs_of_all(epochs_of_all), tau)
+    propose = partial(optimal_mixture, used, len(table.groups), weights, anchor, caps=caps, frozen=frozen)
+    p = propose(anchor_strength=anchor_strength)
+    found = Plan(
+        law,
+        table.groups,
+        p,
+        table.evaluated,
+        used.predict(p),
+        quality,
+        whole._asdict(),
+        settings,
+        table.digest,
+        _frontier(propose, used, weights, anchor),
     )
-    p = optimal_mixture(fitted, len(table.groups), weights, anchor, anchor_strength, caps)
-    losses = fitted.predict(p)
-    return Plan(
-        law, table.groups, p, table.evaluated, losses, quality, fitted._asdict(), settings, table.digest
-    )
+    return Planned(found, used, predicted, left_out)
 
 
 def best_run(table: RunTable, weights: Array | None = None) -> int:
@@ -82,13 +161,70 @@ def best_run(table: RunTable, weights: Array | None = None) -> int:
     return int(np.argmin(np.average(table.losses, axis=1, weights=weights)))
 
 
-def _held_out_mse(fit: Any, P: Array, L: Array, huber_delta: float | None) -> Array:
-    errors = []
-    for left_out in range(len(P)):
-        kept = np.arange(len(P)) != left_out
+def _fitted_shares(table: RunTable, frozen: Array | None, tau: float | None) -> tuple[Array, Array]:
+    """What the law is fitted to, [N, G'], and E [G', G] that makes its theta one of all groups.
+
+    Where the runs keep the frozen ratios, the groups that are frozen are one group for the law: their own
+    parameters could not be told apart, and fewer runs determine the others.
+    """
+    P, num_groups = table.proportions, len(table.groups)
+    if tau is not None and frozen is not None:
+        raise ValueError("frozen groups and effective shares cannot be combined: leave out one of them")
+    if tau is not None:
+        if table.epochs is None:
+            raise ValueError(
+                "effective shares need the epochs of every run: the table has no columns epochs.GROUP, which "
+                "`titan-aioli sweep` writes"
+            )
+        return effective_shares(P, table.epochs, tau), np.eye(num_groups)
+    together = (blocks(frozen, num_groups) > 0).T.astype(np.float64)  # [G', G]
+    if frozen is None or not _keep_ratios(P, blocks(frozen, num_groups)):
+        return P, np.eye(num_groups)
+    return P @ together.T, together
+
+
+def _keep_ratios(P: Array, basis: Array) -> bool:
+    """Whether mixtures [N, G] are all of the form B q."""
+    q = P @ (basis > 0)
+    return bool(np.abs(q @ basis.T - P).max() <= RATIO_TOLERANCE)
+
+
+def _epochs_of_all(epochs_of_all: Array | None) -> Array:
+    if epochs_of_all is None:
+        raise ValueError("effective shares need the tokens of every group and of the planned run")
+    return epochs_of_all
+
+
+def _frontier(
+    propose: Callable[..., Array], law: Law, weights: Array | None, anchor: Array | None
+) -> Frontier | None:
+    """What the strengths of FRONTIER propose; None where the anchor leaves out a group."""
+    strengths: Sequence[float] = FRONTIER
+    if anchor is not None and np.min(anchor) <= 0:
+        return None
+    P = np.array([propose(anchor_strength=strength) for strength in strengths])
+    prior = normalize_or_uniform(anchor, P.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = np.where(P > 0, P * np.log(P / prior), 0.0).sum(axis=1)
+    objective = np.average(law.predict(P), axis=1, weights=weights)
+    return Frontier(np.array(strengths), divergence, P, objective)
+
+
+def _left_out(fit: Any, fitted: Any, shares: Array, L: Array, refit_delta: float | None) -> Array:
+    """[N, M], the prediction for each run by a law that did not see it; nan where too few runs are left.
+
+    Args:
+        refit_delta: of the Huber loss, to start from the law of all runs, whose fit takes long; None: as new.
+    """
+    predictions = []
+    for number in range(len(shares)):
+        kept = np.arange(len(shares)) != number
         try:
-            law = fit(P[kept], L[kept], huber_delta=huber_delta)
+            if refit_delta is not None and isinstance(fitted, LogLinearLaw):
+                law = refit_olmix(fitted, shares[kept], L[kept], refit_delta)
+            else:
+                law = fit(shares[kept], L[kept])
         except ValueError:  # too few runs are left
-            return np.full(L.shape[1], np.nan)
-        errors.append((law.predict(P[left_out]) - L[left_out]) ** 2)
-    return np.mean(errors, axis=0)
+            return np.full_like(L, np.nan)
+        predictions.append(law.predict(shares[number]))
+    return np.array(predictions)

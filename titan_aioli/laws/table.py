@@ -2,7 +2,8 @@
 
 CSV with a header: a column `proportion.GROUP` for each group trained on and a column `loss.NAME` for each
 target evaluated, usually the groups. Columns `objective_weight.NAME`, the same in every line, say how much
-the loss of each target counts. Other columns are ignored. One run per line.
+the loss of each target counts; columns `epochs.GROUP` how often each group was read. Other columns are
+ignored. One run per line.
 """
 
 import csv
@@ -18,7 +19,7 @@ from titan_aioli.files import replacing
 
 Array = np.ndarray
 SUM_TOLERANCE = 1e-3
-WEIGHT = "objective_weight"
+WEIGHT, EPOCHS = "objective_weight", "epochs"
 
 
 class RunTable(NamedTuple):
@@ -36,6 +37,8 @@ class RunTable(NamedTuple):
     """SHA-256 of the file."""
     weights: Array | None = None
     """[M], how much each loss counts, >= 0; None: the table does not say."""
+    epochs: Array | None = None
+    """[N, G], how often each group was read in each run; None: the table does not say."""
 
 
 def read_table(path: Path) -> RunTable:
@@ -53,6 +56,7 @@ def read_table(path: Path) -> RunTable:
         losses=losses,
         digest=hashlib.sha256(content).hexdigest(),
         weights=_read_weights(path, content, evaluated),
+        epochs=_read_epochs(path, content, groups),
     )
 
 
@@ -75,6 +79,7 @@ def write_table(
     losses: Array,
     evaluated: Sequence[str] | None = None,
     weights: Array | None = None,
+    epochs: Array | None = None,
 ) -> None:
     """Write the CSV file that read_table reads, with a first column `run`.
 
@@ -86,6 +91,7 @@ def write_table(
         losses: [N, M].
         evaluated: [M]. None: the groups.
         weights: [M], how much each loss counts. None: the table does not say.
+        epochs: [N, G], how often each group was read in each run. None: the table does not say.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -93,10 +99,13 @@ def write_table(
     header += [f"loss.{name}" for name in evaluated or groups]
     if weights is not None:
         header += [f"{WEIGHT}.{name}" for name in evaluated or groups]
+    if epochs is not None:
+        header += [f"{EPOCHS}.{name}" for name in groups]
     writer.writerow(header)
-    counted = [] if weights is None else list(map(repr, weights.tolist()))
-    for name, share, loss in zip(names, shares, losses, strict=True):
-        writer.writerow([name, *map(repr, share.tolist()), *map(repr, loss.tolist()), *counted])
+    counted = np.tile([] if weights is None else weights, (len(shares), 1))
+    read = np.zeros((len(shares), 0)) if epochs is None else epochs
+    for name, *numbers in zip(names, shares, losses, counted, read, strict=True):
+        writer.writerow([name, *map(repr, np.concatenate(numbers).tolist())])
     with replacing(path) as file:
         file.write(text.getvalue().encode())
 
@@ -122,6 +131,19 @@ def _read_weights(path: Path, content: bytes, evaluated: Sequence[str]) -> Array
             f"{path}: {WEIGHT} of {names} is {rows[0].tolist()}: at least 0, and one of them above 0"
         )
     return rows[0][[names.index(name) for name in evaluated]]
+
+
+def _read_epochs(path: Path, content: bytes, groups: Sequence[str]) -> Array | None:
+    """[N, G], in the order of the groups; None where the table has none."""
+    if not any(name.startswith(f"{EPOCHS}.") for name in _header(content)):
+        return None
+    ((names, rows),) = _read_columns(path, content, (EPOCHS,))
+    if sorted(names) != sorted(groups):
+        raise ValueError(
+            f"{path} has columns {EPOCHS}.NAME for {sorted(names)} and proportion.NAME for {sorted(groups)}: "
+            "give both for the same groups"
+        )
+    return rows[:, [names.index(name) for name in groups]]
 
 
 def _header(content: bytes) -> Sequence[str]:

@@ -9,7 +9,7 @@ Fixed sequences make the differences between two evaluations paired, so few sequ
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class GroupEvaluator:
         """
         self._host = host
         self.num_groups = len(groups)
+        self._num_rows = [min(num_sequences, group.num_sequences) for group in groups]
         self.batches = held_out_batches(host, groups, num_sequences)
 
     def evaluate(self) -> np.ndarray:
@@ -47,23 +48,54 @@ class GroupEvaluator:
         pass fails continues with the next, where the other ranks expect it. If it failed between two
         collectives of the model, the others stop at the timeout of the collective instead.
         """
-        host = self._host
-        stats = GroupStats(self.num_groups, host.device, host.is_reporter)
-        failures: list[str] = []
-        with host.evaluating(), torch.no_grad(), host.row_loss.recording_rows():
-            for inputs, labels, group in self.batches:
-                try:
-                    host.forward(inputs.to(host.device), labels.to(host.device))
-                    stats.add(host.row_loss.rows().sums_2B, group.to(host.device))
-                except dist.DistError:
-                    raise  # the ranks have lost each other
-                except Exception as error:
-                    stats.spoil(group[group >= 0])
-                    failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        stats = GroupStats(self.num_groups, self._host.device, self._host.is_reporter)
+        failures = self._forward(lambda sums_2B, group, _: stats.add(sums_2B, group), stats.spoil)
         losses = stats.means()
         if not np.isfinite(losses).all():  # on every rank alike
             _show_failures(failures)
         return losses
+
+    def evaluate_sequences(self) -> list[np.ndarray]:
+        """For each group, the loss sum and the number of tokens of each of its sequences, [n, 2]; collective.
+
+        nats; the same bits on every rank. All are inf if a forward pass failed.
+        """
+        host = self._host
+        sums = GroupStats(sum(self._num_rows), host.device, host.is_reporter)  # a row is its own group here
+
+        def see(sums_2B: torch.Tensor, group: torch.Tensor, number: int) -> None:
+            first = (number * host.num_data_ranks + host.data_rank) * host.local_batch_size
+            place = torch.arange(first, first + len(group), device=group.device)
+            sums.add(sums_2B, torch.where(group < 0, -1, place))
+
+        every = torch.arange(sum(self._num_rows))
+        _show_failures(self._forward(see, lambda _: sums.spoil(every)))
+        rows = sums.reduced().T.cpu().numpy()
+        return np.split(rows, np.cumsum(self._num_rows)[:-1])
+
+    def _forward(
+        self,
+        see: Callable[[torch.Tensor, torch.Tensor, int], None],
+        spoil: Callable[[torch.Tensor], None],
+    ) -> list[str]:
+        """A forward pass over every batch; why some failed.
+
+        Args:
+            see: called with the sums [2, B] and groups [B] of a batch's rows, and the batch's number.
+            spoil: called with the groups of a batch whose forward pass failed.
+        """
+        host, failures = self._host, []
+        with host.evaluating(), torch.no_grad(), host.row_loss.recording_rows():
+            for number, (inputs, labels, group) in enumerate(self.batches):
+                try:
+                    host.forward(inputs.to(host.device), labels.to(host.device))
+                    see(host.row_loss.rows().sums_2B, group.to(host.device), number)
+                except dist.DistError:
+                    raise  # the ranks have lost each other
+                except Exception as error:
+                    spoil(group[group >= 0])
+                    failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return failures
 
 
 def held_out_batches(host: Host, groups: Sequence[HeldOutSet], num_sequences: int) -> list[Batch]:

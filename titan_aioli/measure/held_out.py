@@ -72,6 +72,11 @@ class HeldOut:
         """[K], the same of the targets."""
         return None if self._test is None else self._measure(self._test, step)[self._of_target]
 
+    def target_sequences(self) -> list[np.ndarray]:
+        """[K] of [n, 2]: loss sum and tokens of each validation sequence of the targets now. Collective."""
+        rows = self._validation.evaluate_sequences()
+        return [rows[index] for index in self._of_target]
+
     def _measure(self, evaluator: GroupEvaluator, step: int) -> np.ndarray:
         if evaluator not in self._measured or self._measured[evaluator][0] != step:
             losses = evaluator.evaluate()

@@ -19,6 +19,7 @@ from titan_aioli.methods.protocol import OBSERVES, UNTIL_END, MixingMethod, Phas
 from titan_aioli.methods.replay import Replay
 from titan_aioli.methods.skill_it import SkillIt
 from titan_aioli.methods.static import Static, Stratified
+from titan_aioli.methods.target_excess import TargetExcess
 
 __all__ = [
     "METHODS",
@@ -41,6 +42,7 @@ METHODS: dict[str, type] = {
     "doge": DoGE,
     "odm": ODM,
     "ado": ADO,
+    "target_excess": TargetExcess,
     "replay": Replay,
 }
 

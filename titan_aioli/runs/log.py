@@ -2,7 +2,8 @@
 
 A run's dump folder holds `mixture.json` (what was asked for), `ledger.jsonl` (what was decided, see
 control/ledger_file.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of
-it) and `plan.json` (the mixture it found). Where a resume changed the groups or their stores at step N, the
+it), `plan.json` (the mixture it found); if asked for, the losses of
+single sequences are in `sequences.json`. Where a resume changed the groups or their stores at step N, the
 mixture.json of before is kept as `mixture.before-step-N.json`.
 """
 
@@ -203,6 +204,15 @@ class RunLog:
             metrics |= by_group("mixing/target_loss", self.targets.names, target_losses)
             metrics["mixing/objective"] = self.targets.objective.value(target_losses)
         return metrics
+
+    def measured_sequences(self, names: Sequence[str], sums: Sequence[np.ndarray]) -> None:
+        """`sequences.json`: by target the loss sums (nats) and tokens [n, 2] of its validation sequences."""
+        if self.is_writer:
+            content = {
+                name: {"loss_sum": rows[:, 0], "num_tokens": rows[:, 1]}
+                for name, rows in zip(names, sums, strict=True)
+            }
+            write_json(self.folder / "sequences.json", content)
 
     def finished(self, content: dict[str, Any], plan: dict[str, Any]) -> None:
         """The run is over: `results.json`, and `plan.json` for other runs to train on."""

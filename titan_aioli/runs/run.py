@@ -17,7 +17,7 @@ from titan_aioli.errors import UserError
 from titan_aioli.files import read_json, to_plain, write_json
 from titan_aioli.methods.objective import Objective, to_objective
 
-ROWS_FOLLOW_FROM = ("groups", "num_sequences", "weighted_stores", "splits", "stores")
+ROWS_FOLLOW_FROM = ("groups", "num_sequences", "weighted_stores", "splits", "train_share", "stores")
 """Keys of mixture.json: with other values the rows of the same ledger are others."""
 
 

@@ -31,6 +31,8 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
             f"a round of {mixing.skill_it.steps_per_round:,} steps is not over before the run ends: lower "
             "mixing.skill_it.steps_per_round"
         )
+    if mixing.method == "target_excess":
+        yield from _target_excess(mixing)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients"):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
@@ -41,4 +43,19 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield (
             f"evaluations cost {cost:.3g} percent, mixing.evaluation.budget is {budget:g}; it bounds only "
             "those of the method: raise mixing.evaluation.freq (0: none), or lower evaluation.sequences"
+        )
+
+
+def _target_excess(mixing: Any) -> Iterator[str]:
+    """What method target_excess takes from the config in another way than a reader may think."""
+    table = mixing.target_excess
+    if not table.target_losses and not table.target_losses_from:
+        yield (
+            "target_excess has no losses to reach, so the mixture moves to the groups of the highest loss: "
+            "set mixing.target_excess.target_losses or target_losses_from"
+        )
+    if len({(target.weight, target.role) for target in mixing.targets.values()}) > 1:
+        yield (
+            "target_excess treats all targets alike: their weights and roles change nothing; set the losses "
+            "to reach instead"
         )

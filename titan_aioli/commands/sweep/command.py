@@ -8,7 +8,7 @@ from its last checkpoint.
 import fcntl
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,9 +25,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from titan_aioli.commands.settings import parse_settings
+from titan_aioli.commands.sweep.jobs import Jobs, train_all_as_jobs
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
+from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
+from titan_aioli.laws.mixmin import Likelihoods, write_likelihoods
 from titan_aioli.laws.table import write_table
 from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.skill_it import skill_graph
@@ -44,7 +48,12 @@ def sweep(
     seed: int = 0,
     single_groups: bool = False,
     grid: Path | None = None,
+    freeze: tuple[tuple[str, float], ...] = (),
+    for_tokens: float = 0.0,
     nproc_per_node: int = 1,
+    executor: Literal["direct", "local", "slurm"] = "direct",
+    parallel: int = 1,
+    executor_options: tuple[str, ...] = (),
     loss: Literal["validation", "test"] = "validation",
     dry_run: bool = False,
     flags: Annotated[tuple[str, ...], tyro.conf.Suppress] = (),
@@ -59,7 +68,8 @@ def sweep(
             --nproc-per-node 2 --training.steps 120
         titan-aioli plan outputs/sweep/runs.csv --output plan.json
 
-    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it. Where the config
+    Writes OUTPUT/runs.csv, and with --single-groups OUTPUT/graph.json for method skill_it and
+    OUTPUT/likelihoods.json for `plan --law mixmin`. Where the config
     names targets, the losses are those of the targets, and the table says how much each counts.
 
     Args:
@@ -70,14 +80,26 @@ def sweep(
         seed: of the cover.
         single_groups: train on each group alone.
         grid: train on the mixtures of a CSV file with a column proportion.GROUP for each group.
-        nproc_per_node: ranks of each run; runs are one after the other.
+        freeze: groups that keep these shares relative to each other in the cover, as NAME NUMBER ...: where
+            only some groups changed since the last sweep, fewer runs determine the law of the others.
+        for_tokens: tokens of the run that the sweep is for: a run of R' tokens then reads only the first
+            R' / FOR_TOKENS of every group's documents, so that it repeats them as often as that run would.
+        nproc_per_node: ranks of each run.
+        executor: direct: one run after the other. local, slurm: as jobs of submitit (an extra: pip install
+            submitit), on this machine or a cluster; a job that is interrupted is queued again and resumes.
+        parallel: most runs at a time; not with direct.
+        executor_options: parameters of submitit's executor, as NAME=VALUE, such as slurm_partition=gpu
+            timeout_min=600 gpus_per_node=8.
         loss: the final losses that go into the table.
         dry_run: write the plan and the configs, and start nothing.
     """
+    jobs = _jobs(executor, parallel, executor_options)
     settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
-    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags)
+    settings |= {"freeze": freeze} if freeze else {}
+    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags, for_tokens)
+    settings |= {"for_tokens": for_tokens} if for_tokens else {}
     output.mkdir(parents=True, exist_ok=True)
-    with _locked(output) as lock:
+    with locked(output) as lock:
         keep_plan(planned, config, settings)
         for run in planned.runs:
             run.write_config(tables, planned.groups)
@@ -85,7 +107,7 @@ def sweep(
             print(f"{len(planned.runs)} configs: {output}/*/config.toml; the first run is started with:")
             print(" ".join(planned.runs[0].command(nproc_per_node, flags)))
             return
-        failures = train_all(planned, lock)
+        failures = train_all(planned, lock) if jobs is None else _train_as_jobs(planned, jobs, loss)
     print(collect(planned, loss))
     if failures:
         raise UserError(
@@ -117,6 +139,32 @@ def train_all(planned: Sweep, lock: int) -> list[str]:
     return failures
 
 
+def _jobs(executor: str, parallel: int, options: Sequence[str]) -> Jobs | None:
+    """How the runs are started as jobs; None: directly."""
+    if parallel < 1:
+        raise UserError(f"--parallel is {parallel}: at least 1")
+    if executor == "direct":
+        if parallel > 1 or options:
+            raise UserError("--parallel and --executor-options need --executor local or slurm")
+        return None
+    chosen = parse_settings([f"{executor}.{option}" for option in options], [executor])
+    return Jobs(executor, parallel, chosen.get(executor, {}))
+
+
+def _train_as_jobs(planned: Sweep, jobs: Jobs, loss: str) -> list[str]:
+    """As train_all; the table is written again whenever a run has finished."""
+    done = sum(run.is_finished for run in planned.runs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        runs = progress.add_task(f"runs, {jobs.executor}", total=len(planned.runs), completed=done)
+
+        def on_finished(run: SweepRun) -> None:
+            progress.advance(runs)
+            collect(planned, loss)
+
+        return train_all_as_jobs(planned, jobs, on_finished)
+
+
 def collect(planned: Sweep, loss: str) -> str:
     """Write runs.csv, and graph.json where every group was trained on alone; what was written, for people."""
     done = [run for run in planned.runs if run.is_finished]
@@ -135,6 +183,7 @@ def collect(planned: Sweep, loss: str) -> str:
         np.array([losses[run.name] for run in sound]),
         first.targets,
         weights_of(first.objective, losses[best.name]) if first.targets else None,
+        _epochs(sound),
     )
     what = "objective" if first.targets else f"mean {loss} loss"
     lines = [
@@ -150,7 +199,27 @@ def collect(planned: Sweep, loss: str) -> str:
         content |= {"targets": first.targets} if first.targets else {}
         write_json(planned.output / "graph.json", content)
         lines.append(f"{planned.output / 'graph.json'}: for mixing.skill_it.graph")
+        if (found := likelihoods_of(planned.groups, singles)) is not None:
+            write_likelihoods(planned.output / "likelihoods.json", found)
+            lines.append(f"{planned.output / 'likelihoods.json'}: for plan --law mixmin")
     return "\n".join(lines)
+
+
+def likelihoods_of(groups: list[str], singles: Sequence[SweepRun]) -> Likelihoods | None:
+    """What MixMin needs of the runs on single groups [G], in order; None where a run lacks it."""
+    measured = [run.sequence_losses() for run in singles]
+    if any(each is None for each in measured):
+        return None
+    by_run = [each for each in measured if each is not None]
+    targets = list(by_run[0])
+    sums = [-np.array([each[name]["loss_sum"] for each in by_run]).T for name in targets]
+    return Likelihoods(groups, targets, sums, [np.array(by_run[0][name]["num_tokens"]) for name in targets])
+
+
+def _epochs(runs: Sequence[SweepRun]) -> np.ndarray | None:
+    """[N, G], how often each run read each group; None where a run does not say."""
+    epochs = [(read_run(run.folder).results or {}).get("epochs") for run in runs]
+    return None if any(each is None for each in epochs) else np.array(epochs, dtype=np.float64)
 
 
 def weights_of(objective: Objective, losses: np.ndarray) -> np.ndarray:
@@ -164,7 +233,7 @@ def weights_of(objective: Objective, losses: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _locked(output: Path) -> Iterator[int]:
+def locked(output: Path) -> Iterator[int]:
     """Exclusive lock on the sweep's folder; SIGTERM exits cleanly.
 
     Runs inherit it: one that outlives a killed sweep keeps the lock until it ends.

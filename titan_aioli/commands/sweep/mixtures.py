@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_toml, write_json
+from titan_aioli.files import read_toml, to_plain, write_json
 from titan_aioli.laws.cover import dirichlet_cover
+from titan_aioli.laws.optimum import blocks
 from titan_aioli.laws.table import read_mixtures
 
 OWN_FLAGS = re.compile(
-    r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.guards|mixing\.groups\..*\.weight)"
+    r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.train_share|mixing\.guards|mixing\.groups\..*\.weight)"
 )
 """Pattern of the training flags that a sweep sets itself."""
+
+
+FEW_DOCUMENTS = 20
+"""Number of documents below which a group that --for-tokens made smaller is warned about."""
 
 
 class Sweep(NamedTuple):
@@ -34,12 +41,18 @@ class Sweep(NamedTuple):
 
 
 def plan_sweep(
-    config: Path, output: Path, settings: dict[str, Any], nproc_per_node: int, flags: Sequence[str]
+    config: Path,
+    output: Path,
+    settings: dict[str, Any],
+    nproc_per_node: int,
+    flags: Sequence[str],
+    for_tokens: float = 0.0,
 ) -> tuple[Sweep, dict[str, Any]]:
     """The runs to do, and the config's tables, after a check of everything that a run would refuse.
 
     Args:
-        settings: which mixtures: cover, alpha, seed, single_groups, grid, as in `sweep`.
+        settings: which mixtures: cover, alpha, seed, single_groups, grid, freeze, as in `sweep`.
+        for_tokens: of the run that the sweep is for. 0: groups are read whole.
     """
     for flag in flags:
         if OWN_FLAGS.match(flag):
@@ -49,19 +62,57 @@ def plan_sweep(
     static = ["--mixing.method", "static", "--mixing.static.by", "weight"]
     from titan_aioli.hosts.titan02.job import check_config  # torch
 
-    job = check_config(["--job.config_file", str(config), *flags, *static], nproc_per_node).config
+    words = ["--job.config_file", str(config), *flags, *static]
+    checked = check_config(words, nproc_per_node)
+    job, tables = checked.config, read_toml(config)
+    if for_tokens:
+        share = share_for(for_tokens, job.training.steps * checked.batch_size * job.training.seq_len)
+        tables["mixing"]["train_share"] = share
+        checked = check_config([*words, "--mixing.train_share", repr(share)], nproc_per_node)
+        for line in groups_of_few_documents(checked.mixture.train):
+            print(f"warning: {line}", file=sys.stderr)
     groups = list(job.mixing.groups)
     runs = [
         SweepRun(output / name, proportions.tolist()) for name, proportions in mixtures(groups, **settings)
     ]
     if not runs:
         raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
-    tables = read_toml(config)
     return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags), tables
 
 
+def share_for(for_tokens: float, run_tokens: int) -> float:
+    """R' / R: the share of every group that runs of R' tokens read in place of one of R.
+
+    Raises: UserError: the runs are longer than the one that they are for.
+    """
+    if not for_tokens >= run_tokens:
+        raise UserError(
+            f"--for-tokens is {for_tokens:g}, and a run of this sweep has {run_tokens:,} tokens: give the "
+            "tokens of the longer run that the sweep is for"
+        )
+    return run_tokens / for_tokens
+
+
+def groups_of_few_documents(groups: Sequence[Group]) -> Iterator[str]:
+    """A line for each group of which only a few documents are left, so that a run sees little of it."""
+    for group in groups:
+        documents = [store.num_documents for store in group.stores if store.num_documents is not None]
+        if documents and sum(documents) < FEW_DOCUMENTS:
+            yield (
+                f"with --for-tokens group {group.name} has {sum(documents)} documents ({group.num_tokens:,} "
+                "tokens): what is learned of it depends on which they are: train longer runs, or judge its "
+                "share with care"
+            )
+
+
 def mixtures(
-    groups: Sequence[str], cover: int, alpha: float, seed: int, single_groups: bool, grid: Path | None
+    groups: Sequence[str],
+    cover: int,
+    alpha: float,
+    seed: int,
+    single_groups: bool,
+    grid: Path | None,
+    freeze: Sequence[tuple[str, float]] = (),
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and proportions [G] of every run."""
     num_groups = len(groups)
@@ -71,12 +122,23 @@ def mixtures(
     if cover:
         if not (np.isfinite(alpha) and alpha > 0):
             raise UserError(f"--alpha is {alpha}: it must be a positive number")
-        parts["cover"] = dirichlet_cover(num_groups, cover, alpha, seed=seed)
+        basis = _basis(groups, freeze)
+        parts["cover"] = dirichlet_cover(basis.shape[1], cover, alpha, seed=seed) @ basis.T
     if grid is not None:
         parts["grid"] = read_mixtures(grid, groups)
     for part, rows in parts.items():
         for number, proportions in enumerate(rows):
             yield f"{part}-{number:03d}", proportions
+
+
+def _basis(groups: Sequence[str], freeze: Sequence[tuple[str, float]]) -> np.ndarray:
+    """[G, G'], how the frozen groups make one of the groups that a cover is of; see `blocks`."""
+    if not freeze:
+        return np.eye(len(groups))
+    if unknown := [name for name, _ in freeze if name not in groups]:
+        raise UserError(f"--freeze names {unknown[0]!r}; the config has the groups {', '.join(groups)}")
+    shares = dict(freeze)
+    return blocks([shares.get(name, 0.0) for name in groups], len(groups))
 
 
 def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
@@ -86,7 +148,7 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
     """
     path = planned.output / "sweep.json"
     content = {
-        **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        **to_plain(settings),
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
         "flags": list(planned.flags),
         "nproc_per_node": planned.nproc_per_node,

@@ -13,7 +13,7 @@ import numpy as np
 import tomli_w
 
 from titan_aioli.errors import UserError
-from titan_aioli.files import replacing
+from titan_aioli.files import read_json, replacing
 from titan_aioli.runs.run import read_run
 
 POLL_SECONDS = 0.5
@@ -55,7 +55,7 @@ class SweepRun(NamedTuple):
         mixing["method"], mixing["static"] = "static", {"by": "weight"}
         mixing.pop("guards", None)  # they would move the mixture
         if self.is_single:
-            mixing.setdefault("evaluation", {})["at_start"] = True
+            mixing.setdefault("evaluation", {}).update(at_start=True, sequence_losses=True)
         for name, share in zip(groups, self.proportions, strict=True):
             mixing["groups"][name]["weight"] = share
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,11 @@ class SweepRun(NamedTuple):
         if key not in results:
             raise UserError(f"{self.folder}/results.json has no {split} losses: evaluation.{split} was off")
         return np.array(results[key], dtype=np.float64)
+
+    def sequence_losses(self) -> dict[str, Any] | None:
+        """Loss sums and tokens of the validation sequences of each target; None where it left none."""
+        path = self.folder / "sequences.json"
+        return read_json(path, "what a run writes") if path.is_file() else None
 
     def start_losses(self) -> np.ndarray:
         """[K], validation losses of the targets (or groups) before the first step.

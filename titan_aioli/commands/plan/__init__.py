@@ -1,0 +1,5 @@
+"""`titan-aioli plan`."""
+
+from titan_aioli.commands.plan.command import plan
+
+__all__ = ["plan"]

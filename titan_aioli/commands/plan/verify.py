@@ -1,0 +1,101 @@
+"""Training on a plan and its neighbors in the setting of the sweep: is the law as good as it says?
+
+The runs lie in OUTPUT-verify/, a sweep of its own: killed and started again, it continues.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from titan_aioli.commands.plan.tables import Verified
+from titan_aioli.commands.sweep.command import locked, train_all
+from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan
+from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.errors import UserError
+from titan_aioli.files import read_json, read_toml
+from titan_aioli.laws.plan import Plan, Planned
+from titan_aioli.laws.table import RunTable
+
+Array = np.ndarray
+SAME_MIXTURE = 2e-3
+"""Largest difference of a share below which two mixtures are not both trained on."""
+SPLITS = ("validation", "test")
+
+
+def verify_plan(runs: Path, table: RunTable, planned: Planned, output: Path) -> list[Verified]:
+    """Train on the plan and its neighbors, and compare with the law; the plan is first.
+
+    Args:
+        runs: the table, in the folder of the sweep that made it.
+        table: its content.
+        planned: the plan.
+        output: file of the plan.
+    Raises: UserError: the table is not beside its sweep, or a run failed.
+    """
+    made, law = planned.plan, planned.law
+    if law is None:
+        raise UserError("--verify compares a law with runs, and grid_search has none: choose another --law")
+    sweep = read_json(_sweep_file(runs), "the plan of a sweep")
+    base = _base_config(runs, sweep)
+    split = _split_of(runs.parent / sweep["runs"][0]["name"], table)
+    folder = output.with_name(f"{output.stem}-verify")
+    trained = [SweepRun(folder / name, p.tolist()) for name, p in mixtures_to_verify(made)]
+    verifying = Sweep(folder, table.groups, trained, 0, sweep["nproc_per_node"], sweep["flags"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) as lock:
+        keep_plan(verifying, base, {"verifies": str(runs)})
+        for run in trained:
+            run.write_config(read_toml(base), table.groups)
+        failures = train_all(verifying, lock)
+    if failures:
+        raise UserError(f"{'; '.join(failures)}: the same command tries again")
+    return [_verified(run, made, law.predict(np.array(run.proportions)), split) for run in trained]
+
+
+def mixtures_to_verify(made: Plan) -> Iterator[tuple[str, Array]]:
+    """Name and proportions [G] of the plan, and of what other pulls to the anchor propose instead."""
+    seen = [made.proportions]
+    yield "plan", made.proportions
+    for strength, _, p, _ in zip(*made.frontier, strict=True) if made.frontier else ():
+        if min(np.abs(p - other).max() for other in seen) > SAME_MIXTURE:
+            seen.append(p)
+            yield f"strength-{strength:g}", p
+
+
+def _verified(run: SweepRun, made: Plan, predicted: Array, split: str) -> Verified:
+    measured, weights = run.losses(split), made.settings["weights"]
+    means = [float(np.average(losses, weights=weights)) for losses in (predicted, measured)]
+    return Verified(run.name, np.array(run.proportions), predicted, measured, means[0], means[1])
+
+
+def _sweep_file(runs: Path) -> Path:
+    path = runs.parent / "sweep.json"
+    if not path.is_file():
+        raise UserError(f"--verify trains as the sweep did that made the table: there is no {path}")
+    return path
+
+
+def _base_config(runs: Path, sweep: dict) -> Path:
+    """The config of a run of the sweep, on several groups: one on a group alone also measures its start."""
+    mixed = [run["name"] for run in sweep["runs"] if max(run["proportions"]) < 1] or [
+        run["name"] for run in sweep["runs"]
+    ]
+    return runs.parent / mixed[0] / "config.toml"
+
+
+def _split_of(first: Path, table: RunTable) -> str:
+    """Which final losses the table holds, by those of a run of the sweep.
+
+    Raises: UserError: neither.
+    """
+    for split in SPLITS:
+        try:
+            losses = SweepRun(first, []).losses(split)
+        except UserError:
+            continue
+        if losses.shape == table.losses.shape[1:] and (table.losses == losses).all(axis=1).any():
+            return split
+    raise UserError(
+        f"--verify: no line of the table has the final losses of {first}: give the sweep's runs.csv"
+    )
