@@ -93,7 +93,7 @@ def test_finds_the_best_mixture_of_its_law():
 
 @pytest.mark.parametrize("has_level", [True, False])
 def test_on_noise_alone_the_proportions_stay_at_the_anchor(has_level):
-    """A world without a law: at least 9 of 10 runs stay within 0.02 of it to their end."""
+    """A world without a law: at least 17 of 20 runs stay within 0.02 of it to their end."""
     distances = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def test_on_noise_alone_the_proportions_stay_at_the_anchor(has_level):
         method = build_method("aioli_bayes", 5, 1, num_steps=640, seed=seed)
         states = drive(method, 5, lambda *_: level + 0.01 * rng.normal(), 640)  # noqa: B023
         distances.append(max(np.abs(state.proportions - 0.2).max() for state in states))
-    assert np.quantile(distances, 0.9) < 0.02
+    assert np.quantile(distances, 0.85) < 0.02
 
 
 def test_returns_to_the_anchor_where_the_law_changes_its_mind():
@@ -129,13 +129,26 @@ def test_perturbations_get_smaller_with_certainty_and_end_with_the_run():
         return method.strength_at(stretch, 4, level_over_noise, unknown)
 
     first = -(-100 // method.stretch_steps(4))
-    assert [strength(first - 1), strength(first)] == [0, 0.5]
-    assert strength(first, unknown=0.5) == pytest.approx(0.25)
-    assert strength(first, unknown=0.0) == pytest.approx(0.5 / 3)
-    assert strength(first, level_over_noise=2.0) == pytest.approx(0.25)
+    assert [strength(first - 1), strength(first)] == [0, 0.7]
+    assert strength(first, unknown=0.5) == pytest.approx(0.35)
+    assert strength(first, unknown=0.0) == pytest.approx(0.14)
+    assert strength(first, level_over_noise=4.0) == pytest.approx(0.25)
     assert strength(first, level_over_noise=50.0) == pytest.approx(0.1)
-    assert 0 < strength(130) < 0.3
+    assert 0 < strength(130) < 0.45
     assert strength(1000 // method.stretch_steps(4) + 1) == 0
+
+
+@pytest.mark.parametrize(("times", "least", "most"), [(2.0, 0.8, 1.0), (0.15, 0.0, 0.25)])
+def test_what_check_says_a_run_can_see_is_what_it_finds(times, least, most):
+    """One group of five helps; how often is it found, where it helps by this many times the smallest?"""
+    method = build_method("aioli_bayes", 5, 1, num_steps=640)
+    slope = times * method.smallest_seen(5) / method.strength
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        state = drive(method, 5, lambda q, _: 0.1 + slope * q[0] + rng.normal(), 640)[-1]  # noqa: B023
+        found.append(method.report(state)["probability"] > 0.5)
+    assert least <= np.mean(found) <= most
 
 
 def test_a_run_has_16_stretches_for_each_group_and_at_least_128():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.methods.checks import require_number, require_weights
-from titan_aioli.methods.protocol import MixingMethod, Phase, over_targets, settings_in_use
+from titan_aioli.methods.protocol import MixingMethod, Phase, outlook, over_targets, settings_in_use
 from titan_aioli.proportions import bounded, normalize_or_uniform, softmax
 
 
@@ -85,6 +85,9 @@ class Guarded:
 
     def settings_in_use(self, state: Any) -> dict[str, Any]:
         return settings_in_use(self.method, state)
+
+    def outlook(self, num_groups: int) -> dict[str, str]:
+        return outlook(self.method, num_groups)
 
     def result(self, state: Any) -> np.ndarray:
         return self.method.result(state)

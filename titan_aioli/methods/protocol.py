@@ -113,3 +113,12 @@ def settings_in_use(method: Any, state: Any) -> dict[str, Any]:
 def over_targets(method: Any) -> Collection[str]:
     """Names of the method's metrics that are vectors over the targets, not over the groups."""
     return getattr(method, "over_targets", ())
+
+
+def outlook(method: Any, num_groups: int) -> dict[str, str]:
+    """What a run could see with this method, in words by topic; {} for a method that does not say.
+
+    A method that can tell before the run how it will cut it, and how small a difference it will find, says so
+    in its function `outlook`.
+    """
+    return method.outlook(num_groups) if hasattr(method, "outlook") else {}

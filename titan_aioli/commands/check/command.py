@@ -23,6 +23,7 @@ from titan_aioli.commands.check.contamination import (
 )
 from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import Forecast, checkpoint_line, forecast
+from titan_aioli.methods.protocol import outlook
 
 if TYPE_CHECKING:
     from titan_aioli.config import Mixing
@@ -181,7 +182,9 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
         rounds = walk.rounds()
         yield "phases", f"{len(walk.ends):,}, each ended by an observation"
         yield "rounds", f"{len(rounds):,}, of {max(rounds.values(), default=0):,} steps each"
-    for phase, name in (("learn_params", "LearnParams"), ("prior", "prior")):
+    said = outlook(checked.mixture.method, len(checked.mixture.train))
+    yield from said.items()
+    for phase, name in () if said else (("learn_params", "LearnParams"), ("prior", "prior")):
         if count := walk.steps_in(phase):
             yield name, f"{count:,} steps, {count / steps:.1%} of all"
     held_out = f"{expected.num_evaluations:,} x {expected.evaluated_sequences:,} validation sequences"
