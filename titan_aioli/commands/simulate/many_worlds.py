@@ -49,8 +49,8 @@ class Trial:
         if self.num_targets < 1 or self.num_groups < 2:
             raise ValueError(
                 f"{self.num_groups} groups and {self.num_targets} targets leave no gap to find: --worlds "
-                "needs at least 2 groups and 1 target, such as --groups 7 --targets 1 (for the groups themselves "
-                "the best mixture is even)"
+                "needs at least 2 groups and 1 target, such as --groups 7 --targets 1 (for the groups "
+                "themselves the best mixture is even)"
             )
 
     def world(self, number: int, kind: Kind) -> ReturnsWorld:
