@@ -89,6 +89,18 @@ def test_bounded_gives_groups_at_zero_a_share_only_if_the_bounds_need_it():
     np.testing.assert_allclose(bounded(np.array([1.0, 0.0]), least=0.5), [0.5, 0.5], rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_bounded_multiplies_by_one_number_all_that_no_bound_holds(seed):
+    rng = np.random.default_rng(seed)
+    p, least = rng.dirichlet(np.full(6, 0.3)), rng.dirichlet(np.ones(6)) * rng.uniform(0, 1)
+    most = np.minimum(1.0, least + rng.dirichlet(np.ones(6)) * rng.uniform(1, 4))
+    found = bounded(p, least, most)
+    assert found.sum() == pytest.approx(1, abs=1e-14)
+    scale = (found / p)[(found > least) & (found < most)]  # the rest is lower, or higher, than it would be
+    np.testing.assert_allclose(scale, scale[0], rtol=1e-12)
+    np.testing.assert_allclose(found, np.clip(scale[0] * p, least, most), rtol=1e-12)
+
+
 def test_bounded_refuses_bounds_that_no_mixture_keeps():
     with pytest.raises(ValueError, match="no mixture"):
         bounded(uniform(3), least=0.4)

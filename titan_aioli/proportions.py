@@ -4,6 +4,8 @@ Proportions are float64 arrays of shape [G], non-negative, with sum 1: the share
 what is trained on. Everything here is plain numpy, allocates a few hundred bytes and changes no input.
 """
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -143,13 +145,18 @@ def bounded(proportions: Array, least: ArrayLike = 0.0, most: ArrayLike = 1.0) -
         )
     if most[proportions > 0].sum() < 1:  # groups at 0 must take a share: all of them alike
         proportions = np.maximum(proportions, 1e-300)
-    low, high = -700.0, 700.0  # log c
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        too_much = np.clip(np.exp(middle) * proportions, least, most).sum() > 1
-        low, high = (low, middle) if too_much else (middle, high)
-    clipped = np.clip(np.exp(low) * proportions, least, most)
-    free = (clipped > least) & (clipped < most)
-    if free.any():  # what rounding left over goes to the groups that no bound holds
-        clipped[free] *= (1.0 - clipped[~free].sum()) / clipped[free].sum()
-    return clipped
+    held = np.clip(0.0, least, most)  # a group at 0 stays at its least share
+    moves = proportions > 0
+    p, low, high = proportions[moves], least[moves], most[moves]
+    with np.errstate(over="ignore"):
+        leaves, arrives = low / p, high / p  # c at which a share leaves its least, and arrives at its most
+    bends = np.sort(np.concatenate([leaves, arrives]))  # between two of them the sum is linear in c
+    others = 1.0 - held[~moves].sum()
+    place = bisect_right(bends, others, key=lambda c: np.clip(c * p, low, high).sum())
+    bend = bends[max(place - 1, 0)]
+    free = (leaves <= bend) & (bend < arrives)
+    shares = np.clip(bend * p, low, high)
+    if free.any():  # what the groups at a bound leave goes to those that no bound holds
+        shares[free] = p[free] * ((others - shares[~free].sum()) / p[free].sum())
+    held[moves] = shares
+    return held

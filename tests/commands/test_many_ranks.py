@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from titan_aioli.cli import main
+from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.commands.simulate.many_ranks import check_ranks
-from titan_aioli.commands.simulate.world import World, simulate_run
+from titan_aioli.commands.simulate.run import simulate_run
 from titan_aioli.methods import build_method
 
 
 @pytest.fixture(scope="module")
 def trace():
     method = build_method("aioli", 3, num_sweeps=1, steps_per_mixture=2, steps_per_round=20)
-    return simulate_run(method, World(3, 40, "linear", 0.0, 0))
+    return simulate_run(method, LinearWorld(3, 40, "linear"))
 
 
 def test_4096_ranks_draw_every_row_once(trace):

@@ -8,7 +8,7 @@ import pytest
 
 from titan_aioli.cli import main
 from titan_aioli.commands.replay import other_method, what_if
-from titan_aioli.commands.simulate.world import World
+from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.methods import Guarded, build_method
 from titan_aioli.methods.walk import walk
 from titan_aioli.runs.run import read_run
@@ -16,7 +16,7 @@ from titan_aioli.runs.run import read_run
 
 def record(name, num_entries, guards=None, **hyperparameters):
     """A ledger as a run writes it, from a world of two groups."""
-    method, world = build_method(name, 2, **hyperparameters), World(2, 100_000, noise=1e-4)
+    method, world = build_method(name, 2, **hyperparameters), LinearWorld(2, 100_000, noise=1e-4)
     method = Guarded(method, **guards) if guards else method
     losses, seen, records = world.start, None, []
 
@@ -24,7 +24,7 @@ def record(name, num_entries, guards=None, **hyperparameters):
         nonlocal losses, seen
         proportions = stretch.phase.proportions
         before, losses = losses, world.train(losses, proportions, stretch.step, stretch.num_steps)
-        seen = world.observe(method.observes, before, losses, proportions, len(records) - 1)
+        seen = world.observe(method.observes, before, losses, proportions, len(records) - 1, stretch.step)
         return seen
 
     for step, _, phase, state in islice(walk(method, 2, observe), num_entries):

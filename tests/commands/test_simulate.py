@@ -8,21 +8,22 @@ import pytest
 
 from titan_aioli.cli import main
 from titan_aioli.commands.settings import parse_settings
-from titan_aioli.commands.simulate.world import World, evaluation_budget, simulate_run
+from titan_aioli.commands.simulate.linear import LinearWorld
+from titan_aioli.commands.simulate.run import evaluation_budget, simulate_run
 from titan_aioli.methods import METHODS, build_method
 
 HALF = np.array([0.5, 0.5, 0.0])
 
 
 def test_linear_world_loses_A_p_at_every_step():
-    world = World(3, 100, "linear")
+    world = LinearWorld(3, 100, "linear")
     after = world.train(world.start, HALF, 0, 10)
     np.testing.assert_allclose(world.start - after, 10 * world.matrix().dense() @ HALF)
 
 
 @pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
 def test_training_in_two_phases_is_training_in_one(law):
-    world = World(3, 100, law, seed=1)
+    world = LinearWorld(3, 100, law, seed=1)
     once = world.train(world.start, HALF, 0, 90)
     twice = world.train(world.train(world.start, HALF, 0, 40), HALF, 40, 50)
     np.testing.assert_allclose(twice, once, rtol=1e-12)
@@ -30,43 +31,45 @@ def test_training_in_two_phases_is_training_in_one(law):
 
 @pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
 def test_present_A_is_the_slope_of_the_losses(law):
-    world = World(3, 10_000, law, seed=2)
+    world = LinearWorld(3, 10_000, law, seed=2)
     losses = world.train(world.start, HALF, 0, 5_000)
     drop = losses - world.train(losses, HALF, 5_000, 1)
     np.testing.assert_allclose(world.present_A(losses, 5_000) @ HALF, drop, rtol=1e-3)
 
 
 def test_decaying_world_stays_above_its_floor():
-    world = World(4, 1000, "decaying", total_drop=100)
+    world = LinearWorld(4, 1000, "decaying", total_drop=100)
     assert (world.train(world.start, np.eye(4)[0], 0, 1000) >= world.floor).all()
 
 
 def test_observations_are_what_methods_are_promised():
-    world = World(3, 100, seed=3)
+    world = LinearWorld(3, 100, seed=3)
     before, after = world.start, world.train(world.start, HALF, 0, 10)
-    np.testing.assert_array_equal(world.observe("validation", before, after, HALF, 0), after)
-    train = world.observe("train", before, after, HALF, 0)
+    np.testing.assert_array_equal(world.observe("validation", before, after, HALF, 0, 10), after)
+    train = world.observe("train", before, after, HALF, 0, 10)
     np.testing.assert_allclose(train[:2], 0.5 * (before + after)[:2])
     assert np.isnan(train[2])
-    assert world.observe("gradients", before, after, HALF, 0).shape == (3, 3)
-    assert world.observe("nothing", before, after, HALF, 0) is None
+    assert world.observe("gradients", before, after, HALF, 0, 10).shape == (3, 3)
+    assert world.observe("nothing", before, after, HALF, 0, 10) is None
 
 
 def test_noise_is_a_function_of_the_seed_and_the_number_of_the_observation():
-    world = World(3, 100, noise=0.1)
-    first, again, second = (world.observe("validation", world.start, world.start, HALF, n) for n in (1, 1, 2))
+    world = LinearWorld(3, 100, noise=0.1)
+    first, again, second = (
+        world.observe("validation", world.start, world.start, HALF, n, 0) for n in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
     assert abs(first - second).min() > 0
 
 
 @pytest.mark.parametrize("num_groups", [2, 3, 7])
 def test_aioli_finds_the_exact_law_of_a_linear_world(num_groups):
-    trace = simulate_run(build_method("aioli", num_groups), World(num_groups, 2000))
+    trace = simulate_run(build_method("aioli", num_groups), LinearWorld(num_groups, 2000))
     assert trace.matrix_errors and max(error for _, error in trace.matrix_errors) < 1e-12
 
 
 def test_aioli_beats_the_stratified_mixture_where_the_law_is_linear():
-    world = World(5, 4000, "linear")
+    world = LinearWorld(5, 4000, "linear")
     aioli, stratified = (
         simulate_run(build_method(name, 5), world).losses[-1].mean() for name in ("aioli", "stratified")
     )
@@ -76,14 +79,14 @@ def test_aioli_beats_the_stratified_mixture_where_the_law_is_linear():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_its_steps_in_every_world(name):
     for law in ("linear", "decaying", "drifting"):
-        trace = simulate_run(build_method(name, 3), World(3, 700, law, noise=0.01))
+        trace = simulate_run(build_method(name, 3), LinearWorld(3, 700, law, noise=0.01))
         assert trace.steps[-1] == trace.loss_steps[-1] == 700
         assert len(trace.proportions) == len(trace.phases) == len(trace.steps) - 1
         np.testing.assert_allclose(trace.proportions.sum(axis=1), 1, atol=1e-9)
 
 
 def test_ten_thousand_groups_take_no_matrix():
-    trace = simulate_run(build_method("ado", 10_000), World(10_000, 200, "decaying"))
+    trace = simulate_run(build_method("ado", 10_000), LinearWorld(10_000, 200, "decaying"))
     assert trace.losses[-1].mean() < trace.losses[0].mean()
 
 
@@ -117,7 +120,7 @@ def test_bad_arguments_end_with_one_line(capsys):
         main(["simulate", "aiolo"])
     assert "unknown method 'aiolo'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="noise is -1"):
-        World(3, 10, noise=-1)
+        LinearWorld(3, 10, noise=-1)
 
 
 def test_methods_laws_and_the_world_import_no_torch():
@@ -129,8 +132,8 @@ def test_methods_laws_and_the_world_import_no_torch():
 @pytest.mark.parametrize("num_targets", [1, 3, 1000])
 @pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
 def test_worlds_with_targets(law, num_targets):
-    world = World(4, 600, law, num_targets=num_targets)
-    groups_alone = World(4, 600, law)
+    world = LinearWorld(4, 600, law, num_targets=num_targets)
+    groups_alone = LinearWorld(4, 600, law)
     np.testing.assert_array_equal(world.start[:4], groups_alone.start)
     np.testing.assert_allclose(world.matrix().dense()[:4], groups_alone.matrix().dense())
     p = np.array([0.4, 0.3, 0.2, 0.1])

@@ -1,7 +1,7 @@
 """`titan-aioli simulate`: methods in a synthetic world whose mixing law is known, in seconds."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -10,10 +10,15 @@ from rich.table import Table
 
 from titan_aioli.commands.figures import draw_proportions, largest, save, subplots, trained
 from titan_aioli.commands.settings import parse_settings
+from titan_aioli.commands.simulate.linear import LinearLaw, LinearWorld
 from titan_aioli.commands.simulate.many_ranks import ranks_table
-from titan_aioli.commands.simulate.world import LawName, Trace, World, evaluation_budget, simulate_run
-from titan_aioli.methods import build_method
+from titan_aioli.commands.simulate.many_worlds import Trial, judge
+from titan_aioli.commands.simulate.many_worlds_report import draw_worlds, worlds_tables
+from titan_aioli.commands.simulate.returns import ReturnsWorld
+from titan_aioli.commands.simulate.run import Trace, evaluation_budget, method_for, simulate_run
+from titan_aioli.commands.simulate.world import World
 
+LawName = Literal[LinearLaw, "returns"]
 BUDGET_SEQUENCES = [16, 64, 256, 1024, 4096]
 BUDGET_SWEEPS = [1, 2, 4, 8]
 BUDGET_NOISE = 0.05
@@ -28,9 +33,11 @@ def simulate(
     targets: int = 0,
     steps: int = 2000,
     law: LawName = "decaying",
-    noise: float = 0.0,
+    noise: float | None = None,
     seed: int = 0,
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
+    worlds: int = 0,
+    jobs: int = 1,
     budget: bool = False,
     ranks: int = 0,
     output: Path = Path("simulate.png"),
@@ -38,17 +45,24 @@ def simulate(
     """Run methods in a world with a known mixing law: final losses, proportions, error of the mixing matrix.
 
         titan-aioli simulate aioli odm ado --groups 7 --law drifting --noise 0.01 --set aioli.eta=0.5
+        titan-aioli simulate aioli_bayes aioli --law returns --worlds 1000 --groups 7 --targets 1 --steps 1000
 
     Args:
         methods: names of mixing methods.
-        groups: number of groups; every method but aioli takes 10,000.
+        groups: number of groups; in a world without law returns, every method but aioli and aioli_bayes takes
+            10,000.
         targets: number of held-out sets that the mixture is for and that are no group. 0: the groups.
         steps: optimizer steps of each run.
-        law: linear (LearnParams finds A exactly), decaying (what is left to learn shrinks) or drifting (A
-            changes over the run).
-        noise: standard deviation of each loss that a method is shown, nats per token.
+        law: linear (LearnParams finds A exactly), decaying (what is left to learn shrinks), drifting (A
+            changes over the run) or returns (diminishing returns and a memory, as measured on small models).
+        noise: standard deviation of each loss that a method is shown, nats per token, 0 if left out; with law
+            returns a factor on the noise of a small model with 16 sequences a step, 1 if left out.
         seed: of the world and the noise.
         settings: hyperparameters, as METHOD.NAME=VALUE.
+        worlds: judge the methods in this many worlds with law returns: the share of the gap between
+            stratified and the best static mixture that they close; their harm in a quarter as many of each
+            of two kinds without a gap; and in a tenth as many, both at a quarter, half and twice the noise.
+        jobs: processes for these worlds.
         budget: add a panel: error of Aioli's A against the number of held-out sequences.
         ranks: also plan the rows of this number of data-parallel ranks (for example 4096), 8 rows each, and
             check that none is drawn twice.
@@ -56,13 +70,25 @@ def simulate(
     """
     if not methods:
         raise ValueError("name at least one method")
-    world = World(groups, steps, law, noise, seed, num_targets=targets)
+    for name, value in (("worlds", worlds), ("jobs", jobs - 1)):
+        if value < 0:
+            raise ValueError(
+                f"--{name} is {value + (name == 'jobs')}: it must be at least {int(name == 'jobs')}"
+            )
     chosen = parse_settings(settings, methods)
-    traces = {}
-    for name in methods:
-        graph = {"graph": world.graph().tolist()} if name == "skill_it" and targets else {}
-        method = build_method(name, groups, targets or None, **{**graph, **chosen.get(name, {})})
-        traces[name] = simulate_run(method, world)
+    if noise is None:
+        noise = 1.0 if law == "returns" else 0.0
+    if worlds:
+        if law != "returns" or budget or ranks:
+            raise ValueError("--worlds needs --law returns, and goes with neither --budget nor --ranks")
+        _many_worlds(Trial(methods, chosen, groups, targets, steps, noise, seed), worlds, jobs, output)
+        return
+    world = (
+        ReturnsWorld(groups, steps, noise=noise, seed=seed, num_targets=targets)
+        if law == "returns"
+        else LinearWorld(groups, steps, law, noise=noise, seed=seed, num_targets=targets)
+    )
+    traces = {name: simulate_run(method_for(name, world, chosen.get(name, {})), world) for name in methods}
     console = Console()
     console.print(result_table(traces, world))
     errors = (
@@ -76,11 +102,21 @@ def simulate(
     console.print(f"figure: {output}", highlight=False)
 
 
+def _many_worlds(trial: Trial, num_worlds: int, jobs: int, output: Path) -> None:
+    """The methods in many worlds: two tables and a figure."""
+    outcomes = judge(trial, num_worlds, jobs)
+    console = Console()
+    for table in worlds_tables(trial, outcomes[trial.noise]):
+        console.print(table)
+    draw_worlds(trial, outcomes, output)
+    console.print(f"figure: {output}", highlight=False)
+
+
 def result_table(traces: dict[str, Trace], world: World) -> Table:
     """Losses at the end of each run, and how wrong the last A was."""
     kind, aimed_at = "target" if world.num_targets else "group", world.aimed_at
     sizes = f"{world.num_groups} groups" + f", {world.num_targets} targets" * (world.num_targets > 0)
-    table = Table(title=f"{sizes}, {world.num_steps} steps, {world.law} law, noise {world.noise:g}")
+    table = Table(title=f"{sizes}, {world.num_steps} steps, {world.title}")
     table.add_column("method")
     for name in ("mean loss", f"best {kind}", f"worst {kind}", "largest share", "phases", "error of A"):
         table.add_column(name, justify="right")

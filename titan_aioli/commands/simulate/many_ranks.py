@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from titan_aioli.commands.simulate.world import Trace
+from titan_aioli.commands.simulate.run import Trace
 from titan_aioli.data.schedule import Position, Schedule
 
 SEQUENCES_PER_GROUP = 10**9
