@@ -141,9 +141,8 @@ def main() -> None:
         arms = study.settings[scene[0]].arms(study.arms)
         wanted = [arm for arm in arms if arm in args.arms or arm == STRATIFIED]
         runs += [Run(*scene, arm, seed) for arm, seed in product(wanted, args.seeds)]
-    executor.make_graphs(
-        {(run.setting, run.batch_size): None for run in runs if executor.arm(run).method == "skill_it"}
-    )
+    if any(executor.arm(run).method == "skill_it" for run in runs):
+        executor.make_graphs(scenes)
     results, choice, chosen = executor.train(runs, "arms"), [], {}
     if BEST_STATIC in args.arms:
         best, choice = best_static(executor, scenes, args.seeds)
@@ -168,5 +167,5 @@ def show(
 if __name__ == "__main__":
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError, RuntimeError) as error:
         sys.exit(f"study: error: {error}")

@@ -49,18 +49,29 @@ def _documents(path: Path) -> list[dict[str, str]]:
 
 
 def derive(stores: Path, recipes: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Make the stores of these names that are not there yet, by their recipes.
+    """Make the stores of these names by their recipes, unless they are there.
 
     Args:
         stores: folder of the sources' stores; gets NAME/{train,validation,test}.
         recipes: all of the study's, by name: a blend takes what earlier blends left of each source.
         names: to make.
-    Raises: UserError: an unknown recipe, or blends that together take more than the whole of a source.
+    Raises: UserError: an unknown recipe, blends that together take more than the whole of a source, or a
+        store that is there by another recipe.
     """
     for name in names:
         for split in SPLITS:
-            if not store_exists(stores / name / split):
+            path = stores / name / split
+            if not store_exists(path):
                 _make(stores, recipes, name, split)
+            elif open_store(path).metadata.get("recipe") != _recipe(recipes, name):
+                raise UserError(f"{path} was made by another recipe: choose another --output, or remove it")
+
+
+def _recipe(recipes: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """All of the recipes that a store depends on: of a blend, every blend."""
+    if "blend" in recipes[name]:
+        return {key: recipe for key, recipe in recipes.items() if "blend" in recipe}
+    return {name: recipes[name]}
 
 
 def _make(stores: Path, recipes: Mapping[str, Mapping[str, Any]], name: str, split: str) -> None:
@@ -77,7 +88,12 @@ def _make(stores: Path, recipes: Mapping[str, Mapping[str, Any]], name: str, spl
     else:
         raise UserError(f"stores.{name} has the recipe {kind!r}: it may be blend, cut or shuffle")
     with MegatronWriter(stores / name / split, "uint16") as writer:
-        writer.metadata = {"vocab_size": VOCAB_SIZE, "group": name, "split": split, "recipe": {kind: what}}
+        writer.metadata = {
+            "vocab_size": VOCAB_SIZE,
+            "group": name,
+            "split": split,
+            "recipe": _recipe(recipes, name),
+        }
         for document in documents:
             writer.add(document)
 
@@ -94,7 +110,8 @@ def _blend(stores: Path, recipes: Mapping[str, Mapping[str, Any]], name: str, sp
         shuffled = _documents_of(parts[source])
         shuffled = [shuffled[at] for at in _random(source, split).permutation(len(shuffled))]
         ends = np.cumsum([len(document) for document in shuffled])
-        first, last = np.searchsorted(ends, np.array([before, before + share]) * num_tokens)
+        bounds = np.rint(np.array([before, before + share]) * num_tokens)
+        first, last = np.searchsorted(ends, bounds, side="right")
         documents += shuffled[first:last]
     return [documents[at] for at in _random(name, split).permutation(len(documents))]
 

@@ -20,6 +20,9 @@ from .study_settings import Arm, Setting, Study
 ENGINES = {"torchtitan": TORCHTITAN, "plain": "scripts.support.study_plain"}
 MOST_MIXTURE_STEPS = 4
 """Steps on one perturbed mixture of aioli, where at most a quarter of the round then is LearnParams."""
+ALONE = "only_"
+"""Beginning of the names of the runs that Skill-It's graph is made from; a group's name follows."""
+GRAPH = "skill_graph.json"
 GRAPH_SHARE = 0.25
 """Length of the runs on single groups that Skill-It's graph is made from, in that of a run."""
 DOGE_SEQUENCES = 4
@@ -80,8 +83,10 @@ class Trainer:
         return self._result(run, arm, setting, read_run(self.folder(run)))
 
     def train_alone(self, run: Run) -> None:
-        """A shorter run on one group alone, whose name the run's arm ends with, for Skill-It's graph."""
-        config = self._config(run, Arm("static", weights={_group_alone(run): 1.0}), self._graph_steps(run))
+        """A shorter run on one group alone, named by the run's arm (see ALONE), for Skill-It's graph."""
+        config = self._config(
+            run, Arm("static", weights={run.arm.removeprefix(ALONE): 1.0}), self._graph_steps(run)
+        )
         config["mixing"]["evaluation"] |= {"at_start": True, "freq": 0}
         train_one_rank(self.folder(run), tomli_w.dumps(config), ENGINES[self.engine])
 
@@ -99,7 +104,7 @@ class Trainer:
             "targets": list(setting.targets) or setting.groups,
             "graph": skill_graph(start, end).tolist(),
         }
-        path = self.folder(alone[0]).parent / "skill_graph.json"
+        path = self.folder(alone[0]).parent / GRAPH
         path.write_text(json.dumps(content))
         return path
 
@@ -108,11 +113,7 @@ class Trainer:
 
     def _config(self, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
         """One TOML is one experiment."""
-        training, setting = self.study.training, self.study.settings[run.setting]
-        weights = arm.weights if isinstance(arm.weights, Mapping) else dict.fromkeys(setting.groups, 1.0)
-        table = {**_times(arm, setting, steps), **arm.table}
-        if arm.method == "skill_it":
-            table["graph"] = str(self.folder(run).parent / "skill_graph.json")
+        training = self.study.training
         return {
             "model": {
                 "name": "llama3",
@@ -130,19 +131,28 @@ class Trainer:
             "metrics": {"log_freq": 100},
             "activation_checkpoint": {"mode": "none"},
             "debug": {"seed": run.seed},
-            "mixing": {
-                "method": arm.method,
-                "seed": run.seed,
-                "stores": str(self.output / "stores"),
-                **({arm.method: table} if table else {}),
-                "evaluation": {
-                    "sequences": training.sequences,
-                    "budget": training.budget,
-                    "freq": max(1, steps // training.evaluations),
-                },
-                "groups": {group: {"weight": weights.get(group, 0.0)} for group in setting.groups},
-                "targets": {target: {"weight": weight} for target, weight in setting.targets.items()},
+            "mixing": self._mixing(run, arm, steps),
+        }
+
+    def _mixing(self, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
+        """The [mixing] section of a run's config."""
+        training, setting = self.study.training, self.study.settings[run.setting]
+        weights = arm.weights if isinstance(arm.weights, Mapping) else dict.fromkeys(setting.groups, 1.0)
+        table = {**_times(arm, setting, steps), **arm.table}
+        if arm.method == "skill_it":
+            table["graph"] = str(self.folder(run).parent / GRAPH)
+        return {
+            "method": arm.method,
+            "seed": run.seed,
+            "stores": str(self.output / "stores"),
+            **({arm.method: table} if table else {}),
+            "evaluation": {
+                "sequences": training.sequences,
+                "budget": training.budget,
+                "freq": steps // training.evaluations,
             },
+            "groups": {group: {"weight": weights.get(group, 0.0)} for group in setting.groups},
+            "targets": {target: {"weight": weight} for target, weight in setting.targets.items()},
         }
 
     def _result(self, run: Run, arm: Arm, setting: Setting, found: Recorded) -> Result:
@@ -211,11 +221,3 @@ def _times(arm: Arm, setting: Setting, steps: int) -> dict[str, Any]:
     mixture_steps = min(MOST_MIXTURE_STEPS, max(1, round_steps // (4 * num_groups)))
     round_steps = max(round_steps, 2 * num_groups * mixture_steps)
     return {"num_sweeps": 1, "steps_per_mixture": mixture_steps, "steps_per_round": round_steps}
-
-
-def _group_alone(run: Run) -> str:
-    return run.arm.removeprefix(ALONE)
-
-
-ALONE = "only_"
-"""Beginning of the names of the runs that Skill-It's graph is made from."""
