@@ -15,10 +15,11 @@ in the CSV). "of the gap": (stratified - arm) / (stratified - oracle), where the
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -30,6 +31,7 @@ from support.study_runs import ALONE, ENGINES, Result, Run, Trainer
 from support.study_settings import BEST_STATIC, STRATIFIED, Arm, Study, read_study
 from titan_aioli.errors import UserError
 
+T = TypeVar("T")
 SETTINGS = Path(__file__).with_name("study_settings.toml")
 BASELINES = ("stratified", "static")
 """Methods whose arms are candidates of the oracle too."""
@@ -96,7 +98,8 @@ class Executor:
         for runs in alone.values():
             self.trainer.write_graph(runs)
 
-    def _all(self, work, runs, what):
+    def _all(self, work: Callable[[Run], T], runs: Iterable[Run], what: str) -> list[T]:
+        """What the work gives for each run, the first failure raised; no run twice."""
         runs = list(dict.fromkeys(runs))
         with ThreadPoolExecutor(self.jobs) as pool:
             try:

@@ -9,6 +9,7 @@ import numpy as np
 import tomli_w
 
 from titan_aioli.commands.replay import other_method
+from titan_aioli.files import read_json
 from titan_aioli.measure.budget import affordable_sequences, relative_overhead
 from titan_aioli.methods.skill_it import skill_graph
 from titan_aioli.runs.run import Run as Recorded
@@ -51,7 +52,7 @@ class Result(NamedTuple):
     extra: float
     """Compute beyond the steps, as a share of theirs: what the method measures, and Skill-It's graph."""
     proportions: dict[str, float]
-    """Those of the last phase of training."""
+    """What the method found (plan.json)."""
 
 
 class Trainer:
@@ -159,7 +160,7 @@ class Trainer:
         assert found.results is not None, run
         steps, training = found.mixture["steps"], self.study.training
         last = final_losses(found.losses, steps // training.evaluations, training.final_evaluations)
-        groups = last["validation_loss"]
+        groups, plan = last["validation_loss"], read_json(found.folder / "plan.json", "what a run writes")
         weights = np.array(list(setting.targets.values()) or [1.0])
         targets = last["target_loss"] if setting.targets else groups.mean(keepdims=True)
         extra = extra_compute(found, training.budget, training.sequences)
@@ -171,7 +172,7 @@ class Trainer:
             groups=float(groups.mean()),
             test=found.results["test_objective" if setting.targets else "test_loss_mean"],
             extra=extra,
-            proportions=dict(zip(setting.groups, found.trained_rounds()[-1]["proportions"], strict=True)),
+            proportions=dict(zip(setting.groups, plan["proportions"], strict=True)),
         )
 
 
