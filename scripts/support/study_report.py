@@ -120,10 +120,11 @@ def draw(path: Path, found: dict[Scene, dict[str, Outcome]], settings: dict[str,
         axis.grid(axis="x", color="0.92", zorder=0)
         axis.set_yticks(range(len(arms)), [arm.replace("_", " ") for arm in arms])
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=5)
     axes[0, 0].invert_yaxis()  # the axis is shared
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
-    label = "loss minus stratified's with the same seed, nats per token (left is better; dashed: best static)"
+    label = "loss minus stratified's, nats per token\n(same seed; left is better; dashed: best static)"
     figure.supxlabel(label, fontsize=9)
     _draw_legend(figure, batch_sizes)
     save(figure, path)
