@@ -1,186 +1,174 @@
 #!/usr/bin/env python
-"""Does it help? Groupings x methods x seeds through the product itself, against the best static mixture.
+"""Does it help? Settings x arms x batch sizes x seeds through the product, against the best static mixture.
 
-    .venv/bin/python scripts/study.py --corpus CORPUS --output outputs/study \\
-        --groupings python,java prose,legal legal,i18n,changelog --seeds 0 1 2
+    .venv/bin/python scripts/study.py --corpus CORPUS --settings S1 S5 --seeds 0 1 2 --batch-sizes 16 128
 
-CORPUS is a folder of GROUP.jsonl.gz files (as the demo's outputs/demo/corpus). Killed and run again, it
-continues: a run with a result is not run twice. The same seed gives every method the same initial weights
-and, per group, the same order of sequences. Metric as in the Aioli paper: exp(mean over groups of the test
-loss), and the difference to `stratified` in nats. The oracle is the best of a small grid of static mixtures,
-chosen on the first seed and trained on all; a method's share of the gap is (stratified - method) /
-(stratified - best static), of the means over the seeds.
+CORPUS is a folder of GROUP.jsonl.gz files. Settings, arms, the oracle's grid and the stop rule were fixed
+beforehand in study_settings.toml. Killed and run again, it continues: a finished run is not run twice. The
+same seed gives every arm the same initial weights and, per group, the same order of sequences. The oracle is
+the static mixture of the grid that is best on seeds of its own, which are not reported.
+
+Loss: the objective on the validation sets, mean over the last evaluations (the test loss of the last step is
+in the CSV). "of the gap": (stratified - arm) / (stratified - oracle), where the oracle's gain is seen.
+"groups": what the target costs the groups. "extra compute": what the method measures, in that of the steps.
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from support.one_rank import train_one_rank
-from support.study_data import prepare
-from support.study_report import (
-    Result,
-    StudyRun,
-    best_static,
-    direction,
-    draw,
-    signal_and_noise,
-    summary,
-    write_csv,
-)
+from support.study_data import derive, prepare
+from support.study_report import Scene, draw, outcomes, table, write_csv
+from support.study_runs import ALONE, ENGINES, Result, Run, Trainer
+from support.study_settings import BEST_STATIC, STRATIFIED, Arm, Study, read_study
+from titan_aioli.errors import UserError
 
-POOLED = "eta = 1.0\npooling = 0.8"
-METHODS = {
-    "stratified": "",
-    "aioli": "eta = 0.2",
-    "aioli_still": "eta = 1e-9",
-    "aioli_eta1": "eta = 1.0",
-    "aioli_pooled": POOLED,
-    "aioli_trained": f"{POOLED}\npool_training = true",
-    "aioli_centred": f'{POOLED}\nmixtures = "centred"',
-    "aioli_opposite": f'{POOLED}\nmixtures = "opposite"',
-    "aioli_shrink": f"{POOLED}\nshrink = true",
-    "aioli_warmup": "eta = 1.0",
-}
-"""Methods by the name in the table: their lines in [mixing.aioli], besides how long LearnParams is. With
-`aioli_still` the proportions stay uniform: what LearnParams itself costs."""
-ROUNDS = 5
-LEARN_PARAMS_SHARE = 0.2
-"""Largest share of a round's steps that LearnParams takes."""
+T = TypeVar("T")
+SETTINGS = Path(__file__).with_name("study_settings.toml")
+BASELINES = ("stratified", "static")
+"""Methods whose arms are candidates of the oracle too."""
 
 
-def grid(num_groups: int) -> list[tuple[float, ...]]:
-    """Static mixtures around uniform: every group raised, and every group lowered (for two: a line)."""
-    if num_groups == 2:
-        return [(p, 1 - p) for p in (0.25, 0.375, 0.625, 0.75)]
-    uniform = 1 / num_groups
-    shares = [uniform * factor for factor in ((1.5, 0.6) if num_groups <= 4 else (1.75,))]
-    return [
-        tuple(share if j == group else (1 - share) / (num_groups - 1) for j in range(num_groups))
-        for share, group in product(shares, range(num_groups))
-    ]
-
-
-def aioli_lines(args: argparse.Namespace, run: StudyRun) -> str:
-    """As many sweeps as fit into the share of LearnParams: the same steps for every kind of mixtures."""
-    round_steps, groups = args.steps // ROUNDS, len(run.grouping)
-    mixtures = 2 * groups if run.method == "aioli_opposite" else groups
-    steps = 4 if mixtures * 4 <= LEARN_PARAMS_SHARE * round_steps else 2
-    sweeps = max(1, int(LEARN_PARAMS_SHARE * round_steps / (steps * mixtures)))
-    lines = [f"num_sweeps = {sweeps}", f"steps_per_mixture = {steps}", f"steps_per_round = {round_steps}"]
-    if run.method == "aioli_warmup":
-        lines += [
-            f"prior_steps = {round_steps}",
-            f"prior = {{{', '.join(f'{g} = 1.0' for g in run.grouping)}}}",
-        ]
-    return "\n".join([*lines, METHODS.get(run.method, "")])
-
-
-def config_text(args: argparse.Namespace, run: StudyRun) -> str:
-    """One TOML is one experiment."""
-    weights = run.proportions or (1.0,) * len(run.grouping)
-    tables = "\n".join(
-        f"[mixing.groups.{name}]\nweight = {weight}"
-        for name, weight in zip(run.grouping, weights, strict=True)
-    )
-    method = "static" if run.proportions else run.method.split("_")[0]
-    return f"""
-[model]
-name = "llama3"
-flavor = "mixing_small"
-hf_assets_path = "{args.output}/tokenizer"
-[optimizer]
-lr = {args.lr}
-implementation = "foreach"
-[lr_scheduler]
-warmup_steps = {args.steps // 10}
-decay_type = "cosine"
-min_lr_factor = 0.1
-[training]
-local_batch_size = {args.batch_size}
-seq_len = {args.seq_len}
-steps = {args.steps}
-mixed_precision_param = "float32"
-[metrics]
-log_freq = 100
-[activation_checkpoint]
-mode = "none"
-[debug]
-seed = {run.seed}
-[mixing]
-method = "{method}"
-seed = {run.seed}
-stores = "{args.output}/stores"
-[mixing.aioli]
-{aioli_lines(args, run)}
-[mixing.evaluation]
-sequences = {args.sequences}
-budget = {args.budget}
-{tables}
-"""
-
-
-def execute(args: argparse.Namespace, run: StudyRun) -> Result:
-    """The result of a run: read if it is there, else trained as one rank."""
-    folder = args.output / "runs" / run.name
-    train_one_rank(folder, config_text(args, run))
-    found = json.loads((folder / "results.json").read_text())
-    last = json.loads((folder / "plan.json").read_text())["proportions"]
-    evidence = signal_and_noise(folder / "ledger.jsonl")
-    return Result(run, found["test_loss_mean"], found["test_loss"], last, *evidence)
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument(
-        "--corpus", type=Path, default=Path("outputs/demo/corpus"), help="GROUP.jsonl.gz files"
-    )
+    parser.add_argument("--corpus", type=Path, required=True, help="GROUP.jsonl.gz files")
     parser.add_argument("--output", type=Path, default=Path("outputs/study"), help="runs, CSV, figure")
-    parser.add_argument(
-        "--groupings", nargs="+", required=True, help="groups of one grouping joined by commas"
-    )
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--study", type=Path, default=SETTINGS, help="the file of settings")
+    parser.add_argument("--settings", nargs="+", help="all, if left out")
+    parser.add_argument("--arms", nargs="+", help=f"all and {BEST_STATIC}, if left out; {STRATIFIED} always")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences per step")
-    parser.add_argument("--seq-len", type=int, default=64)
-    parser.add_argument("--sequences", type=int, default=64, help="held-out sequences of a group")
-    parser.add_argument("--budget", type=float, default=10.0, help="evaluations, percent of the training")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16], help="sequences of a step")
+    parser.add_argument("--steps", type=int, help="of every run, for a trial")
+    parser.add_argument("--engine", choices=ENGINES, default="torchtitan")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     args = parser.parse_args()
     args.output = args.output.resolve()
-    args.methods = ["stratified", *(name for name in args.methods if name != "stratified")]
-    groupings = [tuple(grouping.split(",")) for grouping in args.groupings]
-    prepare(args.corpus, args.output, sorted({group for grouping in groupings for group in grouping}))
-    runs = [StudyRun(*parts) for parts in product(groupings, args.methods, args.seeds)]
-    first, *others = args.seeds
-    runs += [StudyRun(g, "static", first, p) for g in groupings for p in grid(len(g))]
-    results = execute_all(args, runs)
-    best = [best_static(results, grouping, first) for grouping in groupings]
-    runs = [run._replace(seed=seed) for run, seed in product(best, others) if run.method == "static"]
-    results += execute_all(args, runs)
-    write_csv(args.output / "study.csv", results)
-    shown = (groupings, args.methods, args.seeds)
-    console = Console(width=None if sys.stdout.isatty() else 60 + 20 * len(args.methods))
-    console.print(summary(results, *shown))
-    console.print(direction(results, *shown))
-    draw(args.output / "study.png", results, *shown)
-    print(f"numbers: {args.output / 'study.csv'}\nfigure: {args.output / 'study.png'}")
+    return args
 
 
-def execute_all(args: argparse.Namespace, runs: list[StudyRun]) -> list[Result]:
-    """Their results, `--jobs` runs at a time."""
-    with ThreadPoolExecutor(args.jobs) as pool:
-        return list(tqdm(pool.map(lambda run: execute(args, run), runs), total=len(runs), unit="run"))
+def check(args: argparse.Namespace, study: Study) -> None:
+    """Fill in what was left out of the settings and arms.
+
+    Raises: UserError: an unknown name, or a seed that the oracle is chosen on.
+    """
+    args.settings = args.settings or list(study.settings)
+    args.arms = args.arms or [*study.arms, BEST_STATIC]
+    for kind, given, known in (
+        ("setting", args.settings, list(study.settings)),
+        ("arm", args.arms, [*study.arms, BEST_STATIC]),
+    ):
+        for name in given:
+            if name not in known:
+                raise UserError(f"unknown {kind} {name!r}: choose among {', '.join(known)}")
+    if shared := set(args.seeds) & set(study.oracle_seeds):
+        raise UserError(f"--seeds {min(shared)}: the oracle is chosen on this seed; report on others")
+
+
+class Executor:
+    """Trains runs, some at a time."""
+
+    def __init__(self, study: Study, trainer: Trainer, jobs: int):
+        self.study, self.trainer, self.jobs = study, trainer, jobs
+
+    def arm(self, run: Run) -> Arm:
+        setting = self.study.settings[run.setting]
+        return {**setting.arms(self.study.arms), **setting.grid()}[run.arm]
+
+    def train(self, runs: Iterable[Run], what: str) -> list[Result]:
+        """Their results, in their order."""
+        return self._all(lambda run: self.trainer.train(run, self.arm(run)), runs, what)
+
+    def make_graphs(self, scenes: Iterable[Scene]) -> None:
+        """Skill-It's graphs, from runs on every group alone with the first of the oracle's seeds."""
+        seed, settings = self.study.oracle_seeds[0], self.study.settings
+        alone = {
+            scene: [Run(*scene, f"{ALONE}{group}", seed) for group in settings[scene[0]].groups]
+            for scene in scenes
+        }
+        self._all(self.trainer.train_alone, [run for runs in alone.values() for run in runs], "graphs")
+        for runs in alone.values():
+            self.trainer.write_graph(runs)
+
+    def _all(self, work: Callable[[Run], T], runs: Iterable[Run], what: str) -> list[T]:
+        """What the work gives for each run, the first failure raised; no run twice."""
+        runs = list(dict.fromkeys(runs))
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                return list(tqdm(pool.map(work, runs), total=len(runs), unit="run", desc=what))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # those that have begun end
+                raise
+
+
+def choose(results: list[Result]) -> dict[Scene, str]:
+    """For each scene the static mixture with the lowest mean loss over the oracle's seeds, by name."""
+    losses: dict[Scene, dict[str, list[float]]] = {}
+    for result in results:
+        run = result.run
+        losses.setdefault((run.setting, run.batch_size), {}).setdefault(run.arm, []).append(result.loss)
+    return {scene: min(of_arm, key=lambda arm: np.mean(of_arm[arm])) for scene, of_arm in losses.items()}
+
+
+def best_static(executor: Executor, scenes: list[Scene], seeds: list[int]) -> tuple[list[Result], ...]:
+    """The results of the oracle, under its name, and those that it was chosen by."""
+    study, candidates = executor.study, []
+    for scene in scenes:
+        setting = study.settings[scene[0]]
+        baselines = [n for n, arm in setting.arms(study.arms).items() if arm.method in BASELINES]
+        arms = [*baselines, *setting.grid()]
+        candidates += [Run(*scene, arm, seed) for arm, seed in product(arms, study.oracle_seeds)]
+    choice = executor.train(candidates, "oracle's grid")
+    chosen = choose(choice)
+    runs = [Run(*scene, chosen[scene], seed) for scene, seed in product(scenes, seeds)]
+    return executor.train(runs, BEST_STATIC), choice
+
+
+def main() -> None:
+    args = parse()
+    study = read_study(args.study)
+    check(args, study)
+    prepare(args.corpus, args.output, study.sources(args.settings))
+    derive(args.output / "stores", study.stores, study.derived(args.settings))
+    executor = Executor(study, Trainer(study, args.output, args.engine, args.steps), args.jobs)
+    scenes, runs = list(product(args.settings, args.batch_sizes)), []
+    for scene in scenes:
+        arms = study.settings[scene[0]].arms(study.arms)
+        wanted = [arm for arm in arms if arm in args.arms or arm == STRATIFIED]
+        runs += [Run(*scene, arm, seed) for arm, seed in product(wanted, args.seeds)]
+    if any(executor.arm(run).method == "skill_it" for run in runs):
+        executor.make_graphs(scenes)
+    results, choice, chosen = executor.train(runs, "arms"), [], {}
+    if BEST_STATIC in args.arms:
+        best, choice = best_static(executor, scenes, args.seeds)
+        chosen = {(r.run.setting, r.run.batch_size): r.run.arm for r in best}
+        results += [result._replace(run=result.run._replace(arm=BEST_STATIC)) for result in best]
+    show(args.output, study, results, choice, chosen)
+
+
+def show(
+    output: Path, study: Study, results: list[Result], choice: list[Result], chosen: dict[Scene, str]
+) -> None:
+    """Tables, CSV and figure."""
+    found = outcomes(results)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for scene, arms in found.items():
+        console.print(table(scene, study.settings[scene[0]], arms, chosen.get(scene, ""), study.stop))
+    write_csv(output / "study.csv", results, choice)
+    draw(output / "study.png", found, study.settings)
+    print(f"numbers: {output / 'study.csv'}\nfigure: {output / 'study.png'}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, OSError, RuntimeError) as error:
+        sys.exit(f"study: error: {error}")

@@ -1,191 +1,156 @@
-"""What study.py shows: a table, a figure and a CSV of every run's numbers."""
+"""What study.py shows: a table for each setting, a figure, and a CSV of every run's numbers."""
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
 
 from titan_aioli.commands.figures import save, subplots
 
-Grouping = tuple[str, ...]
+from .study_runs import Result
+from .study_settings import BEST_STATIC, STRATIFIED, Setting, StopRule
+from .study_statistics import Comparison, advice, compare, share_of_gap
+
+Scene = tuple[str, int]
+"""A setting's name and a batch size."""
 
 
-class StudyRun(NamedTuple):
-    """One run of the study, by what sets it apart."""
+class Outcome(NamedTuple):
+    """What one arm ended with, over the seeds."""
 
-    grouping: Grouping
-    method: str
-    seed: int
-    proportions: tuple[float, ...] | None = None
-    """Of a static run of the oracle's grid."""
-
-    @property
-    def name(self) -> str:
-        shares = "" if self.proportions is None else "_" + "_".join(f"{p:.2f}" for p in self.proportions)
-        return f"{'+'.join(self.grouping)}/{self.method}{shares}_seed{self.seed}"
+    results: list[Result]
+    loss: Comparison
+    groups: Comparison
+    """The same of the mean over the groups: what the target costs them."""
 
 
-class Result(NamedTuple):
-    """What a run ended with."""
-
-    run: StudyRun
-    loss: float
-    """Mean over the groups of the test loss, nats per token."""
-    losses: dict[str, float]
-    """Test loss of each group."""
-    proportions: list[float]
-    """The last ones, in the order of the grouping."""
-    signal: float
-    """Spread over the groups of the column sums of A, root mean square over the rounds; nan without A."""
-    noise: float
-    """Their standard error, likewise."""
+def outcomes(results: Iterable[Result]) -> dict[Scene, dict[str, Outcome]]:
+    """By scene and arm, the best for the objective first; stratified is among them."""
+    by_scene: dict[Scene, dict[str, list[Result]]] = {}
+    for result in results:
+        run = result.run
+        by_scene.setdefault((run.setting, run.batch_size), {}).setdefault(run.arm, []).append(result)
+    return {scene: _of_arms(arms) for scene, arms in by_scene.items()}
 
 
-def signal_and_noise(ledger: Path) -> tuple[float, float]:
-    """Spread over the groups of the column sums of A, and their standard error: root mean squares over the
-    rounds in a ledger.jsonl; nan where no round has both (one sweep does not tell noise from signal)."""
-    records = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
-    found = [record for record in records if record.get("stderr") and record.get("normalized_A")]
-    found = [record for record in found if np.isfinite(np.array(record["stderr"], dtype=float)).all()]
-    if not found:
-        return np.nan, np.nan
-    spreads = [np.std(np.sum(record["normalized_A"], axis=0)) for record in found]
-    errors = np.array([record["stderr"] for record in found], dtype=float)
-    return float(np.sqrt(np.mean(np.square(spreads)))), float(np.sqrt(np.mean(errors**2)))
-
-
-def write_csv(path: Path, results: list[Result]) -> None:
-    """One line per run."""
-    header = ["grouping", "method", "seed", "test_loss_mean", "perplexity", "test_losses", "proportions"]
-    header += ["signal_of_A", "noise_of_A"]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for run, loss, losses, proportions, signal, noise in results:
-            method = run.name.partition("/")[2].rpartition("_seed")[0]
-            numbers = [loss, np.exp(loss), json.dumps(losses), json.dumps(proportions), signal, noise]
-            writer.writerow(["+".join(run.grouping), method, run.seed, *numbers])
-
-
-def best_static(results: list[Result], grouping: Grouping, seed: int) -> StudyRun:
-    """The run with the lowest loss of the oracle's grid and `stratified`, of one seed."""
-    methods = ("static", "stratified")
-    candidates = [
-        r for r in results if r.run[0] == grouping and r.run.seed == seed and r.run.method in methods
-    ]
-    return min(candidates, key=lambda result: result.loss).run
-
-
-def differences(results: list[Result], grouping: Grouping, method: str, seeds: list[int]) -> np.ndarray:
-    """Mean test loss minus that of `stratified` with the same seed, [seeds]; of the grid of "static" the best
-    mixture of the first seed."""
-    losses = {result.run: result.loss for result in results}
-    run = StudyRun(grouping, method, seeds[0])
-    if method == "static":
-        run = best_static(results, grouping, seeds[0])
-    base = StudyRun(grouping, "stratified", seeds[0])
-    return np.array([losses[run._replace(seed=seed)] - losses[base._replace(seed=seed)] for seed in seeds])
-
-
-def spread(values: np.ndarray) -> str:
-    """Mean and standard deviation over the seeds."""
-    return f"{values.mean():+.4f} \u00b1 {values.std(ddof=1) if len(values) > 1 else 0:.4f}"
-
-
-def summary(results: list[Result], groupings: list[Grouping], methods: list[str], seeds: list[int]) -> Table:
-    """Differences to stratified, paired by seed, and the share of the oracle's gap that a method closes."""
-    title = f"mean test loss minus stratified's, nats: mean \u00b1 sd over {len(seeds)} seeds"
-    table = Table(title=f"{title}; share of the gap closed")
-    others = [name for name in methods if name != "stratified"]
-    table.add_column("grouping", overflow="fold")
-    for name in ("stratified", *others, "best static"):
-        table.add_column(name, justify="right")
-    for grouping in groupings:
-        base = [
-            r.loss for r in results if r.run in [StudyRun(grouping, "stratified", seed) for seed in seeds]
+def _of_arms(arms: dict[str, list[Result]]) -> dict[str, Outcome]:
+    base = {result.run.seed: result for result in arms[STRATIFIED]}
+    found = {}
+    for name, results in arms.items():
+        pairs = [(result, base[result.run.seed]) for result in results]
+        columns = [
+            compare(*np.array([[getattr(each, key) for each in pair] for pair in pairs]).T)
+            for key in ("loss", "groups")
         ]
-        oracle = differences(results, grouping, "static", seeds)
-        cells = [f"{np.mean(base):.4f}"]
-        for name in others:
-            values = differences(results, grouping, name, seeds)
-            closed = f"\n{values.mean() / oracle.mean():.0%}" if oracle.mean() < 0 else "\n-"
-            cells.append(spread(values) + closed)
-        mixture = best_static(results, grouping, seeds[0]).proportions
-        shares = "uniform" if mixture is None else " ".join(f"{share:.2f}" for share in mixture)
-        table.add_row("+".join(grouping), *cells, f"{spread(oracle)}\n{shares}")
-    table.add_section()
-    means = [
-        np.mean([differences(results, grouping, name, seeds) for grouping in groupings], axis=0)
-        for name in (*others, "static")
+        found[name] = Outcome(results, *columns)
+    return dict(sorted(found.items(), key=lambda item: item[1].loss.mean))
+
+
+def table(scene: Scene, setting: Setting, arms: dict[str, Outcome], chosen: str, rule: StopRule) -> Table:
+    """A line for each arm of a scene.
+
+    Args:
+        chosen: name of the mixture that the arm BEST_STATIC trains on; "" where it was not run.
+    """
+    base, (name, batch_size) = arms[STRATIFIED], scene
+    shown = Table(
+        title=f"{name}, {setting.title}, {batch_size} sequences a step: loss minus stratified's "
+        f"({np.mean([r.loss for r in base.results]):.4f}), nats per token, n = {len(base.results)}",
+        caption=f"{BEST_STATIC}: {chosen}" if chosen else None,
+    )
+    shown.add_column("arm")
+    for heading in ("mean", "95 % t interval", "sd paired", "sd unpaired", "of the gap", "groups",
+                    "extra compute", "more pairs?"):  # fmt: skip
+        shown.add_column(heading, justify="right")
+    for arm, outcome in arms.items():
+        extra = f"{np.mean([result.extra for result in outcome.results]):.0%}"
+        if arm == STRATIFIED:
+            shown.add_row(arm, "0", "", "", "", "", "0", extra, "")
+            continue
+        loss, closed = outcome.loss, None
+        if BEST_STATIC in arms:
+            closed = share_of_gap(loss, arms[BEST_STATIC].loss, rule.standard_errors)
+        low, high = loss.mean - loss.half_width, loss.mean + loss.half_width
+        cells = [f"{loss.mean:+.4f}", f"{low:+.4f} to {high:+.4f}"]
+        cells += [
+            f"{loss.paired_sd:.4f}",
+            f"{loss.unpaired_sd:.4f}",
+            "-" if closed is None else f"{closed:.0%}",
+        ]
+        shown.add_row(arm, *cells, f"{outcome.groups.mean:+.4f}", extra, advice(loss, rule))
+    return shown
+
+
+def write_csv(path: Path, reported: Sequence[Result], choice: Sequence[Result]) -> None:
+    """A line for each run: first those that are reported, then those that the oracle was chosen by."""
+    header = ["setting", "batch_size", "arm", "seed", "used_for", "loss", "groups_loss", "test_loss",
+              "extra_compute", "proportions"]  # fmt: skip
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for used_for, results in (("report", reported), ("choice", choice)):
+            for run, *numbers, proportions in results:
+                shares = json.dumps({group: round(share, 4) for group, share in proportions.items()})
+                cells = [f"{number:.6f}" for number in numbers]
+                writer.writerow([run.setting, run.batch_size, run.arm, run.seed, used_for, *cells, shares])
+
+
+def draw(path: Path, found: dict[Scene, dict[str, Outcome]], settings: dict[str, Setting]) -> None:
+    """A panel for each setting: a point for each arm, batch size and seed, the loss minus stratified's."""
+    names = list(dict.fromkeys(name for name, _ in found))
+    batch_sizes = sorted({batch_size for _, batch_size in found})
+    arms = [
+        arm for arm in dict.fromkeys(arm for scene in found.values() for arm in scene) if arm != STRATIFIED
     ]
-    table.add_row("mean of the groupings", "", *(spread(values) for values in means))
-    return table
-
-
-def direction(
-    results: list[Result], groupings: list[Grouping], methods: list[str], seeds: list[int]
-) -> Table:
-    """How large the differences between the column sums of A are, in standard errors, and the cosine between
-    where the proportions went from uniform and where the best static mixture lies; medians over the seeds (of
-    the cosine, those where the proportions moved)."""
-    table = Table(
-        title="A: spread of the column sums / their standard error | cosine with the best static mixture"
-    )
-    aiolis = [name for name in methods if name.startswith("aioli")]
-    for name in ("grouping", *aiolis):
-        table.add_column(name, justify="left" if name == "grouping" else "right", overflow="fold")
-    for grouping in groupings:
-        mixture = best_static(results, grouping, seeds[0]).proportions
-        cells = []
-        for name in aiolis:
-            found = [r for r in results if r.run.grouping == grouping and r.run.method == name]
-            ratio = np.median([result.signal / result.noise for result in found])
-            cosine = "-"
-            moved = [r.proportions for r in found if np.ptp(r.proportions) > 1e-6]
-            if mixture is not None and moved:
-                cosine = f"{np.median([_cosine(shares, mixture) for shares in moved]):+.2f}"
-            cells.append(f"{ratio:.1f} | {cosine}")
-        table.add_row("+".join(grouping), *cells)
-    return table
-
-
-def _cosine(proportions: Sequence[float], mixture: Sequence[float]) -> float:
-    """Cosine between two mixtures, both as differences from uniform."""
-    one, other = (np.array(shares) - 1 / len(shares) for shares in (proportions, mixture))
-    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
-
-
-def draw(
-    path: Path, results: list[Result], groupings: list[Grouping], methods: list[str], seeds: list[int]
-) -> None:
-    """A point for each grouping, method and seed."""
-    figure, ((axis,),) = subplots(1, 1, (9, 1.4 + 0.8 * len(groupings)))
-    others = [*(name for name in methods if name != "stratified"), "static"]
-    for row, grouping in enumerate(groupings):
-        for place, name in enumerate(others):
-            points = differences(results, grouping, name, seeds)
-            height = row + 0.8 * (place - (len(others) - 1) / 2) / len(others)
-            is_oracle = name == "static"
-            style = {"color": "k" if is_oracle else f"C{place}", "label": None}
-            if row == 0:
-                style["label"] = "best static of a grid" if is_oracle else name
-            axis.plot(points, [height] * len(points), "o", ms=4, alpha=0.6, **style)
-            axis.plot([points.mean()], [height], "|", ms=11, mew=2, color=style["color"])
-    axis.axvline(0, color="0.6", lw=1)
-    axis.set_yticks(range(len(groupings)), [_wrapped(grouping) for grouping in groupings])
-    axis.invert_yaxis()
-    axis.set_xlabel(
-        "mean test loss minus stratified's (nats per token; left is better; bar: mean over seeds)"
-    )
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    arms.sort(key=lambda arm: np.mean([scene[arm].loss.mean for scene in found.values() if arm in scene]))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    size = (1.6 + 3.0 * columns, rows * (0.9 + 0.24 * len(arms)) + 0.3)
+    figure, axes = subplots(rows, columns, size, sharey=True)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for place, batch_size in enumerate(batch_sizes):
+            offset = 0.36 * (place - (len(batch_sizes) - 1) / 2)
+            _draw_scene(axis, found.get((name, batch_size), {}), arms, offset, f"C{place}")
+        axis.set_title(f"{name}: {settings[name].title}", fontsize=9)
+        axis.axvline(0, color="0.6", lw=1, zorder=0)
+        axis.grid(axis="x", color="0.92", zorder=0)
+        axis.set_yticks(range(len(arms)), [arm.replace("_", " ") for arm in arms])
+        axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=5)
+    axes[0, 0].invert_yaxis()  # the axis is shared
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    label = "loss minus stratified's, nats per token\n(same seed; left is better; dashed: best static)"
+    figure.supxlabel(label, fontsize=9)
+    _draw_legend(figure, batch_sizes)
     save(figure, path)
 
 
-def _wrapped(grouping: Grouping) -> str:
-    """The names of a grouping, four per line."""
-    lines = ["+".join(grouping[start : start + 4]) for start in range(0, len(grouping), 4)]
-    return "+\n".join(lines)
+def _draw_scene(axis: Any, arms: dict[str, Outcome], order: list[str], offset: float, color: str) -> None:
+    """The points of one setting and batch size, and the mean of the best static mixture as a line."""
+    for name, outcome in arms.items():
+        if name == STRATIFIED:
+            continue
+        height, points = order.index(name) + offset, outcome.loss.differences
+        axis.plot(points, np.full(len(points), height), "o", ms=4, alpha=0.6, mew=0, color=color)
+        axis.plot([outcome.loss.mean], [height], "|", ms=9, mew=1.8, color=color)
+    if BEST_STATIC in arms:
+        axis.axvline(arms[BEST_STATIC].loss.mean, color=color, lw=1, ls="--", zorder=0)
+
+
+def _draw_legend(figure: Any, batch_sizes: list[int]) -> None:
+    """Which color is which batch size, where there are several."""
+    from matplotlib.lines import Line2D
+
+    if len(batch_sizes) > 1:
+        handles = [
+            Line2D([], [], marker="o", ls="", color=f"C{place}", label=f"{batch_size} sequences a step")
+            for place, batch_size in enumerate(batch_sizes)
+        ]
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8
+        )
