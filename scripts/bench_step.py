@@ -25,7 +25,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer

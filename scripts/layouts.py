@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from titan_aioli.hosts.installed import VERSION
 from titan_aioli.testing.stores import write_stores
 from titan_aioli.testing.torchrun import TINY, command, start
 
@@ -60,9 +60,12 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "tp2_compile": (2, 8, [TP, "2", "--compile.enable"]),
     "fsdp2_tp2_compile": (4, 4, [TP, "2", "--compile.enable"]),
 }
-REFUSED = {"tp2_compile", "fsdp2_tp2_compile"} if torch.__version__.startswith("2.13.") else set()
-"""Layouts that a run would refuse on the installed torch."""
-TOLERANCES = {"fsdp2_bf16": 2e-2, **dict.fromkeys(("fsdp2_compile", "tp2_compile", "fsdp2_tp2_compile"), 1e-5)}
+REFUSED = {"tp2_compile", "fsdp2_tp2_compile"} if VERSION < (0, 3) else {"tp2_no_loss_parallel"}
+"""Layouts that a run would refuse with the installed torchtitan."""
+TOLERANCES = {
+    "fsdp2_bf16": 2e-2,
+    **dict.fromkeys(("fsdp2_compile", "tp2_compile", "fsdp2_tp2_compile"), 1e-5),
+}
 DEFAULT_TOLERANCE = 1e-6
 
 

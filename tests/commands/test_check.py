@@ -15,7 +15,7 @@ from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
-from titan_aioli.hosts.titan02.job import Checked, check_config, load_config
+from titan_aioli.hosts.installed import Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.store import open_store

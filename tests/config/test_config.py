@@ -11,7 +11,7 @@ from titan_aioli.config.hyperparameters import hyperparameters
 from titan_aioli.config.methods import AioliTable
 from titan_aioli.config.validate import check_mixing_keys, check_types
 from titan_aioli.errors import UserError
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.methods import build_method
 from titan_aioli.stores.metadata import write_sidecar
 from titan_aioli.testing.stores import write_stores

@@ -8,14 +8,14 @@ import sys
 from collections import Counter
 from unittest import mock
 
-import titan_aioli.hosts.titan02  # noqa: F401, before the first import of torchtitan
+import titan_aioli.hosts.titan  # noqa: F401, before the first import of torchtitan
 
 # isort: split
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scripts.support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.train import MixingTrainer
 
 

@@ -1,4 +1,4 @@
-"""Lets torchtitan 0.2.2 run on CPU ranks over gloo; does nothing where there is an accelerator.
+"""Lets torchtitan run on CPU ranks over gloo; does nothing where there is an accelerator.
 
 torchtitan falls back to "cuda" where torch reports no accelerator, FSDP2 asks gloo for a reduction that it
 does not have, and DTensor's random initialisation is only faithful on CUDA: on a CPU mesh every rank would
@@ -45,7 +45,7 @@ def enable_cpu() -> None:
 
 
 def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
-    """A `TrainSpec.parallelize_fn` whose model trains, and starts from the same weights, on CPU ranks."""
+    """A torchtitan `parallelize_fn` whose model trains, and starts from the same weights, on CPU ranks."""
     if has_accelerator():
         return parallelize
 
@@ -86,7 +86,7 @@ class _WholeRandomTensors(TorchDispatchMode):
 
 def _cpu_device_module() -> types.ModuleType:
     """What torchtitan asks of `torch.cuda`, answered for the CPU; the rest falls through to `torch.cpu`."""
-    module = types.ModuleType("titan_aioli.hosts.titan02.cpu_device")
+    module = types.ModuleType("titan_aioli.hosts.titan.cpu_device")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     answers = {
         "set_device": lambda device: None,

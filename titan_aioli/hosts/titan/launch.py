@@ -18,7 +18,7 @@ from torchtitan.tools.logging import init_logger, logger
 
 from titan_aioli.errors import RanksDisagree, UserError
 from titan_aioli.hosts.stopping import exit_status, stopped_line
-from titan_aioli.hosts.titan02.job import Checked, check_config
+from titan_aioli.hosts.titan.checks import Checked
 
 ERROR_TIMEOUT = timedelta(seconds=15)
 """How long a rank that fails keeps running so that slower ranks can say their own error."""
@@ -26,12 +26,21 @@ WAIT_FOR_FIRST = timedelta(seconds=4)
 """How long another rank waits for rank 0 to say the same."""
 
 
-def launch(
-    trainer_class: Any, args: list[str], doubtful: Callable[[Checked], Iterable[str]] = lambda checked: ()
+def launch_with(
+    check_config: Callable[[list[str], int], Checked],
+    trainer_class: Any,
+    args: list[str],
+    doubtful: Callable[[Checked], Iterable[str]] = lambda checked: (),
 ) -> int:
     """Train by the arguments, and return the exit status.
 
     Rank 0 first logs what is `doubtful` about the run.
+
+    Args:
+        check_config: reads and checks a config, as the host of the installed torchtitan does.
+        trainer_class: built from the config.
+        args: of `python -m titan_aioli.train`.
+        doubtful: lines about a config that a run accepts and is hardly meant to.
 
     Errors that the user can fix print one line, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1 shows where
     they were raised. A run that a signal stops exits as `stopping.exit_status` says.
@@ -41,7 +50,7 @@ def launch(
         checked = check_config(args, int(os.environ.get("WORLD_SIZE", "0")))
         for line in doubtful(checked) if os.environ.get("RANK", "0") == "0" else ():
             logger.warning(f"mixing: {line}")
-        return exit_status(_run(trainer_class, checked.config))
+        return exit_status(_run(trainer_class, checked))
     except (UserError, RanksDisagree) as error:
         if os.environ.get("TITAN_AIOLI_TRACEBACK"):
             traceback.print_exc()
@@ -95,9 +104,9 @@ def _shared_store() -> Any:
         return None
 
 
-def _run(trainer_class: Any, config: Any) -> int:
+def _run(trainer_class: Any, checked: Checked) -> int:
     """Train; the number of the signal that stopped it, or 0."""
-    trainer = None
+    trainer, config = None, checked.config
     try:
         trainer = trainer_class(config)
         if config.checkpoint.create_seed_checkpoint:
@@ -110,7 +119,8 @@ def _run(trainer_class: Any, config: Any) -> int:
     except BaseException as error:
         if trainer:
             trainer.close()
-        explanation = None if isinstance(error, UserError) else explain(error, config)
+        folder = checked.folder / config.checkpoint.folder
+        explanation = None if isinstance(error, UserError) else explain(error, folder)
         if explanation:
             raise UserError(explanation) from error
         raise
@@ -122,14 +132,13 @@ def _run(trainer_class: Any, config: Any) -> int:
     return trainer.stopped_by
 
 
-def explain(error: BaseException, config: Any) -> str | None:
+def explain(error: BaseException, folder: Path) -> str | None:
     """One line that says what failed and what to do; None for what only a developer can fix.
 
     Args:
         error: raised while a trainer was built or trained.
-        config: torchtitan's JobConfig.
+        folder: of the checkpoints.
     """
-    folder = Path(config.job.dump_folder) / config.checkpoint.folder
     if "Missing key in checkpoint state_dict: mixture" in str(error):
         return (
             "the checkpoint has no mixture state: it was written by a plain torchtitan run, or as a last "
