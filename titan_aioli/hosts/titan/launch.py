@@ -115,7 +115,7 @@ def _run(trainer_class: Any, checked: Checked) -> int:
         else:
             trainer.train()
             if trainer.stopped_by and config.checkpoint.enable:
-                trainer.checkpointer._async_wait()
+                trainer.wait_for_checkpoint()
     except BaseException as error:
         if trainer:
             trainer.close()

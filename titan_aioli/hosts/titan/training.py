@@ -56,7 +56,17 @@ class MixtureTraining:
         self._has_begun = False
         if config.checkpoint.enable:
             self.checkpointer.states["mixture"] = self.session
-        self.metrics_processor.mixture_metrics = self.session.metrics
+        self._show_mixture()
+
+    def _show_mixture(self) -> None:
+        """Add the mixture's metrics to torchtitan's; every rank logs a step, so they may be reduced."""
+        log = self.metrics_processor.log
+
+        def log_with_mixture(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics=None):
+            extra = {**(extra_metrics or {}), **self.session.metrics()}
+            log(step, global_avg_loss, global_max_loss, grad_norm, extra)
+
+        self.metrics_processor.log = log_with_mixture
 
     def build_host(self) -> TitanHost:
         """What measuring sees of this trainer."""
@@ -64,6 +74,10 @@ class MixtureTraining:
 
     def overruled(self) -> Iterable[str]:
         """A line for each setting of the config that a loaded checkpoint overrules."""
+        raise NotImplementedError
+
+    def wait_for_checkpoint(self) -> None:
+        """Return when the checkpoint that is being written in the background, if any, is whole."""
         raise NotImplementedError
 
     def train_step(self, data_iterator: Any) -> None:

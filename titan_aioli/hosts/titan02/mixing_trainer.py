@@ -11,7 +11,7 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.hosts.titan.overruled import overruled
 from titan_aioli.hosts.titan.training import MixtureTraining
 from titan_aioli.hosts.titan02.host import Titan02Host
-from titan_aioli.hosts.titan02.spec import MixingMetrics, open_job_mixture, register_mixing_spec
+from titan_aioli.hosts.titan02.spec import open_job_mixture, register_mixing_spec
 from titan_aioli.measure.losses import RowLoss, with_row_numbers
 
 
@@ -22,7 +22,6 @@ class MixingTrainer(MixtureTraining, Trainer):
         register_mixing_spec(job_config.model.name)
         super().__init__(job_config)
         assert isinstance(self.dataloader, MixtureLoader) and isinstance(self.loss_fn, RowLoss)
-        assert isinstance(self.metrics_processor, MixingMetrics)
         self.row_loss, self.loader = self.loss_fn, self.dataloader
         self.folder = Path(job_config.job.dump_folder)
         self.begin_mixing(job_config, open_job_mixture(job_config))
@@ -53,6 +52,10 @@ class MixingTrainer(MixtureTraining, Trainer):
         )
         self.session.see(input_dict["input"], labels, input_dict["group"])
         return loss
+
+    def wait_for_checkpoint(self) -> None:
+        """Return when the checkpoint that is being written in the background, if any, is whole."""
+        self.checkpointer._async_wait()
 
     def overruled(self) -> Iterable[str]:
         """A line for each setting of the config that a loaded checkpoint overrules."""

@@ -1,4 +1,4 @@
-"""What torchtitan builds for a mixing run: its train spec with our loader, loss, metrics and flavours.
+"""What torchtitan builds for a mixing run: its train spec with our loader, loss and flavours.
 
 Any model that torchtitan has a train spec for can be mixed; nothing of the model is changed.
 """
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torchtitan.components.loss import cross_entropy_loss
-from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.models.llama3 import TransformerModelArgs
 from torchtitan.protocols.train_spec import TrainSpec, get_train_spec, register_train_spec
 
@@ -20,7 +19,6 @@ from titan_aioli.hosts.build import build_loader
 from titan_aioli.hosts.flavor import Flavor
 from titan_aioli.hosts.titan.checks import global_batch_size
 from titan_aioli.hosts.titan.cpu import for_cpu
-from titan_aioli.hosts.titan.metrics import MixtureMetrics
 from titan_aioli.hosts.titan.opened import open_mixture
 from titan_aioli.measure.losses import RowLoss, cross_entropy_by_row
 
@@ -56,7 +54,7 @@ def register_mixing_spec(model_name: str) -> None:
 
 
 def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
-    """The model's train spec with a mixture-aware loader, per-group losses and their metrics."""
+    """The model's train spec with a mixture-aware loader and per-group losses."""
     build_tokenizer = base.build_tokenizer_fn
 
     def build_tokenizer_if_present(job_config: Any) -> Any:
@@ -72,7 +70,6 @@ def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
         build_tokenizer_fn=build_tokenizer_if_present,
         build_dataloader_fn=build_dataloader,
         build_loss_fn=build_row_loss,
-        build_metrics_processor_fn=build_metrics,
     )
 
 
@@ -137,12 +134,3 @@ def build_row_loss(job_config: Any, **kwargs: Any) -> RowLoss:
         plain = torch.compile(plain, backend=job_config.compile.backend)
         by_row = torch.compile(by_row, backend=job_config.compile.backend)
     return RowLoss(plain, by_row)
-
-
-def build_metrics(job_config: Any, parallel_dims: Any, model_args: Any) -> "MixingMetrics":
-    """torchtitan's metrics processor, with those of the mixture."""
-    return MixingMetrics(job_config, parallel_dims)
-
-
-class MixingMetrics(MixtureMetrics, MetricsProcessor):
-    """torchtitan's metrics with those of the mixture added where a step is logged."""
