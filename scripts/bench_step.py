@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Seconds per step: ours against plain torchtitan 0.2.2 on the same model and tokens, in one process.
+"""Seconds per step: ours against plain torchtitan on the same model and tokens, in one process.
 
     .venv/bin/python scripts/bench_step.py                         # CPU, the debug model
     .venv/bin/python scripts/bench_step.py --flavor 160M --seq-len 2048 --compile --json step.json   # one GPU
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
+from support.plain_torchtitan import PlainTrainer, plain_config
 from titan_aioli.hosts.installed import load_config
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.testing.torchrun import rank_environment
@@ -79,9 +79,7 @@ class Runner:
     """A trainer of this process that is stepped by hand."""
 
     def __init__(self, trainer_class, arguments: list[str]):
-        config = load_config(arguments)
-        if trainer_class is PlainTrainer:
-            config.model.name = PLAIN_NAME
+        config = (plain_config if trainer_class is PlainTrainer else load_config)(arguments)
         once = nullcontext()
         if torch.distributed.is_initialized():
             once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 1)
@@ -164,7 +162,6 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.update(rank_environment())
     torch.set_num_threads(1)
-    register_plain()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         for num_groups in {8, *args.groups}:

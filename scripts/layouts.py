@@ -31,10 +31,13 @@ DP_SHARD, DP_REPLICATE = P + "data_parallel_shard_degree", P + "data_parallel_re
 TP, PP, CP = P + "tensor_parallel_degree", P + "pipeline_parallel_degree", P + "context_parallel_degree"
 SCHEDULE, MICRO_BATCH = P + "pipeline_parallel_schedule", P + "pipeline_parallel_microbatch_size"
 PP2 = [PP, "2", MICRO_BATCH, "2", SCHEDULE]
+ONE_CHUNK = [] if VERSION < (0, 3) else ["--loss.num_chunks", "1"]
 AC = "--activation_checkpoint."
 COMMON = (
     *("--model.flavor", "mixing_debug_deep", "--mixing.evaluation.freq", "0"),
     *("--checkpoint.interval", "1000"),
+    # Newer torchtitan cuts attention masks, in blocks of 128, for context parallelism.
+    *(() if VERSION < (0, 3) else ("--training.seq_len", "256")),
 )
 
 # Name: number of ranks, local batch size, flags. The global batch is 8 rows.
@@ -50,7 +53,7 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "pp2_fsdp2": (4, 4, [*PP2, "1F1B"]),
     "pp2_tp2": (4, 8, [*PP2, "1F1B", TP, "2"]),
     "pp2_interleaved": (2, 8, [*PP2, "Interleaved1F1B"]),
-    "pp2_zbv": (2, 8, [*PP2, "ZBVZeroBubble"]),
+    "pp2_zbv": (2, 8, [*PP2, "ZBVZeroBubble", *ONE_CHUNK]),
     "cp2": (2, 8, [CP, "2"]),
     "fsdp2_cp2": (4, 4, [CP, "2"]),
     "fsdp2_ac_selective": (2, 4, [AC + "mode", "selective", AC + "selective_ac_option", "op"]),

@@ -8,7 +8,7 @@ import sys
 
 import torch.distributed as dist
 
-from titan_aioli.hosts.installed import launch
+from titan_aioli.hosts.installed import VERSION, launch
 from titan_aioli.train import MixingTrainer
 
 from . import cpu_context_parallel
@@ -30,5 +30,6 @@ class LayoutTrainer(MixingTrainer):
 
 
 if __name__ == "__main__":
-    cpu_context_parallel.install()
+    if VERSION < (0, 3):  # newer ones cut FlexAttention, for which their host has a CPU form
+        cpu_context_parallel.install()
     sys.exit(launch(LayoutTrainer, sys.argv[1:]))

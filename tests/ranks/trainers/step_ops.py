@@ -14,7 +14,7 @@ import titan_aioli.hosts.titan  # noqa: F401, before the first import of torchti
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scripts.support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
+from scripts.support.plain_torchtitan import PlainTrainer, plain_config
 from titan_aioli.hosts.installed import load_config
 from titan_aioli.train import MixingTrainer
 
@@ -33,9 +33,7 @@ class CountOps(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(trainer_class, model_name, arguments):
-    config = load_config(arguments)
-    config.model.name = model_name or config.model.name
+def count(trainer_class, config):
     config.metrics.log_freq = 1000
     once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 2)
     if not dist.is_initialized():
@@ -53,10 +51,9 @@ def count(trainer_class, model_name, arguments):
 
 
 if __name__ == "__main__":
-    register_plain()
     found = {
-        "plain": count(PlainTrainer, PLAIN_NAME, sys.argv[1:]),
-        "ours": count(MixingTrainer, None, sys.argv[1:]),
+        "plain": count(PlainTrainer, plain_config(sys.argv[1:])),
+        "ours": count(MixingTrainer, load_config(sys.argv[1:])),
     }
     if dist.get_rank() == 0:
         print("COUNTS " + json.dumps(found), flush=True)

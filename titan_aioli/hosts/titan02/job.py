@@ -60,7 +60,7 @@ def _refuse_known_faults(config: Any) -> None:
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if config.compile.enable and tensor_parallel and release >= (2, 13):
         raise UserError(
-            "compile.enable with parallelism.tensor_parallel_degree above 1 fails or gives wrong gradients with "
-            "torchtitan 0.2 on torch 2.13 and newer (a compiled graph of one rank is reused by another): set "
-            "compile.enable = false, or use torch 2.11"
+            "compile.enable with parallelism.tensor_parallel_degree above 1 fails or gives wrong gradients "
+            "with torchtitan 0.2 on torch 2.13 and newer (a graph of one rank is reused by another): "
+            "set compile.enable = false, or use torch 2.11"
         )

@@ -45,18 +45,11 @@ class WrittenOutAttention(FlexAttention):
         return out.transpose(1, 2)
 
 
-def use_on_cpu(model: Any, seq_len: int, context_parallel_degree: int) -> None:
-    """Put it in the place of FlexAttention in a model's config.
-
-    Args:
-        model: torchtitan's config of a model.
-        seq_len: S; masks are cut in blocks that divide it, over all context-parallel ranks.
-        context_parallel_degree: of the layout.
-    """
+def use_on_cpu(model: Any) -> None:
+    """Put it in the place of FlexAttention in the config of a model."""
     attention._compiled_create_block_mask = create_block_mask  # compiling it takes longer than tiny models
-    block_size = min(128, max(1, seq_len // (2 * context_parallel_degree)))
     for _, config, parent, name in list(model.traverse(FlexAttention.Config)):
-        ours = WrittenOutAttention.Config(block_size=block_size, kernel_options=config.kernel_options)
+        ours = WrittenOutAttention.Config(block_size=config.block_size, kernel_options=config.kernel_options)
         _set(parent, name, ours)
 
 

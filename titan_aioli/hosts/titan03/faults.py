@@ -59,5 +59,10 @@ def _check_attention(config: Any) -> None:
                 f"parallelism.context_parallel_degree is {degree}: torchtitan 0.3 cannot cut {name} "
                 'attention along the sequence: set model.attn_backend = "flex", or the degree to 1'
             )
+    if degree > 1 and config.training.seq_len % (128 * degree):
+        raise UserError(
+            f"training.seq_len is {config.training.seq_len}: with context_parallel_degree {degree} torch "
+            f"cuts attention masks in blocks of 128, so it must be a multiple of {128 * degree}"
+        )
     if not has_accelerator() and any(model.traverse(VarlenAttention.Config)):
         raise UserError('model.attn_backend is "varlen": torch has no CPU kernel for it: set it to "flex"')

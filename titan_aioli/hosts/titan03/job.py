@@ -117,7 +117,7 @@ def _prepared(config: MixingTrainer.Config) -> MixingTrainer.Config:
     config.training.disable_cuda_graphs = True
     spec = config.model_spec
     if not has_accelerator():
-        attention.use_on_cpu(spec.model, config.training.seq_len, config.parallelism.context_parallel_degree)
+        attention.use_on_cpu(spec.model)
         spec.parallelize_fn = for_cpu(spec.parallelize_fn)
     config.loss = with_rows(config.loss)
     config.dataloader = MixtureLoaderConfig(job=config)
