@@ -14,9 +14,8 @@ import json
 import os
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from support.plain_torchtitan import PlainTrainer, plain_config
+from support.plain_torchtitan import PlainTrainer, plain_config, sharing_ranks
 from titan_aioli.hosts.installed import load_config
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.testing.torchrun import rank_environment
@@ -78,13 +77,14 @@ def write_config(path: Path, args: argparse.Namespace, num_groups: int, steps: i
 class Runner:
     """A trainer of this process that is stepped by hand."""
 
+    first: Any = None
+    """Of the process: the others share its ranks."""
+
     def __init__(self, trainer_class, arguments: list[str]):
         config = (plain_config if trainer_class is PlainTrainer else load_config)(arguments)
-        once = nullcontext()
-        if torch.distributed.is_initialized():
-            once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 1)
-        with once:
+        with sharing_ranks(Runner.first):
             self.trainer = trainer_class(config)
+        Runner.first = Runner.first or self.trainer
         self.batches = self.trainer.batch_generator(self.trainer.dataloader)
 
     def time_steps(self, count: int) -> float:

@@ -5,7 +5,11 @@ Only the CPU enablement and a loader of fixed sequences are ours; every loss is 
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from titan_aioli.hosts.installed import VERSION
 
@@ -72,6 +76,20 @@ class PlainTrainer(Trainer):
             log(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics)
 
         self.metrics_processor.log = log_and_write
+
+
+@contextmanager
+def sharing_ranks(trainer: Any) -> Iterator[None]:
+    """Inside the block a second trainer of this process is built on the ranks of the first.
+
+    Args:
+        trainer: the first; None: there is none yet.
+    """
+    if trainer is None:
+        yield
+        return
+    with mock.patch.object(Trainer, "init_distributed", lambda self: trainer.parallel_dims):
+        yield
 
 
 def plain_config(arguments: list[str]):

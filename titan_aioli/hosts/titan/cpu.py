@@ -2,8 +2,9 @@
 
 torchtitan falls back to "cuda" where torch reports no accelerator, FSDP2 asks gloo for a reduction that it
 does not have, and DTensor's random initialisation is only faithful on CUDA: on a CPU mesh every rank would
-fill its own shard with the same numbers. `enable_cpu()` fixes the first before torchtitan is imported,
-`for_cpu()` the other two where a model is parallelised.
+fill its own shard with the same numbers; and the CPU has no histogram of integers, which routers need.
+`enable_cpu()` fixes the first and the last before torchtitan is imported, `for_cpu()` the other two where a
+model is parallelised.
 """
 
 import functools
@@ -42,6 +43,7 @@ def enable_cpu() -> None:
         import torchtitan.tools.utils  # noqa: F401  binds the two functions' answers at import
     finally:
         torch_utils._get_available_device_type, torch_utils._get_device_module = original
+    torch.histc = _histc_of_integers(torch.histc)
 
 
 def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
@@ -65,6 +67,16 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
         return model
 
     return wrapped
+
+
+def _histc_of_integers(histc: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """torch.histc that also counts integers, as on CUDA: routers of experts ask for it."""
+
+    @functools.wraps(histc)
+    def counting(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return histc(input if input.is_floating_point() else input.float(), *args, **kwargs)
+
+    return counting
 
 
 class _WholeRandomTensors(TorchDispatchMode):

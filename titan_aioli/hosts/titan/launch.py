@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.rendezvous import rendezvous
 from torchtitan.tools.logging import init_logger, logger
@@ -22,6 +24,8 @@ from titan_aioli.hosts.titan.checks import Checked
 
 ERROR_TIMEOUT = timedelta(seconds=15)
 """How long a rank that fails keeps running so that slower ranks can say their own error."""
+OUTPUT_LAYER = {"output.weight": "0.2", "lm_head.weight": "0.3"}
+"""Name of the last weights in a checkpoint of each torchtitan."""
 WAIT_FOR_FIRST = timedelta(seconds=4)
 """How long another rank waits for rank 0 to say the same."""
 
@@ -145,6 +149,12 @@ def explain(error: BaseException, folder: Path) -> str | None:
             "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, "
             "add --checkpoint.exclude_from_loading mixture,dataloader"
         )
+    if "Missing key in checkpoint state_dict" in str(error) and (written := _other_version(folder)):
+        return (
+            f"the checkpoint in {folder} was written with torchtitan {written}, whose weights have other "
+            f"names than those of torchtitan {version('torchtitan')}: continue it with that one, or start "
+            "a new run in another job.dump_folder"
+        )
     if isinstance(error, CheckpointException):
         rank, (cause, _) = next(iter(error.failures.items()))
         return (
@@ -160,6 +170,18 @@ def explain(error: BaseException, folder: Path) -> str | None:
         f"{path}: {error.strerror} ({_free(path)}): once that is fixed, start again: the run resumes from "
         "its last checkpoint"
     )
+
+
+def _other_version(folder: Path) -> str | None:
+    """The torchtitan that wrote the newest checkpoint, if it is not the one that is installed."""
+    steps = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    newest = max(steps, key=lambda path: int(path.name.removeprefix("step-")), default=folder)
+    try:
+        names = FileSystemReader(newest).read_metadata().state_dict_metadata
+    except Exception:  # whatever is wrong with it is not this
+        return None
+    found = next((v for name, v in OUTPUT_LAYER.items() if name in names), None)
+    return found if found and not version("torchtitan").startswith(found) else None
 
 
 def _one_line(error: BaseException) -> str:

@@ -52,11 +52,16 @@ def load_config(args: list[str]) -> Any:
 
 
 def _refuse_known_faults(config: Any) -> None:
-    """Refuse what torchtitan 0.2.2 silently gets wrong.
+    """Refuse what torchtitan 0.2.2 silently gets wrong, or cannot do.
 
     Raises: UserError: names the settings and what to change.
     """
     tensor_parallel = config.parallelism.tensor_parallel_degree > 1
+    if config.mixing.separate_documents:
+        raise UserError(
+            "mixing.separate_documents needs torchtitan 0.3; with torchtitan 0.2 choose a flavor whose "
+            "attention is masked by document, such as debugmodel_flex_attn"
+        )
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if config.compile.enable and tensor_parallel and release >= (2, 13):
         raise UserError(
