@@ -63,7 +63,8 @@ def write_config(path: Path, args: argparse.Namespace, num_groups: int, steps: i
         "training.steps": steps,
         "training.mixed_precision_param": "bfloat16" if args.bf16 else "float32",
         "optimizer.implementation": "fused" if torch.cuda.is_available() else "foreach",
-        "activation_checkpoint.mode": "none",
+        "activation_checkpoint.mode": args.ac,
+        "activation_checkpoint.selective_ac_option": "op",
         "metrics.log_freq": 100,
         "mixing.stores": path / f"stores{num_groups}",
         "mixing.method": method,
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, default=128, help="tokens per sequence")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 parameters in forward and backward")
     parser.add_argument("--compile", action="store_true", help="torch.compile of model and loss")
+    parser.add_argument("--ac", default="none", help="activation checkpointing: none, selective or full")
     parser.add_argument("--turns", type=int, default=30, help="turns of each trainer")
     parser.add_argument("--steps", type=int, default=10, help="steps per turn")
     parser.add_argument("--groups", type=int, nargs="*", default=[8, 38], help="groups of the whole runs")

@@ -23,18 +23,17 @@ moves the router's biases; torchtitan 0.2 and 0.3."""
 class TitanHost:
     """See `measure.host.Host`; the passes through the model are each version's own."""
 
-    def __init__(self, trainer: Any, row_loss: RowLoss, loader: MixtureLoader, local_batch_size: int):
+    def __init__(self, trainer: Any, row_loss: RowLoss, loader: MixtureLoader):
         """Args:
-        trainer: a torchtitan Trainer whose `post_dataloading_process` adds row numbers to the labels.
+        trainer: a `MixtureTraining` whose `post_dataloading_process` adds row numbers to the labels.
         row_loss: its loss function.
         loader: its dataloader.
-        local_batch_size: training.local_batch_size.
         """
         self._trainer = trainer
         self.row_loss = row_loss
         self.device: torch.device = trainer.device
         self.data_rank, self.num_data_ranks = loader.rank, loader.num_ranks
-        self.local_batch_size = local_batch_size
+        self.local_batch_size: int = trainer.local_batch_size
         has_losses = trainer.pp_has_last_stage if trainer.parallel_dims.pp_enabled else True
         tp_mesh = trainer.parallel_dims.get_optional_mesh("tp")
         self.is_reporter: bool = has_losses and (tp_mesh is None or tp_mesh.get_local_rank() == 0)

@@ -40,6 +40,7 @@ class MixtureTraining:
             mixture: what its `[mixing]` asks for.
         """
         mixing: Mixing = config.mixing
+        self.local_batch_size: int = config.training.local_batch_size
         self.session = build_session(
             mixing,
             mixture,

@@ -28,7 +28,7 @@ class MixingTrainer(MixtureTraining, Trainer):
 
     def build_host(self) -> Titan02Host:
         """What measuring sees of this trainer."""
-        return Titan02Host(self, self.row_loss, self.loader, self.job_config.training.local_batch_size)
+        return Titan02Host(self, self.row_loss, self.loader)
 
     def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Any:
         """torchtitan's, without the group ids and with row numbers as one more column of the labels."""

@@ -40,7 +40,7 @@ class MixingTrainer(MixtureTraining, Trainer):
 
     def build_host(self) -> Titan03Host:
         """What measuring sees of this trainer."""
-        return Titan03Host(self, self.row_loss, self.loader, self.config.training.local_batch_size)
+        return Titan03Host(self, self.row_loss, self.loader)
 
     def _find_end_of_document(self) -> int | None:
         """Id of the token by which documents are separated; None: they are not.
