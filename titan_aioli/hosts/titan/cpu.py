@@ -74,7 +74,9 @@ def _histc_of_integers(histc: Callable[..., torch.Tensor]) -> Callable[..., torc
 
     @functools.wraps(histc)
     def counting(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return histc(input if input.is_floating_point() else input.float(), *args, **kwargs)
+        if input.is_floating_point():
+            return histc(input, *args, **kwargs)
+        return histc(input.float(), *args, **kwargs).to(input.dtype)
 
     return counting
 
