@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_eight_groups_fit_eighty_columns():
     groups = [numbered_group(name, 0, 123_456) for name in names]
     config = load_config(["--job.config_file", str(TINY), "--mixing.method", "stratified"])
     mixture = Mixture(build_method("aioli", 8), groups, groups, groups, hyperparameters={})
-    checked = Checked(config, mixture, 1, 8)
+    checked = Checked(config, mixture, 1, 8, Path("outputs"), "llama3 mixing_debug")
     expected = forecast(config, mixture, 8)
     shown = lines(group_table(checked, expected)) + lines(run_table(checked, expected))
     assert max(map(len, shown)) <= 80

@@ -22,6 +22,11 @@ def refuse_known_faults(config: Any) -> None:
     _check_loss(config)
     _check_attention(config)
     layout = config.parallelism
+    if layout.expert_parallel_degree > 1 and not has_accelerator():
+        raise UserError(
+            f"parallelism.expert_parallel_degree is {layout.expert_parallel_degree}: gloo cannot exchange "
+            "parts of unequal size between CPU ranks: set it to 1, or train on GPUs"
+        )
     if layout.spmd_backend == "full_dtensor":
         raise UserError(
             'parallelism.spmd_backend is "full_dtensor": losses by group need "spmd_types" or '
