@@ -67,8 +67,9 @@ TOLERANCES = {
     "fsdp2_bf16": 2e-2,
     **dict.fromkeys(("fsdp2_compile", "tp2_compile", "fsdp2_tp2_compile"), 1e-5),
 }
-DEFAULT_TOLERANCE = 1e-6 if VERSION < (0, 3) else 3e-6
-"""For rows of `SEQ_LEN` tokens: with 16 times as many, what the layouts sum in another order grows."""
+DEFAULT_TOLERANCE, TOLERANCE_OF_LONG_ROWS = 1e-6, 3e-6
+"""For rows of 16 tokens, and for longer ones: FSDP2 with rows of 256 is 1.1e-6 away with torchtitan 0.2.2 and
+1.2e-6 with 0.3."""
 SEQ_LEN = 16 if VERSION < (0, 3) else 256
 """torchtitan 0.3 cuts attention masks for context parallelism in blocks of 128 tokens."""
 
@@ -148,7 +149,8 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     shutil.rmtree(work) if not args.keep else print(work)
-    wrong = [n for n, d in found.items() if d["group_losses"] > TOLERANCES.get(n, DEFAULT_TOLERANCE)]
+    default = DEFAULT_TOLERANCE if args.seq_len <= 16 else TOLERANCE_OF_LONG_ROWS
+    wrong = [n for n, d in found.items() if d["group_losses"] > TOLERANCES.get(n, default)]
     if wrong:
         raise SystemExit(f"too far from one rank: {', '.join(wrong)}")
 
