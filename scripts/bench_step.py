@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Seconds per step: ours against plain torchtitan 0.2.2 on the same model and tokens, in one process.
+"""Seconds per step: ours against plain torchtitan on the same model and tokens, in one process.
 
     .venv/bin/python scripts/bench_step.py                         # CPU, the debug model
     .venv/bin/python scripts/bench_step.py --flavor 160M --seq-len 2048 --compile --json step.json   # one GPU
@@ -14,9 +14,8 @@ import json
 import os
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
-from titan_aioli.hosts.titan02.job import load_config
+from support.plain_torchtitan import PlainTrainer, plain_config, sharing_ranks
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.testing.torchrun import rank_environment
 from titan_aioli.train import MixingTrainer
@@ -64,7 +63,8 @@ def write_config(path: Path, args: argparse.Namespace, num_groups: int, steps: i
         "training.steps": steps,
         "training.mixed_precision_param": "bfloat16" if args.bf16 else "float32",
         "optimizer.implementation": "fused" if torch.cuda.is_available() else "foreach",
-        "activation_checkpoint.mode": "none",
+        "activation_checkpoint.mode": args.ac,
+        "activation_checkpoint.selective_ac_option": "op",
         "metrics.log_freq": 100,
         "mixing.stores": path / f"stores{num_groups}",
         "mixing.method": method,
@@ -78,15 +78,14 @@ def write_config(path: Path, args: argparse.Namespace, num_groups: int, steps: i
 class Runner:
     """A trainer of this process that is stepped by hand."""
 
+    first: Any = None
+    """Of the process: the others share its ranks."""
+
     def __init__(self, trainer_class, arguments: list[str]):
-        config = load_config(arguments)
-        if trainer_class is PlainTrainer:
-            config.model.name = PLAIN_NAME
-        once = nullcontext()
-        if torch.distributed.is_initialized():
-            once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 1)
-        with once:
+        config = (plain_config if trainer_class is PlainTrainer else load_config)(arguments)
+        with sharing_ranks(Runner.first):
             self.trainer = trainer_class(config)
+        Runner.first = Runner.first or self.trainer
         self.batches = self.trainer.batch_generator(self.trainer.dataloader)
 
     def time_steps(self, count: int) -> float:
@@ -155,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, default=128, help="tokens per sequence")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 parameters in forward and backward")
     parser.add_argument("--compile", action="store_true", help="torch.compile of model and loss")
+    parser.add_argument("--ac", default="none", help="activation checkpointing: none, selective or full")
     parser.add_argument("--turns", type=int, default=30, help="turns of each trainer")
     parser.add_argument("--steps", type=int, default=10, help="steps per turn")
     parser.add_argument("--groups", type=int, nargs="*", default=[8, 38], help="groups of the whole runs")
@@ -164,7 +164,6 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.update(rank_environment())
     torch.set_num_threads(1)
-    register_plain()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         for num_groups in {8, *args.groups}:

@@ -24,8 +24,7 @@ import numpy as np
 import torch
 
 from titan_aioli.commands.figures import save, subplots
-from titan_aioli.hosts.titan02.host import TitanHost
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import InstalledHost, load_config
 from titan_aioli.measure.budget import relative_overhead
 from titan_aioli.measure.evaluate import held_out_batches
 from titan_aioli.methods.walk import walk
@@ -36,7 +35,7 @@ SUBSETS = 20
 """Number of random subsets of each size."""
 
 
-class RecordingHost(TitanHost):
+class RecordingHost(InstalledHost):
     """Keeps the loss of every held-out row in every evaluation: `recorded`, [rows] for each evaluation."""
 
     recorded: list[list[float]]

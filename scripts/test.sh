@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs into .venv and runs the tests: about 10 minutes on two cores.
 #   scripts/test.sh [pytest arguments]      scripts/test.sh -m slow     the long ones
+#   TORCH=2.15.0 TORCHTITAN=0.3.0 scripts/test.sh     on other versions, each pair in an environment of its own
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export VENV=${VENV:-.venv${TORCH:+-torch-$TORCH}${TORCHTITAN:+-torchtitan-$TORCHTITAN}}
 scripts/setup.sh dev
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup "$@"
+exec "$VENV/bin/python" -m pytest -n 2 --dist loadgroup "$@"

@@ -7,9 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from titan_aioli.hosts.titan02.job import Checked
-from titan_aioli.hosts.titan02.launch import launch
-from titan_aioli.hosts.titan02.mixing_trainer import MixingTrainer
+from titan_aioli.hosts.installed import Checked, MixingTrainer, launch
 
 __all__ = ["MixingTrainer"]
 

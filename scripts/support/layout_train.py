@@ -5,11 +5,10 @@ Every rank writes rankR.jsonl into the dump folder: {"step", "sums" [2, G], "gra
 
 import json
 import sys
-from pathlib import Path
 
 import torch.distributed as dist
 
-from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.hosts.installed import VERSION, launch
 from titan_aioli.train import MixingTrainer
 
 from . import cpu_context_parallel
@@ -23,7 +22,7 @@ class LayoutTrainer(MixingTrainer):
         def log_and_write(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics=None):
             record = {"step": step, "loss": global_avg_loss, "grad_norm": grad_norm}
             record["sums"] = self.session.log_stats.reduced().tolist()
-            with open(Path(job_config.job.dump_folder) / f"rank{dist.get_rank()}.jsonl", "a") as file:
+            with open(self.folder / f"rank{dist.get_rank()}.jsonl", "a") as file:
                 file.write(json.dumps(record) + "\n")
             log(step, global_avg_loss, global_max_loss, grad_norm, extra_metrics)
 
@@ -31,5 +30,6 @@ class LayoutTrainer(MixingTrainer):
 
 
 if __name__ == "__main__":
-    cpu_context_parallel.install()
+    if VERSION < (0, 3):  # newer ones cut FlexAttention, for which their host has a CPU form
+        cpu_context_parallel.install()
     sys.exit(launch(LayoutTrainer, sys.argv[1:]))

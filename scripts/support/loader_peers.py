@@ -16,7 +16,7 @@ from titan_aioli.control.ledger import Ledger, LedgerEntry
 from titan_aioli.data.group import Group
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.schedule import Position
-from titan_aioli.hosts.titan02.cpu import enable_cpu
+from titan_aioli.hosts.titan.cpu import enable_cpu
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.store import open_store
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.control.helpers import make_controller
 from titan_aioli.cli import main
-from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.hosts.installed import launch
 from titan_aioli.testing.text import save_jsonl, save_tokenizer
 from titan_aioli.testing.torchrun import TINY, torchrun
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
-from titan_aioli.hosts.titan02.job import Checked, check_config, load_config
+from titan_aioli.hosts.installed import Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.store import open_store
@@ -157,7 +158,7 @@ def test_eight_groups_fit_eighty_columns():
     groups = [numbered_group(name, 0, 123_456) for name in names]
     config = load_config(["--job.config_file", str(TINY), "--mixing.method", "stratified"])
     mixture = Mixture(build_method("aioli", 8), groups, groups, groups, hyperparameters={})
-    checked = Checked(config, mixture, 1, 8)
+    checked = Checked(config, mixture, 1, 8, Path("outputs"), "llama3 mixing_debug")
     expected = forecast(config, mixture, 8)
     shown = lines(group_table(checked, expected)) + lines(run_table(checked, expected))
     assert max(map(len, shown)) <= 80

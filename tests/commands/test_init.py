@@ -122,12 +122,12 @@ def test_a_vocabulary_that_no_flavor_holds_lists_theirs(tmp_path, capsys):
 
 
 def test_only_plain_attention_is_chosen():
-    from titan_aioli.hosts.titan02.spec import flavors
+    from titan_aioli.hosts.installed import flavors
 
-    names = [flavor.name for flavor in fitting_flavors(flavors("llama3"), 2048)]
+    names = [flavor.name for flavor in fitting_flavors(flavors(), 2048)]
     assert names[:4] == ["mixing_debug", "mixing_debug_deep", "debugmodel", "160M"]
     assert not any("flex" in name or "varlen" in name for name in names)
-    sizes = {flavor.name: flavor.num_parameters for flavor in fitting_flavors(flavors("llama3"), 1000)}
+    sizes = {flavor.name: flavor.num_parameters for flavor in fitting_flavors(flavors(), 1000)}
     assert sizes["8B"] == pytest.approx(8.03e9, rel=0.01) and sizes["160M"] == pytest.approx(162e6, rel=0.01)
 
 

@@ -10,7 +10,7 @@ from titan_aioli.cli import main, split_flags
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.config.sources import read_graph
 from titan_aioli.files import read_toml
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.laws.mixmin import mixmin, read_likelihoods
 from titan_aioli.laws.table import read_mixtures, read_table
 from titan_aioli.runs.plan_file import read_plan

@@ -11,7 +11,7 @@ from titan_aioli.config.hyperparameters import hyperparameters
 from titan_aioli.config.methods import AioliBayesTable, AioliTable
 from titan_aioli.config.validate import check_mixing_keys, check_types
 from titan_aioli.errors import UserError
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.methods import Objective, build_method
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.stores.metadata import write_sidecar

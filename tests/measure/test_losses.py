@@ -74,6 +74,23 @@ def test_rows_written_twice_count_once():
     assert torch.equal(stats.sums_2G, stats_of(logits, labels, group).sums_2G)
 
 
+def test_rows_in_pieces_of_the_sequence_are_the_rows_in_one():
+    """Losses in chunks call once for each piece; a first round on garbage is void."""
+    logits, labels, _ = batch()
+    whole, cut = RowLoss(plain), RowLoss(plain)
+    for loss in (whole, cut):
+        loss.keep_tokens = True
+        loss.expect(len(labels), CPU)
+    total = whole(logits, with_row_numbers(labels))
+    for factor in (float("nan"), 1.0):
+        with cut.in_pieces(with_row_numbers(labels)) as labels_BS:
+            both = zip(logits.split(4, dim=1), labels_BS.split(4, dim=1), strict=True)
+            pieces = [cut(logits_BSV * factor, part_BS) for logits_BSV, part_BS in both]
+    torch.testing.assert_close(sum(pieces), total)
+    torch.testing.assert_close(cut.rows().sums_2B, whole.rows().sums_2B)
+    assert torch.equal(cut.rows().tokens_BS, whole.rows().tokens_BS)
+
+
 def test_a_nan_stays_in_its_group():
     logits, labels, group = batch()
     logits[4] = float("nan")  # the only row of group 1

@@ -10,7 +10,7 @@ from titan_aioli.config.hyperparameters import guard_arguments, hyperparameters
 from titan_aioli.config.methods import StaticTable
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml
-from titan_aioli.hosts.titan02.job import load_config
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.methods import UNTIL_END, build_method
 from titan_aioli.methods.walk import walk
 from titan_aioli.testing.methods import check_method

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.hosts.installed import launch
 from titan_aioli.runs.run import read_run
 from titan_aioli.testing.torchrun import torchrun
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from titan_aioli.hosts.installed import VERSION
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "layouts.py"
 QUICK = ["pp2", "cp2"]
 LONG = [
-    *("accumulation", "fsdp2", "fsdp2_accumulation", "hsdp2x2", "tp2", "tp2_no_loss_parallel", "fsdp2_tp2"),
+    *("accumulation", "fsdp2", "fsdp2_accumulation", "hsdp2x2", "tp2", "fsdp2_tp2"),
+    *(("tp2_no_loss_parallel",) if VERSION < (0, 3) else ()),
     *("pp2_fsdp2", "pp2_tp2", "pp2_interleaved", "pp2_zbv", "fsdp2_cp2"),
     *("fsdp2_ac_selective", "fsdp2_ac_full", "fsdp2_compile", "fsdp2_bf16"),
 ]
@@ -26,7 +29,7 @@ def differences(tmp_path, names):
 
 def test_pipeline_and_context_parallel_equal_one_rank(tmp_path):
     for found in differences(tmp_path, QUICK).values():
-        assert found["group_losses"] < 1e-6 and found["proportions"] < 1e-6 and found["grad_norm"] < 5e-4
+        assert found["proportions"] < 1e-6 and found["grad_norm"] < 5e-4
 
 
 @pytest.mark.slow

@@ -158,6 +158,9 @@ class Mixing:
     """Number of consecutive updates skipped (their observation was not finite) after which the run stops."""
     train_losses: bool = True
     """Keep the training loss of every group (one more pass over the token losses, no host sync)."""
+    separate_documents: bool = False
+    """Keep attention and positions inside documents, which end with the end-of-text token of the tokenizer in
+    `model.hf_assets_path`. For torchtitan 0.3; off: a token sees all earlier ones of its row."""
     progress: bool = False
     """Draw a progress bar on the standard error of rank 0."""
     static: StaticTable = field(default_factory=StaticTable)

@@ -15,13 +15,13 @@ def read_mixing(path: Path) -> Mixing:
     Raises: UserError: the file is missing or is not TOML, or a key is unknown.
     """
     check_mixing_keys(["--job.config_file", str(path)])
-    return _build(Mixing, read_toml(path).get("mixing", {}))
+    return build_section(Mixing, read_toml(path).get("mixing", {}))
 
 
-def _build(section: Any, table: dict[str, Any]) -> Any:
+def build_section(section: Any, table: dict[str, Any]) -> Any:
     """A config dataclass from a table, nested ones too."""
     kinds = get_type_hints(section)
     values = {}
     for key, value in table.items():
-        values[key] = _build(kinds[key], value) if dataclasses.is_dataclass(kinds[key]) else value
+        values[key] = build_section(kinds[key], value) if dataclasses.is_dataclass(kinds[key]) else value
     return section(**values)

@@ -1,7 +1,8 @@
 """What measuring needs of the program that owns the training loop.
 
-A host is written once per trainer (hosts/titan02, hosts/plain); whatever measures takes a `Host` and works
-with any of them. Calls that every data-parallel rank must make together are marked collective.
+A host is written once per trainer (hosts/titan02, hosts/titan03, hosts/plain); whatever measures takes a
+`Host` and works with any of them. Calls that every data-parallel rank must make together are marked
+collective.
 """
 
 from collections.abc import Callable, Iterable

@@ -52,10 +52,20 @@ def cross_entropy_by_row(logits_BSV: torch.Tensor, labels_BS: torch.Tensor) -> L
         tokens = F.nll_loss(log_probs.detach(), labels, reduction="none", ignore_index=IGNORE_INDEX)
         if isinstance(tokens, DTensor):
             tokens = tokens.to_local()
-        tokens_BS = tokens.view(labels_BS.shape)
-        counts_B = (labels_BS != IGNORE_INDEX).sum(dim=1).double()
-        rows_2B = torch.stack([tokens_BS.double().sum(dim=1), counts_B])
-    return loss, rows_2B, tokens_BS
+    return loss, *row_parts(tokens, labels_BS)
+
+
+@torch.no_grad()
+def row_parts(tokens: torch.Tensor, labels_BS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows' sums and counts [2, B] float64, and the tokens' losses [B, S].
+
+    Args:
+        tokens: [B * S], loss of each token, 0 where a label does not count.
+        labels_BS: int64; IGNORE_INDEX does not count.
+    """
+    tokens_BS = tokens.view(labels_BS.shape)
+    counts_B = (labels_BS != IGNORE_INDEX).sum(dim=1).double()
+    return torch.stack([tokens_BS.double().sum(dim=1), counts_B]), tokens_BS
 
 
 class RowLoss:
@@ -78,6 +88,8 @@ class RowLoss:
         self._by_row = by_row
         self._rows_2B: torch.Tensor | None = None
         self._tokens_BS: torch.Tensor | None = None
+        self._pieces: list[torch.Tensor] | None = None
+        self._row_numbers: torch.Tensor | None = None
         self.recording = True
         """Whether labels carry row numbers and the rows are kept."""
         self.scale: torch.Tensor | None = None
@@ -98,8 +110,31 @@ class RowLoss:
         """Start a micro-batch of `num_rows` rows."""
         self._rows_2B = torch.zeros((2, num_rows), dtype=torch.float64, device=device)
 
+    @contextmanager
+    def in_pieces(self, labels: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Inside the block the loss is called on pieces of the rows, cut along the sequence, in order.
+
+        Args:
+            labels: as a call takes them, with row numbers if `recording`.
+        Returns: the labels [B, S] to be cut; those of a piece carry no row numbers.
+        """
+        if not self.recording:
+            yield labels
+            return
+        assert self._rows_2B is not None, "expect() comes before the first loss of a micro-batch"
+        self._row_numbers, self._pieces = labels[:, -1], []
+        self._rows_2B.index_fill_(1, self._row_numbers, 0.0)  # what was written of these rows before is void
+        try:
+            yield labels[:, :-1].contiguous()
+            if self.keep_tokens:
+                self._tokens_BS = torch.cat(self._pieces, dim=1)
+        finally:
+            self._row_numbers = self._pieces = None
+
     def __call__(self, logits_BSV: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if self.recording:
+        if self._pieces is not None:
+            loss = self._add_piece(logits_BSV, labels)
+        elif self.recording:
             assert self._rows_2B is not None, "expect() comes before the first loss of a micro-batch"
             loss, rows_2B, tokens_BS = self._by_row(logits_BSV, labels[:, :-1].contiguous())
             self._rows_2B.index_copy_(1, labels[:, -1], rows_2B)
@@ -109,15 +144,24 @@ class RowLoss:
             loss = self._plain(logits_BSV, labels)
         return loss if self.scale is None else loss * self.scale
 
+    def _add_piece(self, logits_BSV: torch.Tensor, labels_BS: torch.Tensor) -> torch.Tensor:
+        """The loss of a piece of the rows, whose parts are added to those of the pieces before."""
+        assert self._rows_2B is not None and self._row_numbers is not None and self._pieces is not None
+        loss, rows_2B, tokens_BS = self._by_row(logits_BSV, labels_BS)
+        self._rows_2B.index_add_(1, self._row_numbers, rows_2B)
+        if self.keep_tokens:
+            self._pieces.append(tokens_BS)
+        return loss
+
     def rows(self) -> Rows:
         """The rows of the last micro-batch; the next one does not change them."""
         assert self._rows_2B is not None, "no micro-batch was begun"
         return Rows(self._rows_2B, self._tokens_BS)
 
 
-def with_row_numbers(labels_BS: torch.Tensor) -> torch.Tensor:
-    """Labels with each row's number as one more column, [B, S + 1]."""
-    rows = torch.arange(len(labels_BS), device=labels_BS.device, dtype=labels_BS.dtype)
+def with_row_numbers(labels_BS: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """Labels with each row's number, from `first` on, as one more column, [B, S + 1]."""
+    rows = torch.arange(first, first + len(labels_BS), device=labels_BS.device, dtype=labels_BS.dtype)
     return torch.cat([labels_BS, rows[:, None]], dim=1)
 
 

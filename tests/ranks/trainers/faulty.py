@@ -16,8 +16,7 @@ import torch
 import torch.distributed as dist
 
 from titan_aioli.errors import UserError
-from titan_aioli.hosts.titan02.host import TitanHost
-from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.hosts.installed import InstalledHost, launch
 from titan_aioli.measure.losses import Rows
 from titan_aioli.measure.observer import MicroBatch
 from titan_aioli.train import MixingTrainer
@@ -29,7 +28,7 @@ def flip_lowest_bit(proportions):
     proportions.view(np.uint64)[1] ^= 1
 
 
-class FaultyHost(TitanHost):
+class FaultyHost(InstalledHost):
     """Fails in some evaluations, on rank 1 only."""
 
     failures_left = int(os.environ.get("FAULT_COUNT", "0"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.hosts.installed import launch
 from titan_aioli.train import MixingTrainer
 
 
@@ -25,7 +25,7 @@ class KillingTrainer(MixingTrainer):
 
         def log_and_write(step, global_avg_loss, *args, **kwargs):
             if dist.get_rank() == 0:
-                with open(Path(job_config.job.dump_folder) / "train_losses.txt", "a") as file:
+                with open(self.folder / "train_losses.txt", "a") as file:
                     file.write(f"{step} {global_avg_loss!r}\n")
             log(step, global_avg_loss, *args, **kwargs)
 

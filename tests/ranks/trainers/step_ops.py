@@ -6,16 +6,15 @@ Prints {"plain": {...}, "ours": {...}}: host syncs (`item`) and collectives.
 import json
 import sys
 from collections import Counter
-from unittest import mock
 
-import titan_aioli.hosts.titan02  # noqa: F401, before the first import of torchtitan
+import titan_aioli.hosts.titan  # noqa: F401, before the first import of torchtitan
 
 # isort: split
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scripts.support.plain_torchtitan import PLAIN_NAME, PlainTrainer, register_plain
-from titan_aioli.hosts.titan02.job import load_config
+from scripts.support.plain_torchtitan import PlainTrainer, plain_config, sharing_ranks
+from titan_aioli.hosts.installed import load_config
 from titan_aioli.train import MixingTrainer
 
 
@@ -33,30 +32,22 @@ class CountOps(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count(trainer_class, model_name, arguments):
-    config = load_config(arguments)
-    config.model.name = model_name or config.model.name
+def count(trainer_class, config, before):
     config.metrics.log_freq = 1000
-    once = mock.patch("torchtitan.distributed.utils.init_distributed", lambda *a, **k: 2)
-    if not dist.is_initialized():
+    with sharing_ranks(before):
         trainer = trainer_class(config)
-    else:
-        with once:
-            trainer = trainer_class(config)
     batches = trainer.batch_generator(trainer.dataloader)
     for step in (1, 2, 3):
         trainer.step = step
         counter = CountOps()
         with counter:
             trainer.train_step(batches)
-    return dict(sorted(counter.counts.items()))
+    return dict(sorted(counter.counts.items())), trainer
 
 
 if __name__ == "__main__":
-    register_plain()
-    found = {
-        "plain": count(PlainTrainer, PLAIN_NAME, sys.argv[1:]),
-        "ours": count(MixingTrainer, None, sys.argv[1:]),
-    }
+    plain, first = count(PlainTrainer, plain_config(sys.argv[1:]), None)
+    ours, _ = count(MixingTrainer, load_config(sys.argv[1:]), first)
+    found = {"plain": plain, "ours": ours}
     if dist.get_rank() == 0:
         print("COUNTS " + json.dumps(found), flush=True)

@@ -5,13 +5,12 @@ Writes both as JSON: {"observed": [G, 3], "whole": [G, 3]}.
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from titan_aioli.data.streams import fixed_sample
-from titan_aioli.hosts.titan02.launch import launch
+from titan_aioli.hosts.installed import launch
 from titan_aioli.measure.evaluate import read_rows
 from titan_aioli.train import MixingTrainer
 
@@ -49,7 +48,7 @@ class WholeGradients(MixingTrainer):
             for group in range(len(self.session.group_names)):
                 g = self.gradient(inputs[group_B == group], labels[group_B == group])
                 whole.append([float(g @ v), float(g.norm()), float(v.norm())])
-            path = Path(self.job_config.job.dump_folder) / "gradients.json"
+            path = self.folder / "gradients.json"
             path.write_text(json.dumps({"observed": observed.tolist(), "whole": whole}))
             return observed
 

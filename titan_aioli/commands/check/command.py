@@ -28,7 +28,7 @@ from titan_aioli.methods.protocol import outlook
 if TYPE_CHECKING:
     from titan_aioli.config import Mixing
     from titan_aioli.config.build import Mixture
-    from titan_aioli.hosts.titan02.job import Checked
+    from titan_aioli.hosts.titan.checks import Checked
 
 
 def check(
@@ -60,7 +60,7 @@ def check(
             case and white space.
     """
     options = read_options(contamination, contamination_ngrams, tokenizer)
-    from titan_aioli.hosts.titan02.job import check_config  # torch
+    from titan_aioli.hosts.installed import check_config  # torch
 
     checked = check_config(["--job.config_file", str(config), *flags], world_size)
     job = checked.config
@@ -171,7 +171,7 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
     job, steps, walk = checked.config, expected.num_steps, expected.walk
     rows = steps * checked.batch_size
     yield "method", job.mixing.method
-    yield "model", f"{job.model.name} {job.model.flavor}"
+    yield "model", checked.model
     yield "ranks", str(checked.world_size)
     tokens = f"{job.training.seq_len} tokens = {short(rows * job.training.seq_len)} tokens"
     asked = f"about {steps:,} of {job.training.steps:,}" if steps < job.training.steps else f"{steps:,}"
@@ -194,7 +194,7 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
         held_out += f", 1 x {expected.test_sequences:,} test sequences"
     yield "evaluations", held_out
     yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
-    yield "checkpoints", checkpoint_line(job, steps)
+    yield "checkpoints", checkpoint_line(job.checkpoint, checked.folder, steps)
     for line in (*doubts(job, len(checked.mixture.train), expected), *checked.mixture.shared_stores()):
         yield "warning", line
 

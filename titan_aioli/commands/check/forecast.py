@@ -163,12 +163,17 @@ def walk_through(
     return Walk(shares / num_steps, ends, steps_by_phase, mixtures)
 
 
-def checkpoint_line(config: Any, steps: int) -> str:
-    """Which checkpoints a run of `steps` would write, and whether it would resume from one that is there."""
-    saving, dump = config.checkpoint, Path(config.job.dump_folder)
+def checkpoint_line(saving: Any, dump_folder: Path, steps: int) -> str:
+    """Which checkpoints a run of `steps` would write, and whether it would resume from one that is there.
+
+    Args:
+        saving: the config's section `checkpoint`.
+        dump_folder: of the run.
+        steps: optimizer steps of the run.
+    """
     if not saving.enable:
         return "none: a run that is stopped starts over (checkpoint.enable)"
-    folder = dump / saving.folder
+    folder = dump_folder / saving.folder
     count = -(-steps // saving.interval) + (saving.enable_first_step_checkpoint and saving.interval > 1)
     kept = f", the newest {saving.keep_latest_k} kept" if saving.keep_latest_k else ", all kept"
     line = f"{count} in {folder}, every {saving.interval} steps and at the end{kept}"

@@ -58,9 +58,9 @@ def init(
     for line in found.left_out:
         print(line)
 
-    from titan_aioli.hosts.titan02.spec import flavors  # torch
+    from titan_aioli.hosts.installed import flavors  # torch
 
-    fitting = fitting_flavors(flavors(MODEL), found.vocab_size)
+    fitting = fitting_flavors(flavors(), found.vocab_size)
     size = size_of(fitting[0].num_parameters)
     num_steps = steps or size.steps
     rows = local_batch_size or size.local_batch_size
@@ -89,7 +89,7 @@ def write(text: str, output: Path) -> None:
 
     Raises: UserError: what it would refuse. ValueError: the file cannot be written.
     """
-    from titan_aioli.hosts.titan02.job import check_config  # torch
+    from titan_aioli.hosts.installed import check_config  # torch
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
 """What there is to train on: the groups of a folder of stores, and the flavors that hold their vocabulary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from titan_aioli.hosts.flavor import Flavor
 from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokens import TokenStore
 
@@ -60,25 +61,15 @@ def vocabulary(store: TokenStore) -> int:
     return store.id_range()[1] + 1
 
 
-class Flavor(NamedTuple):
-    """A model flavor."""
-
-    num_parameters: int
-    """As counted by `count_parameters`."""
-    vocab_size: int
-    name: str
-
-
-def fitting_flavors(model_args: Mapping[str, Any], vocab_size: int) -> list[Flavor]:
-    """The flavors with plain causal attention whose embedding holds the vocabulary, the smallest first.
+def fitting_flavors(flavors: Iterable[Flavor], vocab_size: int) -> list[Flavor]:
+    """The flavors whose embedding holds the vocabulary, the smallest first.
 
     Args:
-        model_args: of every flavor, by name.
+        flavors: with plain causal attention.
         vocab_size: of the stores.
     Raises: ValueError: there is none; lists the vocabularies there are.
     """
-    plain = {name: args for name, args in model_args.items() if getattr(args, "attn_type", "sdpa") == "sdpa"}
-    flavors = sorted(Flavor(count_parameters(args), args.vocab_size, name) for name, args in plain.items())
+    flavors = sorted(flavors)
     fitting = [flavor for flavor in flavors if flavor.vocab_size >= vocab_size]
     if not fitting:
         sizes = ", ".join(f"{flavor.name} {flavor.vocab_size}" for flavor in flavors)
@@ -87,15 +78,6 @@ def fitting_flavors(model_args: Mapping[str, Any], vocab_size: int) -> list[Flav
             f"({sizes}): tokenize with a smaller tokenizer, such as `titan-aioli train-tokenizer` makes"
         )
     return fitting
-
-
-def count_parameters(args: Any) -> int:
-    """Parameters of a Llama 3 model without those of its norms: embeddings, attention, feed-forward."""
-    key_value_share = (args.n_kv_heads or args.n_heads) / args.n_heads
-    hidden = int(8 * args.dim / 3 * (args.ffn_dim_multiplier or 1.0))
-    hidden = -(-hidden // args.multiple_of) * args.multiple_of
-    layer = 2 * args.dim**2 * (1 + key_value_share) + 3 * args.dim * hidden
-    return int(2 * args.vocab_size * args.dim + args.n_layers * layer)
 
 
 def longest_sequence(wanted: int, fewest_tokens: int, least: int) -> int:

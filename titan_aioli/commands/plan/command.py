@@ -155,7 +155,7 @@ def _sizes(
 
 
 def _sizes_of_config(table: RunTable, path: Path) -> Sizes:
-    from titan_aioli.hosts.titan02.job import check_config  # torch
+    from titan_aioli.hosts.installed import check_config  # torch
 
     checked = check_config(["--job.config_file", str(path)], 0)
     tokens = {group.name: float(group.num_tokens) for group in checked.mixture.train}

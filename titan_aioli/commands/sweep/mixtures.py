@@ -60,7 +60,7 @@ def plan_sweep(
     if nproc_per_node < 1:
         raise UserError(f"--nproc-per-node is {nproc_per_node}: at least 1")
     static = ["--mixing.method", "static", "--mixing.static.by", "weight"]
-    from titan_aioli.hosts.titan02.job import check_config  # torch
+    from titan_aioli.hosts.installed import check_config  # torch
 
     words = ["--job.config_file", str(config), *flags, *static]
     checked = check_config(words, nproc_per_node)

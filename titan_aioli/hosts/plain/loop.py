@@ -73,6 +73,8 @@ def train(
     """
     device, write_metrics = device or torch.device("cpu"), log_metrics or (lambda metrics, step: None)
     host = PlainHost(model, schedule.local_batch_size, device)
+    if mixing.separate_documents:
+        raise UserError("mixing.separate_documents needs torchtitan 0.3: this loop has no masks by document")
     session = _build_session(mixing, host, folder, schedule, vocab_size, write_metrics)
     loader = session.loader
     parts = {"model": host.module, "optimizer": optimizer, "mixture": session, "dataloader": loader}

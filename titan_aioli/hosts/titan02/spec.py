@@ -1,24 +1,25 @@
-"""What torchtitan builds for a mixing run: its train spec with our loader, loss, metrics and flavours.
+"""What torchtitan builds for a mixing run: its train spec with our loader, loss and flavours.
 
 Any model that torchtitan has a train spec for can be mixed; nothing of the model is changed.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torchtitan.components.loss import cross_entropy_loss
-from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.models.llama3 import TransformerModelArgs
 from torchtitan.protocols.train_spec import TrainSpec, get_train_spec, register_train_spec
 
-from titan_aioli.config.build import Mixture, build_mixture
+from titan_aioli.config.build import Mixture
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.hosts.build import build_loader
-from titan_aioli.hosts.titan02.cpu import for_cpu
+from titan_aioli.hosts.flavor import Flavor
+from titan_aioli.hosts.titan.checks import global_batch_size
+from titan_aioli.hosts.titan.cpu import for_cpu
+from titan_aioli.hosts.titan.opened import open_mixture
 from titan_aioli.measure.losses import RowLoss, cross_entropy_by_row
 
 FLAVORS = {
@@ -53,7 +54,7 @@ def register_mixing_spec(model_name: str) -> None:
 
 
 def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
-    """The model's train spec with a mixture-aware loader, per-group losses and their metrics."""
+    """The model's train spec with a mixture-aware loader and per-group losses."""
     build_tokenizer = base.build_tokenizer_fn
 
     def build_tokenizer_if_present(job_config: Any) -> Any:
@@ -69,7 +70,6 @@ def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
         build_tokenizer_fn=build_tokenizer_if_present,
         build_dataloader_fn=build_dataloader,
         build_loss_fn=build_row_loss,
-        build_metrics_processor_fn=build_metrics,
     )
 
 
@@ -79,33 +79,37 @@ def vocab_size(job_config: Any) -> int | None:
     return getattr(model_args, "vocab_size", None)
 
 
-def flavors(model_name: str) -> dict[str, Any]:
+def flavors() -> list[Flavor]:
+    """The flavors of Llama 3 with plain causal attention, torchtitan's and ours."""
+    args_by_name = _model_args("llama3")
+    plain = {name: args for name, args in args_by_name.items() if args.attn_type == "sdpa"}
+    return [Flavor(_count_parameters(args), args.vocab_size, name) for name, args in plain.items()]
+
+
+def _model_args(model_name: str) -> dict[str, Any]:
     """The model arguments of every flavor, torchtitan's and ours."""
     register_mixing_spec(model_name)
     return dict(get_train_spec(model_name).model_args)
 
 
-class _Opened:
-    """The mixture of the job at hand: its stores are opened and its method is built once per run and rank."""
+def _count_parameters(args: Any) -> int:
+    """Parameters of a Llama 3 model without those of its norms: embeddings, attention, feed-forward."""
+    key_value_share = (args.n_kv_heads or args.n_heads) / args.n_heads
+    hidden = int(8 * args.dim / 3 * (args.ffn_dim_multiplier or 1.0))
+    hidden = -(-hidden // args.multiple_of) * args.multiple_of
+    layer = 2 * args.dim**2 * (1 + key_value_share) + 3 * args.dim * hidden
+    return int(2 * args.vocab_size * args.dim + args.n_layers * layer)
 
-    job_config: Any = None
-    mixture: Mixture | None = None
 
-
-def open_mixture(job_config: Any) -> Mixture:
+def open_job_mixture(job_config: Any) -> Mixture:
     """What the config's `[mixing]` asks for, opened at the first call for a config.
 
     Raises: UserError: see `build_mixture`.
     """
-    if _Opened.job_config is not job_config or _Opened.mixture is None:
-        sizes = {
-            name: getattr(args, "vocab_size", 0) for name, args in flavors(job_config.model.name).items()
-        }
-        size = vocab_size(job_config)
-        training = job_config.training
-        mixture = build_mixture(job_config.mixing, training.seq_len, size, sizes, training.steps)
-        _Opened.job_config, _Opened.mixture = job_config, mixture
-    return _Opened.mixture
+    sizes = {
+        name: getattr(args, "vocab_size", 0) for name, args in _model_args(job_config.model.name).items()
+    }
+    return open_mixture(job_config, vocab_size(job_config), sizes)
 
 
 def build_dataloader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: Any) -> MixtureLoader:
@@ -113,7 +117,7 @@ def build_dataloader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_co
     training = job_config.training
     return build_loader(
         job_config.mixing,
-        open_mixture(job_config),
+        open_job_mixture(job_config),
         Path(job_config.job.dump_folder),
         batch_size=global_batch_size(training, dp_world_size),
         local_batch_size=training.local_batch_size,
@@ -123,13 +127,6 @@ def build_dataloader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_co
     )
 
 
-def global_batch_size(training: Any, num_data_ranks: int) -> int:
-    """B, rows of one optimizer step: as given, or one micro-batch of every rank."""
-    if training.global_batch_size < 0:
-        return training.local_batch_size * num_data_ranks
-    return training.global_batch_size
-
-
 def build_row_loss(job_config: Any, **kwargs: Any) -> RowLoss:
     """torchtitan's cross entropy, compiled where the config says so, that can keep rows."""
     plain, by_row = cross_entropy_loss, cross_entropy_by_row
@@ -137,21 +134,3 @@ def build_row_loss(job_config: Any, **kwargs: Any) -> RowLoss:
         plain = torch.compile(plain, backend=job_config.compile.backend)
         by_row = torch.compile(by_row, backend=job_config.compile.backend)
     return RowLoss(plain, by_row)
-
-
-def build_metrics(job_config: Any, parallel_dims: Any, model_args: Any) -> "MixingMetrics":
-    """torchtitan's metrics processor, with those of the mixture."""
-    return MixingMetrics(job_config, parallel_dims)
-
-
-class MixingMetrics(MetricsProcessor):
-    """torchtitan's metrics with those of the mixture added where a step is logged."""
-
-    mixture_metrics: Callable[[], dict[str, float]] | None = None
-    """Called on every rank of a logging step, so it may reduce over ranks."""
-
-    def log(self, step, global_avg_loss, global_max_loss, grad_norm, extra_metrics=None):
-        extra = dict(extra_metrics or {})
-        if self.mixture_metrics is not None:
-            extra.update(self.mixture_metrics())
-        super().log(step, global_avg_loss, global_max_loss, grad_norm, extra)

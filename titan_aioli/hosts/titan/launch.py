@@ -8,30 +8,43 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.rendezvous import rendezvous
 from torchtitan.tools.logging import init_logger, logger
 
 from titan_aioli.errors import RanksDisagree, UserError
 from titan_aioli.hosts.stopping import exit_status, stopped_line
-from titan_aioli.hosts.titan02.job import Checked, check_config
+from titan_aioli.hosts.titan.checks import Checked
 
 ERROR_TIMEOUT = timedelta(seconds=15)
 """How long a rank that fails keeps running so that slower ranks can say their own error."""
+OUTPUT_LAYER = {"output.weight": "0.2", "lm_head.weight": "0.3"}
+"""Name of the last weights in a checkpoint of each torchtitan."""
 WAIT_FOR_FIRST = timedelta(seconds=4)
 """How long another rank waits for rank 0 to say the same."""
 
 
-def launch(
-    trainer_class: Any, args: list[str], doubtful: Callable[[Checked], Iterable[str]] = lambda checked: ()
+def launch_with(
+    check_config: Callable[[list[str], int], Checked],
+    trainer_class: Any,
+    args: list[str],
+    doubtful: Callable[[Checked], Iterable[str]] = lambda checked: (),
 ) -> int:
     """Train by the arguments, and return the exit status.
 
     Rank 0 first logs what is `doubtful` about the run.
+
+    Args:
+        check_config: reads and checks a config, as the host of the installed torchtitan does.
+        trainer_class: built from the config.
+        args: of `python -m titan_aioli.train`.
+        doubtful: lines about a config that a run accepts and is hardly meant to.
 
     Errors that the user can fix print one line, and the exit status is 2; TITAN_AIOLI_TRACEBACK=1 shows where
     they were raised. A run that a signal stops exits as `stopping.exit_status` says.
@@ -41,7 +54,7 @@ def launch(
         checked = check_config(args, int(os.environ.get("WORLD_SIZE", "0")))
         for line in doubtful(checked) if os.environ.get("RANK", "0") == "0" else ():
             logger.warning(f"mixing: {line}")
-        return exit_status(_run(trainer_class, checked.config))
+        return exit_status(_run(trainer_class, checked))
     except (UserError, RanksDisagree) as error:
         if os.environ.get("TITAN_AIOLI_TRACEBACK"):
             traceback.print_exc()
@@ -95,9 +108,9 @@ def _shared_store() -> Any:
         return None
 
 
-def _run(trainer_class: Any, config: Any) -> int:
+def _run(trainer_class: Any, checked: Checked) -> int:
     """Train; the number of the signal that stopped it, or 0."""
-    trainer = None
+    trainer, config = None, checked.config
     try:
         trainer = trainer_class(config)
         if config.checkpoint.create_seed_checkpoint:
@@ -106,11 +119,12 @@ def _run(trainer_class: Any, config: Any) -> int:
         else:
             trainer.train()
             if trainer.stopped_by and config.checkpoint.enable:
-                trainer.checkpointer._async_wait()
+                trainer.wait_for_checkpoint()
     except BaseException as error:
         if trainer:
             trainer.close()
-        explanation = None if isinstance(error, UserError) else explain(error, config)
+        folder = checked.folder / config.checkpoint.folder
+        explanation = None if isinstance(error, UserError) else explain(error, folder)
         if explanation:
             raise UserError(explanation) from error
         raise
@@ -122,19 +136,24 @@ def _run(trainer_class: Any, config: Any) -> int:
     return trainer.stopped_by
 
 
-def explain(error: BaseException, config: Any) -> str | None:
+def explain(error: BaseException, folder: Path) -> str | None:
     """One line that says what failed and what to do; None for what only a developer can fix.
 
     Args:
         error: raised while a trainer was built or trained.
-        config: torchtitan's JobConfig.
+        folder: of the checkpoints.
     """
-    folder = Path(config.job.dump_folder) / config.checkpoint.folder
     if "Missing key in checkpoint state_dict: mixture" in str(error):
         return (
             "the checkpoint has no mixture state: it was written by a plain torchtitan run, or as a last "
             "checkpoint with checkpoint.last_save_model_only = true. To begin mixing from its weights, "
             "add --checkpoint.exclude_from_loading mixture,dataloader"
+        )
+    if "Missing key in checkpoint state_dict" in str(error) and (written := _other_version(folder)):
+        return (
+            f"the checkpoint in {folder} was written with torchtitan {written}, whose weights have other "
+            f"names than those of torchtitan {version('torchtitan')}: continue it with that one, or start "
+            "a new run in another job.dump_folder"
         )
     if isinstance(error, CheckpointException):
         rank, (cause, _) = next(iter(error.failures.items()))
@@ -151,6 +170,18 @@ def explain(error: BaseException, config: Any) -> str | None:
         f"{path}: {error.strerror} ({_free(path)}): once that is fixed, start again: the run resumes from "
         "its last checkpoint"
     )
+
+
+def _other_version(folder: Path) -> str | None:
+    """The torchtitan that wrote the newest checkpoint, if it is not the one that is installed."""
+    steps = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    newest = max(steps, key=lambda path: int(path.name.removeprefix("step-")), default=folder)
+    try:
+        names = FileSystemReader(newest).read_metadata().state_dict_metadata
+    except Exception:  # whatever is wrong with it is not this
+        return None
+    found = next((v for name, v in OUTPUT_LAYER.items() if name in names), None)
+    return found if found and not version("torchtitan").startswith(found) else None
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,9 +1,10 @@
-"""Lets torchtitan 0.2.2 run on CPU ranks over gloo; does nothing where there is an accelerator.
+"""Lets torchtitan run on CPU ranks over gloo; does nothing where there is an accelerator.
 
 torchtitan falls back to "cuda" where torch reports no accelerator, FSDP2 asks gloo for a reduction that it
 does not have, and DTensor's random initialisation is only faithful on CUDA: on a CPU mesh every rank would
-fill its own shard with the same numbers. `enable_cpu()` fixes the first before torchtitan is imported,
-`for_cpu()` the other two where a model is parallelised.
+fill its own shard with the same numbers; and the CPU has no histogram of integers, which routers need.
+`enable_cpu()` fixes the first and the last before torchtitan is imported, `for_cpu()` the other two where a
+model is parallelised.
 """
 
 import functools
@@ -42,10 +43,11 @@ def enable_cpu() -> None:
         import torchtitan.tools.utils  # noqa: F401  binds the two functions' answers at import
     finally:
         torch_utils._get_available_device_type, torch_utils._get_device_module = original
+    torch.histc = _histc_of_integers(torch.histc)
 
 
 def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
-    """A `TrainSpec.parallelize_fn` whose model trains, and starts from the same weights, on CPU ranks."""
+    """A torchtitan `parallelize_fn` whose model trains, and starts from the same weights, on CPU ranks."""
     if has_accelerator():
         return parallelize
 
@@ -67,6 +69,18 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
     return wrapped
 
 
+def _histc_of_integers(histc: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """torch.histc that also counts integers, as on CUDA: routers of experts ask for it."""
+
+    @functools.wraps(histc)
+    def counting(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if input.is_floating_point():
+            return histc(input, *args, **kwargs)
+        return histc(input.float(), *args, **kwargs).to(input.dtype)
+
+    return counting
+
+
 class _WholeRandomTensors(TorchDispatchMode):
     """Fills a DTensor by drawing the whole tensor on every rank and keeping the local part.
 
@@ -86,7 +100,7 @@ class _WholeRandomTensors(TorchDispatchMode):
 
 def _cpu_device_module() -> types.ModuleType:
     """What torchtitan asks of `torch.cuda`, answered for the CPU; the rest falls through to `torch.cpu`."""
-    module = types.ModuleType("titan_aioli.hosts.titan02.cpu_device")
+    module = types.ModuleType("titan_aioli.hosts.titan.cpu_device")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     answers = {
         "set_device": lambda device: None,

@@ -1,0 +1,53 @@
+"""torchtitan's host, as far as it can be seen without ranks; tests/ranks has the rest."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from titan_aioli.hosts.installed import check_config, load_config
+from titan_aioli.hosts.titan import checks, host, opened
+from titan_aioli.hosts.titan.cpu import has_accelerator
+from titan_aioli.testing.torchrun import TINY
+
+
+def arguments(stores):
+    return ["--job.config_file", str(TINY), "--mixing.stores", str(stores)]
+
+
+def test_stores_are_opened_and_the_method_is_built_once_per_run(stores, monkeypatch):
+    checked = check_config(arguments(stores), 2)
+    monkeypatch.setattr(opened, "build_mixture", lambda *args: pytest.fail("opened again"))
+    assert opened.open_mixture(checked.config, None, {}) is checked.mixture
+
+
+def test_another_config_is_opened_for_itself(stores):
+    first, second = (check_config(arguments(stores), 2) for _ in range(2))
+    assert first.mixture is not second.mixture
+
+
+def test_evaluations_leave_no_trace_in_the_load_of_experts():
+    """Routers are balanced by the tokens that training sent to each expert, and no others."""
+    model = torch.nn.Linear(1, 1)
+    for name in host.LOADS:
+        model.register_buffer(name, torch.tensor([3.0, 5.0]), persistent=False)
+    kept = object.__new__(host.TitanHost)
+    kept._trainer = SimpleNamespace(model_parts=[model], metrics_processor=SimpleNamespace(time_last_log=0.0))
+    with pytest.raises(RuntimeError), kept.evaluating():  # a pass that fails leaves none either
+        for name in host.LOADS:
+            model.get_buffer(name).add_(1.0)
+        raise RuntimeError
+    assert [model.get_buffer(name).tolist() for name in host.LOADS] == [[3.0, 5.0]] * 2
+
+
+@pytest.mark.skipif(has_accelerator(), reason="the histogram of integers is the CPU's gap")
+def test_integers_are_counted_on_the_cpu():
+    counts = torch.histc(torch.tensor([0, 2, 2, 3]), bins=4, min=0, max=4)
+    assert counts.dtype == torch.int64 and counts.tolist() == [1, 0, 2, 1]
+
+
+def test_a_batch_without_a_global_size_is_a_micro_batch_of_every_rank(stores):
+    training = load_config(arguments(stores)).training
+    assert checks.global_batch_size(training, 2) == 8
+    training.global_batch_size = -1
+    assert checks.global_batch_size(training, 3) == 3 * training.local_batch_size

@@ -1,0 +1,113 @@
+"""What is checked of a run before training, on every rank: the layout, the batch, what the method observes.
+
+The sections `training` and `parallelism` have the same names in every torchtitan that there is a host for.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from titan_aioli.config.build import Mixture
+from titan_aioli.errors import UserError
+from titan_aioli.measure.excess import check_reference
+from titan_aioli.measure.gradients import check_doge_layout
+
+
+class Checked(NamedTuple):
+    """A config that a run would accept."""
+
+    config: Any
+    """torchtitan's own, with our `mixing`."""
+    mixture: Mixture
+    world_size: int
+    batch_size: int
+    """B, rows of one optimizer step."""
+    folder: Path
+    """The dump folder."""
+    model: str
+    """Name and flavor."""
+
+
+def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, model: str) -> Checked:
+    """Check what a trainer would refuse, or would not notice.
+
+    Args:
+        config: torchtitan's, with our `mixing`.
+        mixture: what its `[mixing]` asks for.
+        world_size: ranks that will run it. 0: as few as its layout allows.
+        folder, model: of `Checked`.
+    Raises: UserError: the first fault, in one line.
+    """
+    if config.training.steps < 1:
+        raise UserError(f"training.steps is {config.training.steps}: at least 1")
+    world_size, shard_degree = _check_layout(config.parallelism, world_size)
+    batch_size = _check_batch(config, shard_degree * config.parallelism.data_parallel_replicate_degree)
+    _check_observer(config, mixture.method.observes, shard_degree)
+    return Checked(config, mixture, world_size, batch_size, folder, model)
+
+
+def _check_layout(layout: Any, world_size: int) -> tuple[int, int]:
+    """Number of ranks, and how many of them share the weights (data_parallel_shard_degree)."""
+    names = ("data_parallel_replicate", "context_parallel", "tensor_parallel", "pipeline_parallel")
+    fixed = 1
+    for name in names:
+        degree = getattr(layout, f"{name}_degree")
+        if degree < 1:
+            raise UserError(f"parallelism.{name}_degree is {degree}: at least 1")
+        fixed *= degree
+    shard = layout.data_parallel_shard_degree
+    if shard != -1 and shard < 1:
+        raise UserError(
+            f"parallelism.data_parallel_shard_degree is {shard}: at least 1, or -1 for the ranks left"
+        )
+    world_size = world_size or fixed * max(shard, 1)
+    if world_size % fixed or (shard != -1 and fixed * shard != world_size):
+        wanted = f"a multiple of {fixed}" if shard == -1 else f"{fixed * shard}"
+        degrees = ", ".join(f"{name}_degree {getattr(layout, f'{name}_degree')}" for name in names)
+        raise UserError(
+            f"{world_size} ranks do not fit the layout ({degrees}, data_parallel_shard_degree {shard}): "
+            f"start {wanted} of them, or change the degrees"
+        )
+    return world_size, world_size // fixed
+
+
+def _check_batch(config: Any, dp_degree: int) -> int:
+    """B, rows of one optimizer step."""
+    training, layout = config.training, config.parallelism
+    rows = training.local_batch_size * dp_degree
+    batch_size = global_batch_size(training, dp_degree)
+    if training.local_batch_size < 1 or batch_size < 1 or batch_size % rows:
+        raise UserError(
+            f"training.global_batch_size is {batch_size}: it must be a multiple of local_batch_size "
+            f"{training.local_batch_size} x {dp_degree} data-parallel ranks = {rows}"
+        )
+    divisor = layout.tensor_parallel_degree * 2 * layout.context_parallel_degree
+    if training.seq_len % divisor:
+        raise UserError(
+            f"training.seq_len is {training.seq_len}: it must be a multiple of tensor_parallel_degree x 2 x "
+            f"context_parallel_degree = {divisor}"
+        )
+    microbatch_size = layout.pipeline_parallel_microbatch_size
+    if layout.pipeline_parallel_degree > 1 and training.local_batch_size % microbatch_size:
+        raise UserError(
+            f"training.local_batch_size is {training.local_batch_size}: it must be a multiple of "
+            f"parallelism.pipeline_parallel_microbatch_size {microbatch_size}"
+        )
+    return batch_size
+
+
+def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
+    """What the trainer refuses when it builds the observer of the method."""
+    mixing, layout = config.mixing, config.parallelism
+    has_pipeline = layout.pipeline_parallel_degree > 1
+    if observes == "excess":
+        check_reference(mixing.doremi.reference, has_pipeline)
+    if observes == "gradients":
+        has_fsdp = shard_degree > 1 or layout.context_parallel_degree > 1
+        check_doge_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
+
+
+def global_batch_size(training: Any, num_data_ranks: int) -> int:
+    """B, rows of one optimizer step: as given, or one micro-batch of every rank."""
+    if training.global_batch_size < 0:
+        return training.local_batch_size * num_data_ranks
+    return training.global_batch_size

@@ -1,0 +1,152 @@
+"""What measuring sees of a torchtitan trainer, whatever its version."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
+from torch.distributed.fsdp import FSDPModule
+
+from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.errors import UserError
+from titan_aioli.measure.host import Forward
+from titan_aioli.measure.losses import RowLoss
+
+LOADS = ("tokens_per_expert", "tokens_per_expert_E")
+"""Names of the buffer in which a router counts the tokens of its experts, by which the next optimizer step
+moves the router's biases; torchtitan 0.2 and 0.3."""
+
+
+class TitanHost:
+    """See `measure.host.Host`; the passes through the model are each version's own."""
+
+    def __init__(self, trainer: Any, row_loss: RowLoss, loader: MixtureLoader):
+        """Args:
+        trainer: a `MixtureTraining` whose `post_dataloading_process` adds row numbers to the labels.
+        row_loss: its loss function.
+        loader: its dataloader.
+        """
+        self._trainer = trainer
+        self.row_loss = row_loss
+        self.device: torch.device = trainer.device
+        self.data_rank, self.num_data_ranks = loader.rank, loader.num_ranks
+        self.local_batch_size: int = trainer.local_batch_size
+        has_losses = trainer.pp_has_last_stage if trainer.parallel_dims.pp_enabled else True
+        tp_mesh = trainer.parallel_dims.get_optional_mesh("tp")
+        self.is_reporter: bool = has_losses and (tp_mesh is None or tp_mesh.get_local_rank() == 0)
+
+    def forward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> None:
+        """One forward pass of the whole model as training does it; the loss keeps the rows."""
+        raise NotImplementedError
+
+    def backward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor, scale: float) -> None:
+        """Add the gradients of `scale` times the summed loss of these rows.
+
+        Raises: UserError: with pipeline parallelism or plain DDP.
+        """
+        raise NotImplementedError
+
+    def zero_grad(self) -> None:
+        raise NotImplementedError
+
+    def reference(self, checkpoint: str) -> Forward:
+        """The forward pass of DoReMi's reference model."""
+        raise NotImplementedError
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode; afterwards weights are resharded, routers have the loads of training, and the time
+        is taken out of the throughput."""
+        trainer, start = self._trainer, time.perf_counter()
+        for model in trainer.model_parts:
+            model.eval()
+        try:
+            with self.router_loads_kept():
+                yield
+        finally:
+            for model in trainer.model_parts:
+                model.train()
+                _reshard(model)
+            trainer.metrics_processor.time_last_log += time.perf_counter() - start
+
+    @contextmanager
+    def router_loads_kept(self) -> Iterator[None]:
+        """Passes inside do not count in the routers of a mixture of experts: training alone balances them."""
+        loads = [
+            buffer
+            for model in self._trainer.model_parts
+            for name, buffer in model.named_buffers()
+            if name.rpartition(".")[2] in LOADS
+        ]
+        before = [buffer.clone() for buffer in loads]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(loads, before, strict=True):
+                    buffer.copy_(value)
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """The parameters that are trained, as this rank's shards."""
+        return (p for model in self._trainer.model_parts for p in model.parameters() if p.requires_grad)
+
+    def sum_over_data_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        mesh = self._trainer.parallel_dims.get_optional_mesh("batch")
+        if mesh is not None:
+            dist.all_reduce(values, group=mesh.get_group())
+        return values
+
+
+def load_weights(
+    model: torch.nn.Module, wrapper: Callable[[list[torch.nn.Module]], Any], checkpoint: str
+) -> torch.nn.Module:
+    """DoReMi's reference: a model on its device, with the weights of a checkpoint, never to be trained.
+
+    Args:
+        model: parallelised as the trained one, its weights undefined.
+        wrapper: torchtitan's ModelWrapper.
+        checkpoint: folder of a distributed checkpoint.
+    Raises: UserError: the checkpoint does not fit the model.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=()):  # the initial weights are overwritten below
+        model.init_weights(buffer_device=None)  # pyright: ignore
+    wrapped = wrapper([model])
+    state_dict = wrapped.state_dict()
+    try:
+        load_checkpoint(state_dict, checkpoint_id=checkpoint)
+    except Exception as error:
+        raise UserError(f"mixing.doremi.reference {checkpoint} does not fit this model: {error}") from error
+    wrapped.load_state_dict(state_dict)
+    return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def forward_actions_only(schedule: Any) -> Iterator[None]:
+    """Leave the backward actions out of a pipeline schedule's plan.
+
+    `eval` of torch's schedules walks the whole plan and skips the backward of each stage, but V-shaped plans
+    (ZBVZeroBubble) hand gradients from stage to stage on one rank, and fail where there are none.
+    """
+    plan = getattr(schedule, "pipeline_order_with_comms", None)
+    if plan is None:  # 1F1B and GPipe have no plan of actions
+        yield
+        return
+    forward = ("FORWARD", "SEND_F", "RECV_F", "UNSHARD", "RESHARD")
+    schedule.pipeline_order_with_comms = {
+        rank: [action for action in actions if action.computation_type.name in forward]
+        for rank, actions in plan.items()
+    }
+    try:
+        yield
+    finally:
+        schedule.pipeline_order_with_comms = plan
+
+
+def _reshard(model: torch.nn.Module) -> None:
+    """FSDP groups that stay gathered after a forward without backward would hide weights written next."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
