@@ -39,6 +39,7 @@ def num_finished(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_five_times_the_table_is_that_of_a_sweep_never_stopped(number, tmp_path, stores):
     assert start_toy_sweep(words(tmp_path / "whole", stores)).wait(600) == 0
