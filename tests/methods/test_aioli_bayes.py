@@ -123,26 +123,27 @@ def test_returns_to_the_anchor_where_the_law_changes_its_mind():
 
 
 def test_perturbations_get_smaller_with_certainty_and_end_with_the_run():
-    method = build_method("aioli_bayes", 4, 1, num_steps=1000)
+    looking = build_method("aioli_bayes", 4, 1, num_steps=1000).stretches(4)
 
     def strength(stretch, level_over_noise=0.1, unknown=1.0):
-        return method.strength_at(stretch, 4, level_over_noise, unknown)
+        return looking.strength_at(stretch, level_over_noise, unknown)
 
-    first = -(-100 // method.stretch_steps(4))
+    first = -(-100 // looking.steps)
+    assert first == looking.first
     assert [strength(first - 1), strength(first)] == [0, 0.7]
     assert strength(first, unknown=0.5) == pytest.approx(0.35)
     assert strength(first, unknown=0.0) == pytest.approx(0.14)
     assert strength(first, level_over_noise=4.0) == pytest.approx(0.25)
     assert strength(first, level_over_noise=50.0) == pytest.approx(0.1)
     assert 0 < strength(130) < 0.45
-    assert strength(1000 // method.stretch_steps(4) + 1) == 0
+    assert strength(1000 // looking.steps + 1) == 0
 
 
 @pytest.mark.parametrize(("times", "least", "most"), [(2.0, 0.8, 1.0), (0.15, 0.0, 0.25)])
 def test_what_check_says_a_run_can_see_is_what_it_finds(times, least, most):
     """One group of five helps; how often is it found, where it helps by this many times the smallest?"""
     method = build_method("aioli_bayes", 5, 1, num_steps=640)
-    slope = times * method.smallest_seen(5) / method.strength
+    slope = times * method.stretches(5).smallest_seen(method.prior_odds, 2.0) / method.strength
     found = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -152,9 +153,9 @@ def test_what_check_says_a_run_can_see_is_what_it_finds(times, least, most):
 
 
 def test_a_run_has_16_stretches_for_each_group_and_at_least_128():
-    assert build_method("aioli_bayes", 4, num_steps=1280).stretch_steps(4) == 10
-    assert build_method("aioli_bayes", 64, num_steps=102_400).stretch_steps(64) == 100
-    assert build_method("aioli_bayes", 64, num_steps=10).stretch_steps(64) == 1
+    assert build_method("aioli_bayes", 4, num_steps=1280).stretches(4).steps == 10
+    assert build_method("aioli_bayes", 64, num_steps=102_400).stretches(64).steps == 100
+    assert build_method("aioli_bayes", 64, num_steps=10).stretches(64).steps == 1
 
 
 def test_nothing_is_learned_before_the_first_look_nor_from_what_is_not_finite():

@@ -11,10 +11,7 @@ stretch
 so that without evidence the proportions stay at the anchor or return to it, and with it they stop where the
 law says that nothing is left to win.
 
-Looking is not free: what a perturbed stretch costs grows with the square of its strength. So the strength
-is what it takes to see a difference beside the noise, at most `strength`; less where the evidence says that
-there is nothing to find, or what there is is known; and it falls to 0 towards the end of the run, where no
-time is left to use what is learned.
+How far stretches are pulled, and what that costs and shows: looking.py.
 
 This is not in the Aioli paper. From it are the perturbed mixtures around which the law is estimated during
 the run, and exponentiated gradient.
@@ -29,6 +26,7 @@ import numpy as np
 
 from titan_aioli.methods.aioli_bayes import law
 from titan_aioli.methods.aioli_bayes.law import Opinions
+from titan_aioli.methods.aioli_bayes.looking import Looking, default_steps
 from titan_aioli.methods.checks import require_count, require_number, require_weights
 from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.objective import Objective
@@ -37,18 +35,9 @@ from titan_aioli.proportions import bounded, normalize_or_uniform, pulled, softm
 
 SCALES = np.array([0.0, 2.0, 8.0, 32.0])
 """[M], prior standard deviation of the slopes under each opinion, over the noise of a stretch."""
-STRETCHES = 128
-STRETCHES_PER_GROUP = 16
-"""A run has this many stretches for each group, and at least STRETCHES."""
 EXPOSURE_STRETCHES = 4.0
 """Stretches after which the model has forgotten all but 1 / e of the mixture that it was trained on before:
 measured on small models (docs/study.md)."""
-SIGNAL = 1.0
-"""Strength of a perturbation, times the level of the drops, over the noise of a stretch."""
-LEAST_STRENGTH = 0.1
-"""A perturbation of this strength costs next to nothing, so that less is not used for a small noise."""
-LEAST_UNKNOWN = 0.2
-"""Where nothing is found, or nothing is left to learn, the strength falls to this share."""
 UNIT_STEP = 1.0 / 32
 """Weight of the last stretch in the running size of the noise."""
 LARGEST_ERROR = 9.0
@@ -190,7 +179,7 @@ class AioliBayes:
         if state.stage == START:
             return Phase(state.proportions.copy(), 0, "measure")
         mixture, strength = self._mixture(state)
-        return Phase(mixture, self.stretch_steps(len(mixture)), "learn_params" if strength > 0 else "train")
+        return Phase(mixture, self.stretches(len(mixture)).steps, "learn_params" if strength > 0 else "train")
 
     def update(self, state: AioliBayesState, observation: np.ndarray | None) -> AioliBayesState:
         assert observation is not None, "aioli_bayes observes held-out losses"
@@ -234,64 +223,24 @@ class AioliBayes:
 
     def settings_in_use(self, state: AioliBayesState) -> dict[str, Any]:
         """What the evidence was gathered with."""
-        return {"aioli_bayes.steps_per_stretch": self.stretch_steps(len(state.proportions))}
+        return {"aioli_bayes.steps_per_stretch": self.stretches(len(state.proportions)).steps}
 
     def outlook(self, num_groups: int) -> dict[str, str]:
         """How the run is cut, and the smallest difference that it will probably find, for `check`."""
-        steps = self.stretch_steps(num_groups)
-        count = self.num_steps // steps
-        cut = f"{count:,} of {steps:,} steps, pulled to one group by at most {self.strength:g}"
+        looking = self.stretches(num_groups)
+        cut = f"{looking.num_stretches:,} of {looking.steps:,} steps"
         if num_groups == 1:
             return {"stretches": cut}
-        seen = (
-            f"a group that changes a stretch's drop by {self.smallest_seen(num_groups):.2g} times its noise"
-        )
-        return {"stretches": cut, "can see": seen}
+        smallest = looking.smallest_seen(self.prior_odds, SCALES[1])
+        return {
+            "stretches": f"{cut}, pulled to one group by at most {self.strength:g}",
+            "can see": f"a group that changes a stretch's drop by {smallest:.2g} times its noise",
+        }
 
-    def smallest_seen(self, num_groups: int) -> float:
-        """The least difference that will probably be found: in the drop of a stretch pulled to one group.
-
-        In standard deviations of the noise of a stretch. With x times the noise at each of n looks at every
-        group, the expected log likelihood ratio is n x^2 / 2; it has to exceed the prior odds, and what the
-        slopes of all groups cost that have to be learned (the opinion with the smallest scale). Twice that x,
-        since looks get weaker while nothing is found: half to nine in ten were found in simulation.
-        """
-        strengths = [
-            self.strength_at(n, num_groups, 0.0, 1.0) for n in range(self._num_stretches(num_groups))
-        ]
-        looks, square = np.count_nonzero(strengths) / num_groups, np.square(strengths).sum() / num_groups
-        learning = 0.5 * (num_groups - 1) * np.log1p(SCALES[1] ** 2 * square)
-        return 2.0 * float(np.sqrt(2.0 * (np.log(1.0 / self.prior_odds - 1.0) + learning) / max(looks, 1e-9)))
-
-    def _num_stretches(self, num_groups: int) -> int:
-        return -(-self.num_steps // self.stretch_steps(num_groups))
-
-    def stretch_steps(self, num_groups: int) -> int:
-        """Optimizer steps of a stretch."""
-        if self.steps_per_stretch is not None:
-            return self.steps_per_stretch
-        return max(1, self.num_steps // max(STRETCHES, STRETCHES_PER_GROUP * num_groups))
-
-    def strength_at(self, stretch: int, num_groups: int, level_over_noise: float, unknown: float) -> float:
-        """How far a stretch is pulled to one group, in [0, `strength`].
-
-        Args:
-            stretch: its number in the run.
-            num_groups: G.
-            level_over_noise: drop of the objective in a stretch over the standard deviation of its noise.
-            unknown: how much there is left to learn, as of `_unknown`.
-        """
-        done = stretch * self.stretch_steps(num_groups) / self.num_steps
-        stop = self.looking[1]
-        if num_groups == 1 or stretch < self._first_look(num_groups) or done >= 1:
-            return 0.0
-        left = 1.0 if done < stop else (1.0 - done) / (1.0 - stop)
-        wanted = min(self.strength, max(LEAST_STRENGTH, SIGNAL / max(level_over_noise, 1e-9)))
-        return wanted * math.sqrt(left) * min(1.0, max(LEAST_UNKNOWN, unknown))
-
-    def _first_look(self, num_groups: int) -> int:
-        """Number of the first stretch that is learned from."""
-        return math.ceil(self.looking[0] * self.num_steps / self.stretch_steps(num_groups))
+    def stretches(self, num_groups: int) -> Looking:
+        """How the run is cut, and how far its stretches are pulled."""
+        steps = self.steps_per_stretch or default_steps(self.num_steps, num_groups)
+        return Looking(num_groups, self.num_steps, steps, self.strength, self.looking)
 
     @property
     def _objective(self) -> Objective:
@@ -310,7 +259,7 @@ class AioliBayes:
         num_groups = len(state.proportions)
         likeliest = self._likeliest(state)
         level = max(state.mean[likeliest, 0], law.LEAST_LEVEL) / np.sqrt(state.noise[likeliest])
-        strength = self.strength_at(state.stretch, num_groups, level, self._unknown(state))
+        strength = self.stretches(num_groups).strength_at(state.stretch, level, self._unknown(state))
         if strength == 0:
             return state.proportions.copy(), 0.0
         order = np.random.default_rng((self.seed, state.round)).permutation(num_groups)
@@ -322,14 +271,14 @@ class AioliBayes:
         counts = weights > 0
         drop = float(weights[counts] @ drops[counts] / counts.sum())
         bad = unusable(drops) & counts
-        number = state.stretch - self._first_look(len(mixture))
+        looking = self.stretches(len(mixture))
+        number = state.stretch - looking.first
         if number < 0:
             return state._replace(note=NOT_FINITE if bad.any() else LEARNED, bad=bad)
         anchor, proportions = self._at_least(self._anchor(len(state.proportions))), state.proportions
         unit = state.unit or abs(drop) or 1.0
-        stretches = self.num_steps / self.stretch_steps(len(proportions))
         opinions = law.moved(_opinions(state), state.origin, proportions)
-        opinions = law.aged(opinions, proportions, anchor, SCALES, self.memory * stretches)
+        opinions = law.aged(opinions, proportions, anchor, SCALES, self.memory * looking.num_stretches)
         opinions, errors = law.learned(opinions, drop / unit, mixture - state.exposure)
         posterior = law.probabilities(opinions.log_evidence, self.prior_odds)
         step = max(UNIT_STEP, 1.0 / (number + 3))
