@@ -60,10 +60,10 @@ class Setting:
         are_groups = bool(self.targets) and set(self.targets) <= set(self.groups)
         found = {}
         for name, arm in arms.items():
-            if arm.weights != "targets":
+            if "targets" not in (arm.weights, arm.table.get("anchor")):
                 found[name] = arm
             elif are_groups:
-                found[name] = replace(arm, weights=self.targets)
+                found[name] = replace(arm, weights=self.targets) if arm.weights else arm
         return found
 
 
