@@ -107,5 +107,6 @@ def test_losses_to_reach_that_are_not_there_are_refused(tmp_path):
         resolved(target_losses_from=str(tmp_path / "other.json"))
     with pytest.raises(UserError, match="target_losses_from are both set: leave one out"):
         resolved(target_losses={"code": 1.0}, target_losses_from="x")
-    with pytest.raises(UserError, match="needs the targets in the order of the groups"):
-        resolved(targets=["code", "web"])
+    for targets in (["code", "web"], ["x", "y"], ["web"]):
+        with pytest.raises(UserError, match="its targets must be web, code, in this order"):
+            resolved(targets=targets)

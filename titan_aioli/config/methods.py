@@ -268,10 +268,11 @@ class TargetExcessTable(TargetExcess):
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         key, losses = "mixing.target_excess.target_losses", self.target_losses
-        if set(run.targets) == set(run.names) and list(run.targets) != run.names:
+        if list(run.targets) != run.names:
             raise UserError(
-                f"method target_excess needs the targets in the order of the groups, {', '.join(run.names)}: "
-                f"they are {', '.join(run.targets)}: leave out [mixing.targets], or change their order"
+                f"method target_excess follows the groups' own held-out losses, so its targets must be "
+                f"{', '.join(run.names)}, in this order: they are {', '.join(run.targets)}: leave out "
+                "[mixing.targets], or name the groups"
             )
         if self.target_losses_from:
             if losses:
