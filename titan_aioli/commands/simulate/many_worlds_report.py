@@ -48,10 +48,11 @@ def draw_worlds(trial: Trial, outcomes: dict[float, Outcomes], output: Path) -> 
 
 def _gap_table(trial: Trial, outcome: Outcome) -> Table:
     gaps = outcome.gaps
+    low, high = np.quantile(gaps, (0.05, 0.95))
     table = Table(
-        title=f"share of the gap closed; {len(gaps)} worlds, {trial.num_groups} groups, targets: {trial.num_targets}, "
-        f"{trial.num_steps} steps, noise x {trial.noise:g}; gap {gaps.mean():.3f} nats "
-        f"({np.quantile(gaps, 0.05):.3f} to {np.quantile(gaps, 0.95):.3f} in 90 % of them)"
+        title=f"share of the gap closed; {len(gaps)} worlds, {trial.num_groups} groups, "
+        f"targets: {trial.num_targets}, {trial.num_steps} steps, noise x {trial.noise:g}; "
+        f"gap {gaps.mean():.3f} nats ({low:.3f} to {high:.3f} in 90 % of them)"
     )
     table.add_column("method")
     for name in (
