@@ -70,11 +70,9 @@ def simulate(
     """
     if not methods:
         raise ValueError("name at least one method")
-    for name, value in (("worlds", worlds), ("jobs", jobs - 1)):
-        if value < 0:
-            raise ValueError(
-                f"--{name} is {value + (name == 'jobs')}: it must be at least {int(name == 'jobs')}"
-            )
+    for option, value, least in (("worlds", worlds, 0), ("jobs", jobs, 1), ("ranks", ranks, 0)):
+        if value < least:
+            raise ValueError(f"--{option} is {value}: it must be at least {least}")
     chosen = parse_settings(settings, methods)
     if noise is None:
         noise = 1.0 if law == "returns" else 0.0
@@ -83,11 +81,7 @@ def simulate(
             raise ValueError("--worlds needs --law returns, and goes with neither --budget nor --ranks")
         _many_worlds(Trial(methods, chosen, groups, targets, steps, noise, seed), worlds, jobs, output)
         return
-    world = (
-        ReturnsWorld(groups, steps, noise=noise, seed=seed, num_targets=targets)
-        if law == "returns"
-        else LinearWorld(groups, steps, law, noise=noise, seed=seed, num_targets=targets)
-    )
+    world = _world(law, groups, targets, steps, noise, seed)
     traces = {name: simulate_run(method_for(name, world, chosen.get(name, {})), world) for name in methods}
     console = Console()
     console.print(result_table(traces, world))
@@ -100,6 +94,12 @@ def simulate(
         console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
     draw(traces, world, errors, output)
     console.print(f"figure: {output}", highlight=False)
+
+
+def _world(law: LawName, groups: int, targets: int, steps: int, noise: float, seed: int) -> World:
+    if law == "returns":
+        return ReturnsWorld(groups, steps, noise=noise, seed=seed, num_targets=targets)
+    return LinearWorld(groups, steps, law, noise=noise, seed=seed, num_targets=targets)
 
 
 def _many_worlds(trial: Trial, num_worlds: int, jobs: int, output: Path) -> None:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 from titan_aioli.commands.simulate.returns import Kind, ReturnsWorld
 from titan_aioli.commands.simulate.run import method_for, simulate_run
 from titan_aioli.methods import MixingMethod
-from titan_aioli.methods.static import Static, Stratified
 
 Array = np.ndarray
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -95,7 +94,7 @@ def judge(trial: Trial, num_worlds: int, jobs: int = 1) -> dict[float, Outcomes]
     counts = {trial.noise: num_worlds}
     if trial.noise > 0:
         counts |= {trial.noise * factor: _share(num_worlds, OTHER_SHARE) for factor in OTHER_NOISES}
-    worlds = {
+    worlds: dict[tuple[float, Kind], int] = {
         (noise, kind): count if kind == "gap" else _share(count, CONTROL_SHARE)
         for noise, count in counts.items()
         for kind in KINDS
@@ -118,8 +117,8 @@ def _share(count: int, share: float) -> int:
 def _in_world(trial: Trial, kind: Kind, number: int) -> tuple[float, list[float], list[float]]:
     """The gap, and losses and distances of the methods, in one world."""
     world = trial.world(number, kind)
-    stratified, _ = _end(Stratified(), world)
-    best, _ = _end(Static(world.best.tolist()), world)
+    stratified, _ = _end(method_for("stratified", world, {}), world)
+    best, _ = _end(method_for("static", world, {"proportions": world.best.tolist()}), world)
     ends = [_end(method_for(name, world, trial.settings.get(name, {})), world) for name in trial.methods]
     return stratified - best, [loss - stratified for loss, _ in ends], [distance for _, distance in ends]
 

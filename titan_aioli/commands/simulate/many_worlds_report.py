@@ -35,8 +35,8 @@ def draw_worlds(trial: Trial, outcomes: dict[float, Outcomes], output: Path) -> 
         _draw_line(loss, trial, outcomes, lambda found, kind=kind: found[kind].losses, line, label)
         _draw_line(distance, trial, outcomes, lambda found, kind=kind: found[kind].distances, line, label)
     closed.set(title="where there is a gap", ylabel="share of the gap closed, mean")
-    loss.set(title="where there is none", ylabel="loss to stratified (nats per token), mean")
-    distance.set(title="where there is none", ylabel="largest distance from the anchor, mean")
+    loss.set(title="where there is none", ylabel="loss to stratified (nats), mean")
+    distance.set(title="where there is none", ylabel="distance from the anchor, mean")
     for axis in axes[0]:
         axis.axhline(0, color="0.7", lw=0.8)
         axis.set(xlabel="noise (1: batch of 16 x 64 tokens)", xticks=list(outcomes))
@@ -48,10 +48,11 @@ def draw_worlds(trial: Trial, outcomes: dict[float, Outcomes], output: Path) -> 
 
 def _gap_table(trial: Trial, outcome: Outcome) -> Table:
     gaps = outcome.gaps
+    low, high = np.quantile(gaps, (0.05, 0.95))
     table = Table(
-        title=f"share of the gap closed; {len(gaps)} worlds, {trial.num_groups} groups, {trial.num_targets} "
-        f"targets, {trial.num_steps} steps, noise x {trial.noise:g}; gap {gaps.mean():.3f} nats "
-        f"({np.quantile(gaps, 0.05):.3f} to {np.quantile(gaps, 0.95):.3f} in 90 % of them)"
+        title=f"share of the gap closed; {len(gaps)} worlds, {trial.num_groups} groups, "
+        f"targets: {trial.num_targets}, {trial.num_steps} steps, noise x {trial.noise:g}; "
+        f"gap {gaps.mean():.3f} nats ({low:.3f} to {high:.3f} in 90 % of them)"
     )
     table.add_column("method")
     for name in (

@@ -173,7 +173,7 @@ class ReturnsWorld(World):
     def present_A(self, model: Model, step: int) -> Array:
         after = self.train(model, model.remembered, step, min(1, self.num_steps - step))
         level = (self.losses(model) - self.losses(after))[:, None]
-        speed = self.benefit * (self.clock.time[after.step] - self.clock.time[step]) / MEMORY
+        speed = -self.benefit * np.expm1((self.clock.time[step] - self.clock.time[after.step]) / MEMORY)
         return level + speed * (self.theta / self._counted(model) - 1.0)
 
     def helps(self, model: Model, step: int) -> Array:
