@@ -51,6 +51,16 @@ def test_an_update_is_one_line_if_it_is_shown(tmp_path, caplog):
     ]
 
 
+def test_what_a_method_judges_and_gains_is_shown(tmp_path, caplog):
+    log, record = make_log(tmp_path), {**RECORD, "gain": np.array([0.12, 0.03]), "probability": 0.96}
+    metrics = log.update_metrics(record, {})
+    shown = {"aioli/gain": 0.12, "aioli/gain_stderr": 0.03, "aioli/probability": 0.96}
+    assert shown.items() <= metrics.items()
+    with caplog.at_level(logging.INFO):
+        log.show_update(record, 4, is_shown=True)
+    assert caplog.messages[0].endswith(" | gain +0.1200 \u00b1 0.0300, probability 0.960")
+
+
 def test_what_is_seen_of_targets_is_named_by_target(tmp_path, caplog):
     targets = Targets(["math", "code", "all"], Objective(weights=[1, 3, 0]))
     log = RunLog(tmp_path, ["law", "code"], "target", True, tqdm(disable=True), targets)

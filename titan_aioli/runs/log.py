@@ -94,6 +94,10 @@ def update_metrics(
         if targets is not None and observes in HELD_OUT:
             metrics[f"mixing/{'sampled_' * ('sample' in observes)}objective"] = targets.objective.value(seen)
     target_names = names if targets is None else targets.names
+    if "gain" in record:
+        gain, error = record["gain"]
+        metrics |= {"aioli/gain": float(gain), "aioli/gain_stderr": float(error)}
+        metrics["aioli/probability"] = float(record["probability"])
     for name, values in learned.items():
         metrics.update(by_group(name, target_names if name in over_targets else names, values))
     return metrics
@@ -121,6 +125,9 @@ def update_line(
         drops = np.array([record["predicted_drop"], record["measured_drop"]])
         predicted, measured = drops.mean(axis=1) if targets is None else drops @ targets.shares()
         line += f" | drop predicted {predicted:.4f}, measured {measured:.4f}"
+    if "gain" in record:
+        gain, error = record["gain"]
+        line += f" | gain {gain:+.4f} \u00b1 {error:.4f}, probability {record['probability']:.3f}"
     return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
 
 
