@@ -104,6 +104,8 @@ def test_noise_falls_with_the_learning_rate_and_scales():
 @pytest.mark.parametrize("num_targets", [0, 2])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_its_steps(name, num_targets):
+    if num_targets and name == "target_excess":
+        pytest.skip("its targets are the groups")
     world = ReturnsWorld(3, 300, noise=1.0, num_targets=num_targets)
     trace = simulate_run(method_for(name, world, {}), world)
     assert trace.steps[-1] == trace.loss_steps[-1] == 300
