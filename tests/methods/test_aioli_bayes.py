@@ -130,12 +130,12 @@ def test_perturbations_get_smaller_with_certainty_and_end_with_the_run():
 
     first = -(-100 // looking.steps)
     assert first == looking.first
-    assert [strength(first - 1), strength(first)] == [0, 0.7]
-    assert strength(first, unknown=0.5) == pytest.approx(0.35)
-    assert strength(first, unknown=0.0) == pytest.approx(0.14)
+    assert [strength(first - 1), strength(first)] == [0, 0.5]
+    assert strength(first, unknown=0.5) == pytest.approx(0.25)
+    assert strength(first, unknown=0.0) == pytest.approx(0.5 / 3)
     assert strength(first, level_over_noise=4.0) == pytest.approx(0.25)
     assert strength(first, level_over_noise=50.0) == pytest.approx(0.1)
-    assert 0 < strength(130) < 0.45
+    assert 0 < strength(130) < 0.4
     assert strength(1000 // looking.steps + 1) == 0
 
 

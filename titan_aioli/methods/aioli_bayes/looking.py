@@ -16,7 +16,7 @@ SIGNAL = 1.0
 """Strength of a perturbation, times the level of the drops, over the noise of a stretch."""
 LEAST_STRENGTH = 0.1
 """A perturbation of this strength costs next to nothing, so that less is not used for a small noise."""
-LEAST_UNKNOWN = 0.2
+LEAST_UNKNOWN = 1.0 / 3
 """Where nothing is found, or nothing is left to learn, the strength falls to this share."""
 
 

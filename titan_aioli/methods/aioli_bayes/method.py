@@ -102,7 +102,7 @@ class AioliBayes:
     steps_per_stretch: int | None = None
     """Optimizer steps between two evaluations. Unset: the run has 16 stretches for each group, and at least
     128."""
-    strength: float = 0.7
+    strength: float = 0.5
     """Largest share by which a stretch is pulled to one group; less is used where the noise is small beside
     the drops."""
     looking: tuple[float, float] = (0.1, 0.75)
@@ -322,10 +322,10 @@ class AioliBayes:
     def _unknown(self, state: AioliBayesState) -> float:
         """How much there is left to learn: little where probably nothing can be won, or the gain is known.
 
-        The probability that there is something to win, over that before any evidence; or two standard errors
-        of the gain over the gain.
+        The root of the probability that there is something to win, over that before any evidence; or two
+        standard errors of the gain over the gain.
         """
-        hope = (1.0 - self._posterior(state)[0]) / self.prior_odds
+        hope = math.sqrt((1.0 - self._posterior(state)[0]) / self.prior_odds)
         gain, error = state.gain
         return min(hope, 2.0 * error / gain) if gain > 0 else hope
 
