@@ -45,7 +45,7 @@ LARGEST_ERROR = 9.0
 MOST_GROUPS = 1000
 
 START, RUNNING = 0, 1
-LEARNED, NOT_FINITE, TOO_LARGE = 0, 1, 2
+LEARNED, LEFT_OUT = 0, 1
 
 
 class AioliBayesState(NamedTuple):
@@ -81,7 +81,7 @@ class AioliBayesState(NamedTuple):
     """[2], what p is worth beyond the anchor, nats, and its standard error. As the learning rate falls slopes
     shrink and the model forgets more slowly, so this is in the largest unit."""
     note: int
-    """LEARNED, or why the last stretch was left out: NOT_FINITE or TOO_LARGE."""
+    """LEARNED, or LEFT_OUT: what the last stretch showed is not finite, or too large to compute with."""
     bad: np.ndarray
     """[K] bool, targets whose last drop was not finite."""
     target_memory: np.ndarray
@@ -156,7 +156,7 @@ class AioliBayes:
 
     def init(self, num_groups: int, num_targets: int | None = None) -> AioliBayesState:
         num_targets = num_groups if num_targets is None else num_targets
-        start = self._at_least(self._anchor(num_groups))
+        start = self._anchor(num_groups)
         return AioliBayesState(
             round=0,
             stage=START,
@@ -247,7 +247,8 @@ class AioliBayes:
         return Objective() if self.objective is None else self.objective
 
     def _anchor(self, num_groups: int) -> np.ndarray:
-        return normalize_or_uniform(self.anchor, num_groups, "aioli_bayes.anchor")
+        """[G], the anchor, with no share below the least one."""
+        return self._at_least(normalize_or_uniform(self.anchor, num_groups, "aioli_bayes.anchor"))
 
     def _at_least(self, proportions: np.ndarray) -> np.ndarray:
         """[G], the closest proportions with no share below the least one."""
@@ -274,8 +275,8 @@ class AioliBayes:
         looking = self.stretches(len(mixture))
         number = state.stretch - looking.first
         if number < 0:
-            return state._replace(note=NOT_FINITE if bad.any() else LEARNED, bad=bad)
-        anchor, proportions = self._at_least(self._anchor(len(state.proportions))), state.proportions
+            return state._replace(note=LEFT_OUT if bad.any() else LEARNED, bad=bad)
+        anchor, proportions = self._anchor(len(mixture)), state.proportions
         unit = state.unit or abs(drop) or 1.0
         opinions = law.moved(_opinions(state), state.origin, proportions)
         opinions = law.aged(opinions, proportions, anchor, SCALES, self.memory * looking.num_stretches)
@@ -287,7 +288,7 @@ class AioliBayes:
         largest = max(state.largest_unit, unit) if number >= len(mixture) else unit
         gain = np.array(law.gain(opinions, posterior, proportions, anchor)) * largest * EXPOSURE_STRETCHES
         if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, gain, unit * opinions.mean)):
-            return state._replace(note=NOT_FINITE if bad.any() else TOO_LARGE, bad=bad)
+            return state._replace(note=LEFT_OUT, bad=bad)
         learned = state._replace(
             **opinions._asdict(),
             origin=proportions,
@@ -301,7 +302,7 @@ class AioliBayes:
 
     def _move(self, state: AioliBayesState) -> AioliBayesState:
         """p_j <- p_j (theta_j / p_j)^rate / Z; theta is the anchor where the anchor is probably the best."""
-        anchor = self._at_least(self._anchor(len(state.proportions)))
+        anchor = self._anchor(len(state.proportions))
         posterior = self._posterior(state)
         is_another = 1.0 - posterior[0]
         trust = max(0.0, 2.0 * is_another - 1.0)
