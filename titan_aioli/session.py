@@ -162,8 +162,8 @@ class MixingSession:
         if self._out_of_data is not None:
             content["out_of_data"] = str(self._out_of_data)
         if self._options.sequence_losses:
-            names = self.controller.identity.target_names
-            self._log.measured_sequences(names, self.held_out.target_sequences())
+            of_targets = self.held_out.target_sequences()
+            self._log.measured_sequences(self.controller.identity.target_names, of_targets)
         self._log.finished(content, {"law": method, "groups": names, "proportions": found})
 
     def state_dict(self) -> dict[str, Any]:
