@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.commands.figures import draw_proportions, largest, save, subplots, trained
+from titan_aioli.commands.figures import draw_proportions, largest, save, subplots
 from titan_aioli.commands.settings import parse_settings
 from titan_aioli.commands.simulate.linear import LinearLaw, LinearWorld
 from titan_aioli.commands.simulate.many_ranks import ranks_table
@@ -169,9 +169,11 @@ def draw(traces: dict[str, Trace], world: World, errors: np.ndarray | None, outp
 
 
 def _draw_proportions(axis, name: str, trace: Trace) -> None:
-    """What the run trained on, without the perturbed mixtures of LearnParams."""
-    kept = trained(trace.phases) or [0]
-    shares = trace.proportions[kept]
+    """What the run trained on; of a perturbed mixture, the proportions that it is around."""
+    is_perturbed = np.array(trace.phases) == "learn_params"
+    mixtures = np.where(is_perturbed[:, None], trace.centres[: len(is_perturbed)], trace.proportions)
+    kept = np.flatnonzero(np.diff(trace.steps)) if trace.steps[-1] else np.array([0])
+    shares = mixtures[kept]
     names = [f"group {group}" for group in range(shares.shape[1])]
     draw_proportions(axis, trace.steps[kept], trace.steps[-1], shares, names, largest(shares[-1]))
     axis.set(ylabel="proportion", title=name)
