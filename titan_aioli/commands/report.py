@@ -167,19 +167,26 @@ def judgement_table(run: Run) -> Table:
     """How probable it is that another mixture than the anchor is the best, and what it has gained."""
     table = Table(
         title=f"{run_title(run)}: is there something to win, and what was won",
-        caption="probability: that the anchor is not the best mixture; gain: on the anchor, as the law says",
+        caption="probability: that the anchor is not the best mixture; gain: on the anchor, as the law says; "
+        "signal: what pulling a stretch to the best group would add to its drop, over the noise of a drop",
         box=SIMPLE_HEAD,
         padding=(0, 1),
     )
-    for name in ("step", "probability", "gain, nats"):
+    for name in ("step", "probability", "gain, nats", "signal"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best mixture, as far as known")
-    every = -(-len(run.judgements()) // MAX_ROUNDS)
+    every, strength = -(-len(run.judgements()) // MAX_ROUNDS), run.mixture["hyperparameters"]["strength"]
     for record in run.judgements()[every - 1 :: every]:
         (gain, error), best = record["gain"], np.array(record["best"])
+        slopes = np.array(record["slopes"])
+        signal = strength * (slopes.max() - slopes @ record["centre"]) / record["noise"]
         largest = ", ".join(f"{escape(run.groups[j])} {best[j]:.2f}" for j in np.argsort(-best)[:4])
         table.add_row(
-            str(record["step"]), f"{record['probability']:.3f}", f"{gain:+.3f} \u00b1 {error:.3f}", largest
+            str(record["step"]),
+            f"{record['probability']:.3f}",
+            f"{gain:+.3f} \u00b1 {error:.3f}",
+            f"{signal:.2f}",
+            largest,
         )
     return table
 
