@@ -8,8 +8,8 @@ what the long run trains on; the other groups are python and prose. For each see
 eighth as long, with and without --for-tokens; `titan-aioli plan --law olmix` on each, otherwise alike, and
 once with what it does by default where it knows the sizes (at most 4 epochs, a pull to the natural shares);
 then a long run on each plan, and on mixtures with a fixed share of manual pages, the rest even. The table has
-the long runs' test losses. Then the first seed's plan with --for-tokens is verified at the length of the sweep, and
-drawn. Killed and run again, it continues.
+the long runs' test losses. Then the first seed's plan with --for-tokens is verified at the length of the
+sweep, and drawn. Killed and run again, it continues.
 
 Without torchtitan by default (support/study_plain.py); with it: --module titan_aioli.train.
 """
@@ -115,11 +115,11 @@ class Study:
             _command(words, plan.with_suffix(".txt"))
 
     def verify(self) -> None:
-        """Train as the sweep did on the plan of the one with --for-tokens, and draw predicted and measured."""
-        plan = self.folder / "verified.json"
-        if not plan.is_file():
+        """Train as the sweep with --for-tokens did on the plan of it; draw predicted and measured."""
+        plan, figure = self.folder / "verified.json", self.folder / "planning.png"
+        if not figure.is_file():
             words = ["plan", self.folder / "sweep_matched" / "runs.csv", "--law", "olmix", "--output", plan]
-            words += ["--verify", "--figure", self.folder / "planning.png"]
+            words += ["--verify", "--figure", figure]
             _command(words, plan.with_suffix(".txt"))
 
     def mixtures(self) -> dict[str, list[float]]:
