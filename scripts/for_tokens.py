@@ -42,7 +42,7 @@ EPOCHS_OF_ALL = 40
 """How often the small group would be read if the long run trained on nothing else."""
 NUM_RUNS = 12
 """Of a sweep: what the olmix law of three groups needs."""
-FIXED_SHARES = (0.2, 0.5)
+FIXED_SHARES = (0.2, 0.7)
 STRATIFIED = "stratified"
 
 
