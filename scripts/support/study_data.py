@@ -21,6 +21,7 @@ from titan_aioli.stores.tokens import TokenStore
 
 VOCAB_SIZE = 1024  # of flavor mixing_small
 SPLITS = ("train", "validation", "test")
+EXCERPT_TOKENS = 128
 VALIDATION_SHARE, TEST_SHARE = 0.05, 0.1
 
 
@@ -82,11 +83,15 @@ def _make(stores: Path, recipes: Mapping[str, Mapping[str, Any]], name: str, spl
         ((source, tokens),) = what.items()
         documents = _documents_of(open_store(stores / source / split))
         documents = _first(documents, tokens) if split == "train" else documents
+    elif kind == "excerpts":
+        ((source, tokens),) = what.items()
+        documents = _documents_of(open_store(stores / source / split))
+        documents = _excerpts(documents, tokens, name) if split == "train" else documents
     elif kind == "shuffle":
         tokens = np.array(open_store(stores / what / split).tokens[:])
         documents = [_random(name, split).permutation(tokens)]
     else:
-        raise UserError(f"stores.{name} has the recipe {kind!r}: it may be blend, cut or shuffle")
+        raise UserError(f"stores.{name} has the recipe {kind!r}: it may be blend, cut, excerpts or shuffle")
     with MegatronWriter(stores / name / split, "uint16") as writer:
         writer.metadata = {
             "vocab_size": VOCAB_SIZE,
@@ -131,6 +136,16 @@ def _first(documents: Sequence[np.ndarray], num_tokens: int) -> list[np.ndarray]
             kept.append(document[:left])
             left -= len(kept[-1])
     return kept
+
+
+def _excerpts(documents: Sequence[np.ndarray], num_tokens: int, name: str) -> list[np.ndarray]:
+    """So many tokens in excerpts of EXCERPT_TOKENS, each from anywhere in another document."""
+    random = _random(name, "excerpts")
+    long_enough = [document for document in documents if len(document) >= EXCERPT_TOKENS]
+    chosen = random.permutation(len(long_enough))[: num_tokens // EXCERPT_TOKENS]
+    starts = [random.integers(len(long_enough[at]) - EXCERPT_TOKENS + 1) for at in chosen]
+    pairs = zip(chosen, starts, strict=True)
+    return [long_enough[at][start : start + EXCERPT_TOKENS] for at, start in pairs]
 
 
 def _random(*words: str) -> np.random.Generator:

@@ -3,7 +3,7 @@
 Of the config it reads what the study writes. The model has learned positions instead of rotary ones, and
 gradients are not clipped; optimizer and schedule are those of the config, with torchtitan's defaults.
 
-    python -m scripts.support.study_plain --job.config_file CONFIG --job.dump_folder FOLDER
+    python -m scripts.support.study_plain --job.config_file CONFIG [--job.dump_folder FOLDER]
 """
 
 import argparse
@@ -49,7 +49,7 @@ def train_config(path: Path, folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job.config_file", dest="config", type=Path, required=True)
-    parser.add_argument("--job.dump_folder", dest="folder", type=Path, required=True)
+    parser.add_argument("--job.dump_folder", dest="folder", type=Path, help="default: the config's")
     parser.add_argument("--checkpoint.no-enable", action="store_true", help="it keeps none")
     args = parser.parse_args()
-    train_config(args.config, args.folder)
+    train_config(args.config, args.folder or Path(read_toml(args.config)["job"]["dump_folder"]))

@@ -1,11 +1,11 @@
 """Sweeps with toy runs in the place of training; then a real one, and a real ledger trained again."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
+from tests.commands.toy_sweep import toy_command
 from titan_aioli.cli import main, split_flags
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.config.sources import read_graph
@@ -23,9 +23,6 @@ pytestmark = pytest.mark.xdist_group("ranks")
 @pytest.fixture
 def sweep(tmp_path, stores, monkeypatch):
     """`titan-aioli sweep` into tmp_path/out with toy runs; the exit status."""
-
-    def toy_command(run, nproc_per_node, flags):
-        return [sys.executable, "-m", "tests.commands.toy_run", str(run.folder / "config.toml")]
 
     def start(*arguments, real=False):
         if not real:
@@ -197,6 +194,16 @@ def test_the_config_of_a_run_is_the_sweeps_but_for_its_mixture(tmp_path):
     assert config["list"] == tables["list"]
     assert config["mixing"]["groups"]["stack exchange"] == {"train": ["a", "b"], "weight": 0.1 + 0.2}
     assert config["mixing"]["groups"]["b.c"] == {"weight": 0.7}
+
+
+def test_a_training_loop_of_ones_own_is_started_and_noted(tmp_path, stores):
+    module = "tests.commands.toy_run"
+    words = ["sweep", str(TINY), "--output", str(tmp_path), "--mixing.stores", str(stores), "--cover", "2"]
+    with pytest.raises(SystemExit):  # it takes no flags of training
+        main([*words, "--module", module])
+    command = SweepRun(tmp_path / "cover-000", []).command(2, ["--x", "1"], module)
+    assert command[command.index(module) - 1] == "-m" and command[-2:] == ["--x", "1"]
+    assert json.loads((tmp_path / "sweep.json").read_text())["module"] == module
 
 
 def test_training_flags_may_stand_anywhere():

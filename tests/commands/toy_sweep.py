@@ -6,7 +6,7 @@ from titan_aioli.cli import main
 from titan_aioli.commands.sweep.run import SweepRun
 
 
-def toy_command(run, nproc_per_node, flags):
+def toy_command(run, *_):
     return [sys.executable, "-m", "tests.commands.toy_run", str(run.folder / "config.toml")]
 
 

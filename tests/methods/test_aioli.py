@@ -161,6 +161,19 @@ def test_prior_is_trained_on_first_and_then_forgotten():
     np.testing.assert_array_equal(state.proportions, [0.5, 0.5])
 
 
+@pytest.mark.parametrize("update_rule", ["cumulative", "restart"])
+def test_rounds_that_start_from_the_prior_adjust_it(update_rule):
+    method = build_method("aioli", 2, prior=[1, 3], prior_steps=7, start="prior", update_rule=update_rule,
+                          num_sweeps=1, steps_per_mixture=1, steps_per_round=3, eta=2.0)  # fmt: skip
+    state = method.init(2)
+    np.testing.assert_allclose(state.proportions, [0.25, 0.75])
+    while method.phase(state).name != "train":
+        losses = np.array([4.0 - 0.1 * state.segment, 3.0 - 0.2 * state.segment])
+        state = method.update(state, losses)
+    expected = np.array([1, 3]) * np.exp(2.0 * state.normalized_A.sum(axis=0))
+    np.testing.assert_allclose(state.proportions, expected / expected.sum())
+
+
 def test_prior_of_no_steps_is_no_prior():
     method = build_method("aioli", 2, prior=[1, 3], prior_steps=0)
     assert method.phase(method.init(2)).name == "measure"
@@ -182,6 +195,9 @@ def test_prior_of_no_steps_is_no_prior():
         ({"order": "random"}, "choose per_sweep or shuffled"),
         ({"prior_steps": -1}, "aioli.prior_steps is -1"),
         ({"prior_steps": 5}, "no aioli.prior is given"),
+        ({"start": "plan"}, "aioli.start is 'plan': choose uniform or prior"),
+        ({"start": "prior"}, "aioli.prior is None: give every group a weight above 0"),
+        ({"start": "prior", "prior": [1, 0]}, r"aioli.prior is \[1, 0\]: give every group"),
         ({"prior": [1, 2, 3]}, "3 numbers for 2 groups"),
         ({"prior": [1, -2]}, r"aioli.prior\[1\] is -2"),
         ({"orders": [[0, 1]]}, r"exactly num_sweeps = 4 times"),

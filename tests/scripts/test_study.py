@@ -56,6 +56,16 @@ def test_a_cut_keeps_the_first_tokens_and_the_held_out_sets(sources):
     assert len(tokens(sources, "few", "test")) == 1000
 
 
+def test_excerpts_are_each_of_another_document(sources, monkeypatch):
+    monkeypatch.setattr("scripts.support.study_data.EXCERPT_TOKENS", 4)
+    derive(sources, {"few": {"excerpts": {"x": 23}}}, ["few"])
+    excerpts = tokens(sources, "few").reshape(5, 4)
+    assert (np.diff(excerpts) == 1).all()
+    assert (excerpts[:, 0] // 10 == excerpts[:, 3] // 10).all()
+    assert len(np.unique(excerpts[:, 0] // 10)) == 5
+    assert len(tokens(sources, "few", "test")) == 1000
+
+
 def test_a_shuffled_store_has_the_tokens_in_another_order(sources):
     derive(sources, {"useless": {"shuffle": "x"}}, ["useless"])
     found = tokens(sources, "useless")

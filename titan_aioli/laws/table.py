@@ -56,7 +56,7 @@ def read_table(path: Path) -> RunTable:
         losses=losses,
         digest=hashlib.sha256(content).hexdigest(),
         weights=_read_weights(path, content, evaluated),
-        epochs=_read_epochs(path, content, groups),
+        epochs=_read_optional(path, content, EPOCHS, "proportion", groups),
     )
 
 
@@ -112,14 +112,10 @@ def write_table(
 
 def _read_weights(path: Path, content: bytes, evaluated: Sequence[str]) -> Array | None:
     """[M], the weights of the objective; None where the table has none."""
-    if not any(name.startswith(f"{WEIGHT}.") for name in _header(content)):
+    rows = _read_optional(path, content, WEIGHT, "loss", evaluated)
+    if rows is None:
         return None
-    ((names, rows),) = _read_columns(path, content, (WEIGHT,))
-    if sorted(names) != sorted(evaluated):
-        raise ValueError(
-            f"{path} has columns {WEIGHT}.NAME for {sorted(names)} and loss.NAME for {sorted(evaluated)}: "
-            "give both for the same names"
-        )
+    names = list(evaluated)
     if len(other := np.flatnonzero((rows != rows[0]).any(axis=1))):
         raise ValueError(
             f"{path}, line {other[0] + 2}: {WEIGHT} of {names} is {rows[other[0]].tolist()}, and in line 2 "
@@ -130,20 +126,22 @@ def _read_weights(path: Path, content: bytes, evaluated: Sequence[str]) -> Array
         raise ValueError(
             f"{path}: {WEIGHT} of {names} is {rows[0].tolist()}: at least 0, and one of them above 0"
         )
-    return rows[0][[names.index(name) for name in evaluated]]
+    return rows[0]
 
 
-def _read_epochs(path: Path, content: bytes, groups: Sequence[str]) -> Array | None:
-    """[N, G], in the order of the groups; None where the table has none."""
-    if not any(name.startswith(f"{EPOCHS}.") for name in _header(content)):
+def _read_optional(
+    path: Path, content: bytes, kind: str, other_kind: str, names: Sequence[str]
+) -> Array | None:
+    """[N, names], columns that a table may leave out, ordered as another kind; None: it does."""
+    if not any(name.startswith(f"{kind}.") for name in _header(content)):
         return None
-    ((names, rows),) = _read_columns(path, content, (EPOCHS,))
-    if sorted(names) != sorted(groups):
+    ((there, rows),) = _read_columns(path, content, (kind,))
+    if sorted(there) != sorted(names):
         raise ValueError(
-            f"{path} has columns {EPOCHS}.NAME for {sorted(names)} and proportion.NAME for {sorted(groups)}: "
-            "give both for the same groups"
+            f"{path} has columns {kind}.NAME for {sorted(there)} and {other_kind}.NAME for {sorted(names)}: "
+            "give both for the same names"
         )
-    return rows[:, [names.index(name) for name in groups]]
+    return rows[:, [there.index(name) for name in names]]
 
 
 def _header(content: bytes) -> Sequence[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from titan_aioli.commands.plan.tables import Verified
-from titan_aioli.commands.sweep.command import locked, train_all
+from titan_aioli.commands.sweep.direct import locked, train_all
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan
-from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.commands.sweep.run import TRAIN, SweepRun
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json, read_toml
 from titan_aioli.laws.plan import Plan, Planned
@@ -41,7 +41,8 @@ def verify_plan(runs: Path, table: RunTable, planned: Planned, output: Path) -> 
     split = _split_of(runs.parent / sweep["runs"][0]["name"], table)
     folder = output.with_name(f"{output.stem}-verify")
     trained = [SweepRun(folder / name, p.tolist()) for name, p in mixtures_to_verify(made)]
-    verifying = Sweep(folder, table.groups, trained, 0, sweep["nproc_per_node"], sweep["flags"])
+    module = sweep.get("module", TRAIN)
+    verifying = Sweep(folder, table.groups, trained, 0, sweep["nproc_per_node"], sweep["flags"], module)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as lock:
         keep_plan(verifying, base, {"verifies": str(runs)})

@@ -14,11 +14,12 @@ from titan_aioli.commands.simulate.linear import LinearLaw, LinearWorld
 from titan_aioli.commands.simulate.many_ranks import ranks_table
 from titan_aioli.commands.simulate.many_worlds import Trial, judge
 from titan_aioli.commands.simulate.many_worlds_report import draw_worlds, worlds_tables
+from titan_aioli.commands.simulate.repetition import RepetitionWorld
 from titan_aioli.commands.simulate.returns import ReturnsWorld
 from titan_aioli.commands.simulate.run import Trace, evaluation_budget, method_for, simulate_run
 from titan_aioli.commands.simulate.world import World
 
-LawName = Literal[LinearLaw, "returns"]
+LawName = Literal[LinearLaw, "returns", "repetition"]
 BUDGET_SEQUENCES = [16, 64, 256, 1024, 4096]
 BUDGET_SWEEPS = [1, 2, 4, 8]
 BUDGET_NOISE = 0.05
@@ -49,12 +50,13 @@ def simulate(
 
     Args:
         methods: names of mixing methods.
-        groups: number of groups; in a world without law returns, every method but aioli and aioli_bayes takes
+        groups: number of groups; with the first three laws, every method but aioli and aioli_bayes takes
             10,000.
         targets: number of held-out sets that the mixture is for and that are no group. 0: the groups.
         steps: optimizer steps of each run.
         law: linear (LearnParams finds A exactly), decaying (what is left to learn shrinks), drifting (A
-            changes over the run) or returns (diminishing returns and a memory, as measured on small models).
+            changes over the run), returns (diminishing returns and a memory, as measured on small models) or
+            repetition (groups of limited size, whose tokens are worth less each time they are read).
         noise: standard deviation of each loss that a method is shown, nats per token, 0 if left out; with law
             returns a factor on the noise of a small model with 16 sequences a step, 1 if left out.
         seed: of the world and the noise.
@@ -99,6 +101,8 @@ def simulate(
 def _world(law: LawName, groups: int, targets: int, steps: int, noise: float, seed: int) -> World:
     if law == "returns":
         return ReturnsWorld(groups, steps, noise=noise, seed=seed, num_targets=targets)
+    if law == "repetition":
+        return RepetitionWorld(groups, steps, noise=noise, seed=seed, num_targets=targets)
     return LinearWorld(groups, steps, law, noise=noise, seed=seed, num_targets=targets)
 
 

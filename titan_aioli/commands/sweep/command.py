@@ -5,30 +5,20 @@ it. Killed and started again, the same command continues: finished runs stay, th
 from its last checkpoint.
 """
 
-import fcntl
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from titan_aioli.commands.settings import parse_settings
+from titan_aioli.commands.sweep.direct import locked, train_all
 from titan_aioli.commands.sweep.jobs import Jobs, train_all_as_jobs
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan, plan_sweep
-from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.commands.sweep.run import TRAIN, SweepRun
 from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
 from titan_aioli.laws.mixmin import Likelihoods, write_likelihoods
@@ -51,6 +41,7 @@ def sweep(
     freeze: tuple[tuple[str, float], ...] = (),
     for_tokens: float = 0.0,
     nproc_per_node: int = 1,
+    module: str = TRAIN,
     executor: Literal["direct", "local", "slurm"] = "direct",
     parallel: int = 1,
     executor_options: tuple[str, ...] = (),
@@ -85,6 +76,8 @@ def sweep(
         for_tokens: tokens of the run that the sweep is for: a run of R' tokens then reads only the first
             R' / FOR_TOKENS of every group's documents, so that it repeats them as often as that run would.
         nproc_per_node: ranks of each run.
+        module: what every rank executes, as `python -m` would; it takes the flags of titan_aioli.train, and
+            trains what the config says. For a training loop of your own.
         executor: direct: one run after the other. local, slurm: as jobs of submitit (an extra: pip install
             submitit), on this machine or a cluster; a job that is interrupted is queued again and resumes.
         parallel: most runs at a time; not with direct.
@@ -97,6 +90,7 @@ def sweep(
     settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
     settings |= {"freeze": freeze} if freeze else {}
     planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags, for_tokens)
+    planned = planned._replace(module=module)
     settings |= {"for_tokens": for_tokens} if for_tokens else {}
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) as lock:
@@ -105,7 +99,7 @@ def sweep(
             run.write_config(tables, planned.groups)
         if dry_run:
             print(f"{len(planned.runs)} configs: {output}/*/config.toml; the first run is started with:")
-            print(" ".join(planned.runs[0].command(nproc_per_node, flags)))
+            print(" ".join(planned.command(planned.runs[0])))
             return
         failures = train_all(planned, lock) if jobs is None else _train_as_jobs(planned, jobs, loss)
     print(collect(planned, loss))
@@ -114,29 +108,6 @@ def sweep(
             f"{len(failures)} of {len(planned.runs)} runs failed: {'; '.join(failures[:3])}: the same "
             "command tries them again"
         )
-
-
-def train_all(planned: Sweep, lock: int) -> list[str]:
-    """Do the runs that are not finished; a line for each that failed."""
-    failures = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
-        runs = progress.add_task("runs", total=len(planned.runs))
-        steps = progress.add_task("", total=planned.num_steps, visible=False)
-        for run in planned.runs:
-            if not run.is_finished:
-                progress.reset(steps, description=f"{run.name}: steps", visible=True)
-                failure = run.train(
-                    run.command(planned.nproc_per_node, planned.flags),
-                    lock,
-                    lambda step: progress.update(steps, completed=step),
-                )
-                if failure:
-                    progress.console.print(failure, style="red", markup=False, highlight=False)
-                    failures.append(failure)
-            progress.advance(runs)
-    return failures
 
 
 def _jobs(executor: str, parallel: int, options: Sequence[str]) -> Jobs | None:
@@ -230,22 +201,3 @@ def weights_of(objective: Objective, losses: np.ndarray) -> np.ndarray:
         losses: [K], where the unit `relative` is taken: those of the best run.
     """
     return normalize(objective.gradient(losses), "the objective's weights")
-
-
-@contextmanager
-def locked(output: Path) -> Iterator[int]:
-    """Exclusive lock on the sweep's folder; SIGTERM exits cleanly.
-
-    Runs inherit it: one that outlives a killed sweep keeps the lock until it ends.
-    """
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        with open(output / "lock", "wb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for a sweep, or a run of one, that is under way in {output}", file=sys.stderr)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file.fileno()
-    finally:
-        signal.signal(signal.SIGTERM, before)

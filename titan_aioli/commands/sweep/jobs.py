@@ -152,7 +152,7 @@ def _folder(planned: Sweep) -> Path:
 
 
 def _job(planned: Sweep, run: SweepRun, devices: str | None = None) -> TrainJob:
-    return TrainJob(run.folder, run.command(planned.nproc_per_node, planned.flags), devices)
+    return TrainJob(run.folder, planned.command(run), devices)
 
 
 def _devices(slot: int, num_ranks: int, parallel: int) -> str:

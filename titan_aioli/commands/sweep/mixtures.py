@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.commands.sweep.run import SweepRun
+from titan_aioli.commands.sweep.run import TRAIN, SweepRun
 from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml, to_plain, write_json
@@ -38,6 +38,12 @@ class Sweep(NamedTuple):
     """Optimizer steps of each run."""
     nproc_per_node: int
     flags: Sequence[str]
+    module: str = TRAIN
+    """What every rank executes, as `python -m` would."""
+
+    def command(self, run: SweepRun) -> list[str]:
+        """The words that start a run, or resume it from its last checkpoint."""
+        return run.command(self.nproc_per_node, self.flags, self.module)
 
 
 def plan_sweep(
@@ -153,6 +159,7 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
         "flags": list(planned.flags),
         "nproc_per_node": planned.nproc_per_node,
         "groups": planned.groups,
+        "module": planned.module,
         "runs": [{"name": run.name, "proportions": run.proportions} for run in planned.runs],
     }
     if not path.is_file():
@@ -162,6 +169,7 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
         there = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): choose another --output") from None
+    there.setdefault("module", TRAIN)  # sweeps made before there was a choice
     for name, value in content.items():
         if there.get(name) != value:
             shown = "" if name in ("config_sha256", "runs") else f" ({there.get(name)} there, {value} now)"

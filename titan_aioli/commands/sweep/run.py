@@ -17,6 +17,8 @@ from titan_aioli.files import read_json, replacing
 from titan_aioli.runs.run import read_run
 
 POLL_SECONDS = 0.5
+TRAIN = "titan_aioli.train"
+"""The module that trains with torchtitan."""
 TAIL_BYTES = 8192
 
 
@@ -41,10 +43,10 @@ class SweepRun(NamedTuple):
     def is_finished(self) -> bool:
         return (self.folder / "results.json").is_file()
 
-    def command(self, nproc_per_node: int, flags: Sequence[str]) -> list[str]:
+    def command(self, nproc_per_node: int, flags: Sequence[str], module: str = TRAIN) -> list[str]:
         """The words that start it, or resume it from its last checkpoint."""
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        torchrun += ["--nproc-per-node", str(nproc_per_node), "-m", "titan_aioli.train"]
+        torchrun += ["--nproc-per-node", str(nproc_per_node), "-m", module]
         return [*torchrun, "--job.config_file", str(self.folder / "config.toml"), *flags]
 
     def write_config(self, tables: Mapping[str, Any], groups: Sequence[str]) -> None:

@@ -61,6 +61,7 @@ from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import normalize, softmax
 
 UpdateRule = Literal["cumulative", "restart"]
+Start = Literal["uniform", "prior"]
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,12 @@ class Aioli:
     shrink: bool = False
     """Shorten the step where the column sums of A differ little beyond their standard errors."""
     prior: Sequence[float] | None = None
-    """[G] weights trained on first, for `prior_steps` (Aioli restricted). The first round still starts its
-    weights from uniform, as in the paper and the released code."""
+    """[G] weights trained on first, for `prior_steps` (Aioli restricted)."""
     prior_steps: int = 0
-    """Optimizer steps on the prior. 0: no prior."""
+    """Optimizer steps on the prior. 0: none."""
+    start: Start = "uniform"
+    """What the weights start from: uniform, also after a prior (the paper and the released code), or the
+    prior, which the rounds then adjust."""
     seed: int = 0
     """Seed of the sweep orders."""
     orders: Sequence[Sequence[int]] | None = None
@@ -133,6 +136,7 @@ class Aioli:
         )
         require_number("aioli.eta", self.eta, above=0, what="the step size")
         require_choice("aioli.update", self.update_rule, get_args(UpdateRule))
+        require_choice("aioli.start", self.start, get_args(Start))
         if self.ema is not None:
             require_number("aioli.ema", self.ema, at_least=0, below=1, what="the weight on the past")
         require_count("aioli.prior_steps", self.prior_steps, smallest=0, why="0: no prior")
@@ -140,6 +144,10 @@ class Aioli:
             require_weights("aioli.prior", self.prior, num_groups)
         elif self.prior_steps > 0:
             raise ValueError(f"aioli.prior_steps is {self.prior_steps} but no aioli.prior is given")
+        if self.start == "prior" and (self.prior is None or min(self.prior) <= 0):
+            raise ValueError(
+                f'aioli.start is "prior" and aioli.prior is {self.prior}: give every group a weight above 0'
+            )
         self._check_targets(num_groups, num_targets or num_groups)
         self._check_round(num_groups)
         self._check_regression(num_groups)
@@ -193,7 +201,11 @@ class Aioli:
     def init(self, num_groups: int, num_targets: int | None = None) -> AioliState:
         num_targets = num_groups if num_targets is None else num_targets
         memory = self._objective.start(num_targets)
-        return initial_state(num_groups, num_targets, self.pooling is not None, memory)
+        state = initial_state(num_groups, num_targets, self.pooling is not None, memory)
+        if self.start == "uniform":
+            return state
+        log_weights = self._first_log_weights(num_groups)
+        return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
 
     def phase(self, state: AioliState) -> Phase:
         num_groups = len(state.proportions)
@@ -300,6 +312,12 @@ class Aioli:
             return state
         return self._update_proportions(self._end_learn_params(state))
 
+    def _first_log_weights(self, num_groups: int) -> np.ndarray:
+        """[G], logarithm of the weights that the rounds start from."""
+        if self.start == "uniform":
+            return np.zeros(num_groups)
+        return np.log(normalize(self.prior, "aioli.prior"))
+
     @property
     def _objective(self) -> Objective:
         return Objective() if self.objective is None else self.objective
@@ -369,7 +387,8 @@ class Aioli:
         scale = certainty(A.sum(axis=0), stderr) if self.shrink else 1.0
         past = 0.0 if self.ema is None or np.isnan(state.ema_A).any() else self.ema
         ema_A = (1.0 - past) * A + past * state.ema_A if past else A
-        start = state.log_weights if self.update_rule == "cumulative" else 0.0
+        is_restarted = self.update_rule == "restart"
+        start = self._first_log_weights(len(state.proportions)) if is_restarted else state.log_weights
         log_weights = start + self.eta * scale * ema_A.sum(axis=0)
         log_weights = log_weights - log_weights.max()
         if not np.isfinite(log_weights).all():
