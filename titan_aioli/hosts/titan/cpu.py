@@ -57,6 +57,7 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
+        model.register_forward_hook(_contiguous_output)
         init_weights: Callable[..., None] = model.init_weights  # pyright: ignore
 
         def init_whole_weights(*args: Any, **kwargs: Any) -> None:
@@ -67,6 +68,11 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
         return model
 
     return wrapped
+
+
+def _contiguous_output(module: torch.nn.Module, args: Any, output: Any) -> Any:
+    """gloo sends no other between pipeline stages; with tensor parallelism torchtitan 0.3 makes others."""
+    return output.contiguous() if isinstance(output, torch.Tensor) else output
 
 
 def _histc_of_integers(histc: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
