@@ -57,7 +57,7 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
-        model.register_forward_hook(_contiguous_output)
+        _hand_on_contiguous(model)
         init_weights: Callable[..., None] = model.init_weights  # pyright: ignore
 
         def init_whole_weights(*args: Any, **kwargs: Any) -> None:
@@ -70,9 +70,20 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
     return wrapped
 
 
-def _contiguous_output(module: torch.nn.Module, args: Any, output: Any) -> Any:
-    """gloo sends no other between pipeline stages; with tensor parallelism torchtitan 0.3 makes others."""
-    return output.contiguous() if isinstance(output, torch.Tensor) else output
+def _hand_on_contiguous(model: torch.nn.Module) -> None:
+    """Make what a pipeline stage hands on contiguous, in both directions: gloo sends nothing else, and stages
+    of torchtitan 0.3 with tensor parallelism have other tensors at their ends."""
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        for value in args:
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                value.register_hook(torch.Tensor.contiguous)
+
+    def after(module: torch.nn.Module, args: Any, output: Any) -> Any:
+        return output.contiguous() if isinstance(output, torch.Tensor) else output
+
+    model.register_forward_pre_hook(before)
+    model.register_forward_hook(after)
 
 
 def _histc_of_integers(histc: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
