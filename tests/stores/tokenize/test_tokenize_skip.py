@@ -169,7 +169,7 @@ LINES = b'{"text": "one"}\n{"text": "two"}\n'
         ("a.jsonl.zst", LINES, r"not compressed by zstd.* rename it without \.zst"),
         ("a.jsonl.bz2", LINES, r"not compressed by bz2.* rename it without \.bz2"),
         ("a.txt.gz", b"one", r"not compressed by gzip.* rename it without \.gz"),
-        ("a.jsonl.zst", gzip.compress(LINES), r"but by gzip: rename it to end in \.gz"),
+        ("a.jsonl.zst", gzip.compress(LINES, mtime=0), r"but by gzip: rename it to end in \.gz"),
         ("a.jsonl.gz", b"\xfd7zXZ\x00rest", r"not compressed by gzip.*compressed by xz"),
     ],
 )
