@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The main job in minutes, on any machine with Python: installs, makes a corpus and its tokenizer, and trains for a
-# target that is no group (the tests of Python packages) on two ranks with FSDP2: on an even mixture, by the sizes of
-# the groups, and with Aioli; then shows the three side by side.
+# target that is no group (CUDA code) on two ranks with FSDP2: on an even mixture, by the sizes of the groups, and with
+# Aioli; then shows the three side by side.
 #   scripts/demo.sh [flags for all runs, such as --training.steps 120]
-# NGPU sets the number of ranks (default 2).
+# NGPU sets the number of ranks: 1 or 2 (the default).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

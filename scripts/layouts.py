@@ -4,6 +4,7 @@
     .venv/bin/python scripts/layouts.py                    # all, some 10 minutes on two cores
     .venv/bin/python scripts/layouts.py --only hsdp pp2    # these, and the single rank they are compared with
     .venv/bin/python scripts/layouts.py --targets          # the same for a run with [mixing.targets]
+    .venv/bin/python scripts/layouts.py --model deepseek_v3 debugmodel --tolerance 1e-2 --only fsdp2 tp2
 
 Real torchrun ranks on CPU and gloo, an Aioli run of a few steps from the same seed checkpoint, the global
 batch always the same. Each row of the table carries the flags that make the layout.
@@ -33,10 +34,7 @@ SCHEDULE, MICRO_BATCH = P + "pipeline_parallel_schedule", P + "pipeline_parallel
 PP2 = [PP, "2", MICRO_BATCH, "2", SCHEDULE]
 ONE_CHUNK = [] if VERSION < (0, 3) else ["--loss.num_chunks", "1"]
 AC = "--activation_checkpoint."
-COMMON = (
-    *("--model.flavor", "mixing_debug_deep", "--mixing.evaluation.freq", "0"),
-    *("--checkpoint.interval", "1000"),
-)
+COMMON = ("--mixing.evaluation.freq", "0", "--checkpoint.interval", "1000")
 
 # Name: number of ranks, local batch size, flags. The global batch is 8 rows.
 LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
@@ -78,6 +76,16 @@ TARGETS = "\n[mixing.targets.b]\nweight = 2.0\n[mixing.targets.d]\n"
 """Targets of the run with --targets: a group, and a held-out set that is none."""
 
 
+class RunFailed(Exception):
+    """Ranks ended with an error."""
+
+
+def config_text(model: str, flavor: str, seq_len: int) -> str:
+    """The tiny run's config for another model and other rows."""
+    text = TINY.read_text().replace("seq_len = 16", f"seq_len = {seq_len}")
+    return text.replace('"llama3"', f'"{model}"').replace('"mixing_debug"', f'"{flavor}"')
+
+
 def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -> Path:
     """Train one layout from the seed checkpoint; the folder with what every rank saw."""
     num_ranks, local_batch_size, flags = layout
@@ -89,13 +97,16 @@ def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -
 
 
 def train(folder: Path, stores: Path, num_ranks: int, *flags: str) -> None:
-    """Train the deeper tiny model; stops the script with the end of the log if that fails."""
+    """Train a tiny model from the config beside its stores.
+
+    Raises: RunFailed: with the end of the log.
+    """
     where = ("--mixing.stores", stores, "--job.dump_folder", folder)
     config = stores.with_name("config.toml")
     words = command(num_ranks, *where, *COMMON, *flags, module="scripts.support.layout_train", config=config)
     log = folder / "log.txt"
     if start(words, log, ROOT, TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")).wait():
-        raise SystemExit(f"{folder.name} failed:\n{log.read_text()[-3000:]}")
+        raise RunFailed(f"{folder.name} failed:\n{log.read_text()[-3000:]}")
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,7 +133,7 @@ def compare(folder: Path, reference: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -131,28 +142,48 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=8, help="optimizer steps (default 8: LearnParams and on)"
     )
+    parser.add_argument(
+        "--model",
+        nargs=2,
+        default=["llama3", "mixing_debug_deep"],
+        metavar=("NAME", "FLAVOR"),
+        help="of the installed torchtitan (default llama3 mixing_debug_deep)",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, help="largest relative difference of group losses, for every layout"
+    )
     parser.add_argument("--seq-len", type=int, default=SEQ_LEN, help=f"tokens of a row (default {SEQ_LEN})")
     parser.add_argument("--targets", action="store_true", help="mix for targets that are not the groups")
     parser.add_argument("--json", type=Path, help="write the differences there")
     parser.add_argument("--keep", action="store_true", help="keep the runs and print where they are")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
     work = Path(tempfile.mkdtemp(prefix="layouts-"))
     write_stores(work / "stores")
-    text = TINY.read_text().replace("seq_len = 16", f"seq_len = {args.seq_len}")
-    (work / "config.toml").write_text(text + TARGETS * args.targets)
+    (work / "config.toml").write_text(config_text(*args.model, args.seq_len) + TARGETS * args.targets)
     train(work / "seed", work / "stores", 1, "--checkpoint.create_seed_checkpoint")
     reference = run("one_rank", (1, 8, []), work, args.steps)
-    found = {}
+    found, failed = {}, []
     for name in tqdm(args.only, unit="layout"):
-        found[name] = compare(run(name, LAYOUTS[name], work, args.steps), reference)
+        try:
+            found[name] = compare(run(name, LAYOUTS[name], work, args.steps), reference)
+        except RunFailed as error:
+            failed.append(name)
+            print(error, file=sys.stderr)
     show(found)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     shutil.rmtree(work) if not args.keep else print(work)
     default = DEFAULT_TOLERANCE if args.seq_len <= 16 else TOLERANCE_OF_LONG_ROWS
-    wrong = [n for n, d in found.items() if d["group_losses"] > TOLERANCES.get(n, default)]
-    if wrong:
-        raise SystemExit(f"too far from one rank: {', '.join(wrong)}")
+    tolerances = {name: args.tolerance or TOLERANCES.get(name, default) for name in found}
+    wrong = [name for name, difference in found.items() if difference["group_losses"] > tolerances[name]]
+    if failed or wrong:
+        raise SystemExit(
+            f"failed: {', '.join(failed) or '-'}; too far from one rank: {', '.join(wrong) or '-'}"
+        )
 
 
 def show(found: dict[str, dict[str, float]]) -> None:

@@ -26,7 +26,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from support.study_data import derive, prepare
-from support.study_report import Scene, draw, outcomes, table, write_csv
+from support.study_report import Scene, draw, outcomes, read_csv, table, write_csv
 from support.study_runs import ALONE, ENGINES, Result, Run, Trainer
 from support.study_settings import BEST_STATIC, STRATIFIED, Arm, Study, read_study
 from titan_aioli.errors import UserError
@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16], help="sequences of a step")
     parser.add_argument("--steps", type=int, help="of every run, for a trial")
     parser.add_argument("--engine", choices=ENGINES, default="torchtitan")
+    parser.add_argument("--beside", type=Path, help="a study.csv whose reported runs are shown beside these")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     args = parser.parse_args()
     args.output = args.output.resolve()
@@ -151,7 +152,9 @@ def main() -> None:
         best, choice = best_static(executor, scenes, args.seeds)
         chosen = {(r.run.setting, r.run.batch_size): r.run.arm for r in best}
         results += [result._replace(run=result.run._replace(arm=BEST_STATIC)) for result in best]
-    show(args.output, study, results, choice, chosen)
+    there = {result.run for result in results}
+    beside = [result for result in (read_csv(args.beside) if args.beside else ()) if result.run not in there]
+    show(args.output, study, [*beside, *results], choice, chosen)
 
 
 def show(

@@ -15,6 +15,7 @@ from typing import Any
 import tyro
 
 from titan_aioli.commands.check.command import check
+from titan_aioli.commands.convert_checkpoint import convert_checkpoint
 from titan_aioli.commands.demo_corpus import demo_corpus
 from titan_aioli.commands.init.command import init
 from titan_aioli.commands.inspect import inspect
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "simulate": simulate,
     "replay": replay,
     "demo-corpus": demo_corpus,
+    "convert-checkpoint": convert_checkpoint,
 }
 
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName)
@@ -95,7 +97,7 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
 def overview() -> str:
     """One line for each subcommand."""
     lines = [
-        f"  {name:<15} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
+        f"  {name:<18} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()
     ]
     return "\n".join(
         ["usage: titan-aioli COMMAND ...", "", *lines, "", "`titan-aioli COMMAND --help` shows its options."]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from titan_aioli.commands.figures import save, subplots
 
-from .study_runs import Result
+from .study_runs import Result, Run
 from .study_settings import BEST_STATIC, STRATIFIED, Setting, StopRule
 from .study_statistics import Comparison, advice, compare, share_of_gap
 
@@ -97,6 +97,21 @@ def write_csv(path: Path, reported: Sequence[Result], choice: Sequence[Result]) 
                 shares = json.dumps({group: round(share, 4) for group, share in proportions.items()})
                 cells = [f"{number:.6f}" for number in numbers]
                 writer.writerow([run.setting, run.batch_size, run.arm, run.seed, used_for, *cells, shares])
+
+
+def read_csv(path: Path) -> list[Result]:
+    """The runs that are reported in a file of `write_csv`."""
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if line["used_for"] == "report"]
+    numbers = ("loss", "groups_loss", "test_loss", "extra_compute")
+    return [
+        Result(
+            Run(line["setting"], int(line["batch_size"]), line["arm"], int(line["seed"])),
+            *(float(line[number]) for number in numbers),
+            json.loads(line["proportions"]),
+        )
+        for line in lines
+    ]
 
 
 def draw(path: Path, found: dict[Scene, dict[str, Outcome]], settings: dict[str, Setting]) -> None:

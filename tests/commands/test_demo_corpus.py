@@ -23,7 +23,7 @@ def small():
 
 
 def test_six_groups_of_real_text_and_a_target(small):
-    assert set(small) == {"cpp", "licenses", "prose", "python", "stubs", "tables", "tests"}
+    assert set(small) == {"cpp", "licenses", "prose", "python", "stubs", "tables", "cuda"}
     for group, documents in small.items():
         assert sum(len(document["text"].encode()) for document in documents) >= SMALL, group
         lengths = [len(document["text"]) for document in documents]
@@ -32,12 +32,11 @@ def test_six_groups_of_real_text_and_a_target(small):
 
 def test_the_target_is_in_no_group_and_not_in_what_the_tokenizer_is_trained_on(small):
     sources = {name: {document["source"] for document in found} for name, found in small.items()}
-    target = sources.pop("tests")
+    target = sources.pop("cuda")
     assert not target & set.union(*sources.values())
-    assert all("tests" in source.split("/") or "/test_" in source for source in target)
-    assert not any("tests" in source.split("/") for source in sources["python"] | sources["prose"])
+    assert all(source.endswith((".cu", ".cuh")) for source in target)
     sample = set(demo_corpus._sample(small))
-    assert sample and not sample & {document["text"] for document in small["tests"]}
+    assert sample and not sample & {document["text"] for document in small["cuda"]}
     assert sample & {document["text"] for document in small["python"]}
 
 

@@ -36,6 +36,7 @@ def record(name, num_entries, guards=None, **hyperparameters):
                 "phase": phase.name,
                 "proportions": phase.proportions.tolist(),
                 "observation": None if seen is None else seen.tolist(),
+                **{key: value.tolist() for key, value in method.report(state).items() if key == "centre"},
             }
         )
     return records
@@ -54,15 +55,27 @@ def test_a_run_replayed_through_its_own_method_decides_as_recorded(name):
     assert what_if(records, name, build_method(name, 2)).is_same
 
 
+def test_of_perturbed_stretches_what_they_are_around_is_shown():
+    records = through_json(record("aioli_bayes", 80))
+    result = what_if(records, "aioli_bayes", build_method("aioli_bayes", 2))
+    kept, mixtures = result.recorded.mixtures()
+    perturbed = [n for n, entry in enumerate(records) if entry["phase"] == "learn_params"]
+    assert len(set(perturbed) & set(kept)) > 40  # all but those before the first evidence
+    for n, mixture in zip(kept, mixtures, strict=True):
+        assert mixture.tolist() == records[n].get("centre", records[n]["proportions"])
+    np.testing.assert_array_equal(result.other.mixtures()[1], mixtures)
+
+
 def test_another_eta_moves_the_proportions_further_and_measures_the_same():
     records = record("aioli", 30, **AIOLI)
     result = what_if(records, "aioli", build_method("aioli", 2, **{**AIOLI, "eta": 1.0}))
-    assert not result.is_same and result.phases == result.recorded_phases
-    trained = np.array([phase == "train" for phase in result.phases])
-    np.testing.assert_array_equal(result.proportions[~trained], result.recorded[~trained])
+    assert not result.is_same and result.other.phases == result.recorded.phases
+    trained = np.array([phase == "train" for phase in result.other.phases])
+    np.testing.assert_array_equal(result.other.proportions[~trained], result.recorded.proportions[~trained])
     # A is the same, so the log odds of the first training phase double
     before, after = (
-        np.log(p[trained][0, 0] / p[trained][0, 1]) for p in (result.recorded, result.proportions)
+        np.log(p[trained][0, 0] / p[trained][0, 1])
+        for p in (result.recorded.proportions, result.other.proportions)
     )
     assert after == pytest.approx(2 * before)
 
@@ -72,8 +85,9 @@ def test_another_method_with_the_same_kind_of_observation_can_be_asked():
     skill_it = build_method("skill_it", 2, steps_per_round=1, window=1, eta=1.0)
     result = what_if(records, "aioli", skill_it)
     last = np.array(records[-1]["observation"])
-    np.testing.assert_allclose(result.proportions[-1], np.exp(last) / np.exp(last).sum())
-    assert what_if(records, "aioli", build_method("stratified", 2)).proportions[-1].tolist() == [0.5, 0.5]
+    np.testing.assert_allclose(result.other.proportions[-1], np.exp(last) / np.exp(last).sum())
+    even = what_if(records, "aioli", build_method("stratified", 2)).other
+    assert even.proportions[-1].tolist() == [0.5, 0.5]
 
 
 def test_what_was_not_recorded_cannot_be_asked():

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
 from titan_aioli.commands import report_figure as command
-from titan_aioli.commands.report import epoch_table, loss_table, round_table, target_table
+from titan_aioli.commands.report import epoch_table, judgement_table, loss_table, round_table, target_table
 from titan_aioli.runs.run import read_run
 
 
@@ -41,6 +41,17 @@ def test_an_unfinished_run_is_shown_as_such(tmp_path):
 def test_rounds_show_what_training_drew_from(tmp_path):
     text = shown(round_table(read_run(write_run(tmp_path / "aioli"))))
     assert "0.600" in text and "0.750" not in text  # the phase of training, not LearnParams
+
+
+def test_judgements_are_shown_with_the_signal_over_the_noise(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli_bayes"))
+    run.mixture["hyperparameters"] = {"strength": 0.5}
+    judged = {"probability": 0.25, "gain": [0.1, 0.03], "best": [0.9, 0.1], "noise": 0.02}
+    judged |= {"centre": [0.75, 0.25], "slopes": [0.04, -0.08]}  # their mean at the centre: 0.01
+    run.records[-1].update(judged)
+    text = shown(judgement_table(run))
+    assert "0.250" in text and "+0.100 ± 0.030" in text
+    assert f"{0.5 * (0.04 - 0.01) / 0.02:.2f}" in text
 
 
 def test_the_command_draws_a_figure_of_several_runs(tmp_path, capsys):

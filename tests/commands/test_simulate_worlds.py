@@ -34,6 +34,25 @@ def test_in_controls_and_for_the_groups_nothing_beats_the_even_mixture(kind, num
     assert loss_of_static(world, SKEWED) >= loss_of_static(world, EVEN) - 1e-9
 
 
+@pytest.mark.parametrize("num_targets", [1, 4])
+def test_the_signal_is_what_a_pull_to_the_best_group_does_over_the_noise_of_a_drop(num_targets):
+    world = ReturnsWorld(4, 100_000, noise=0.5, seed=1, num_targets=num_targets)
+    peak, steps, strength = 10_000, 8, 0.4
+    model = world.start._replace(step=peak)
+    group = int(np.argmax(world.best))
+
+    def loss(mixture):
+        return world.losses(world.train(model, mixture, peak, steps))[world.aimed_at].mean()
+
+    signal = loss(EVEN) - loss(pulled(EVEN, group, strength))
+    at_peak = np.arange(peak, 3 * peak, steps)
+    drops = np.diff([world.errors(world.aimed_at, 0, step).mean() for step in at_peak])
+    found = world.signal_to_noise(strength, steps)
+    assert found == pytest.approx(signal / drops.std(), rel=0.06)
+    louder = ReturnsWorld(4, 100_000, noise=1.0, seed=1, num_targets=num_targets)
+    assert louder.signal_to_noise(strength, steps) == pytest.approx(found / 2)
+
+
 def test_training_in_two_phases_is_training_in_one():
     world = ReturnsWorld(4, 100, seed=1, num_targets=1)
     first = world.train(world.start, EVEN, 0, 10)

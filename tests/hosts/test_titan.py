@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from titan_aioli.hosts.installed import check_config, load_config
+from titan_aioli.errors import UserError
+from titan_aioli.hosts.installed import VERSION, check_config, load_config
 from titan_aioli.hosts.titan import checks, host, opened
 from titan_aioli.hosts.titan.cpu import has_accelerator
 from titan_aioli.testing.torchrun import TINY
@@ -51,3 +52,12 @@ def test_a_batch_without_a_global_size_is_a_micro_batch_of_every_rank(stores):
     assert checks.global_batch_size(training, 2) == 8
     training.global_batch_size = -1
     assert checks.global_batch_size(training, 3) == 3 * training.local_batch_size
+
+
+@pytest.mark.skipif(VERSION >= (0, 3), reason="torchtitan 0.3 shards tied weights as one")
+def test_tied_weights_are_not_sharded_by_torchtitan_02(stores):
+    qwen3 = ["--model.name", "qwen3", "--model.flavor", "debugmodel"]
+    with pytest.raises(UserError, match="model qwen3 debugmodel shares the weights"):
+        check_config([*arguments(stores), *qwen3], 2)
+    tensor_parallel = ["--parallelism.tensor_parallel_degree", "2"]
+    assert check_config([*arguments(stores), *qwen3, *tensor_parallel], 2).world_size == 2

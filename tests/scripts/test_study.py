@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scripts.support.study_data import derive
-from scripts.support.study_report import outcomes
+from scripts.support.study_report import outcomes, read_csv, write_csv
 from scripts.support.study_runs import Result, Run, final_losses
 from scripts.support.study_settings import StopRule, read_study
 from scripts.support.study_statistics import advice, compare, share_of_gap
@@ -147,3 +147,11 @@ def test_seeds_are_paired_whatever_their_order():
     found = outcomes(runs)["S", 16]
     assert list(found) == ["aioli", "stratified"]
     assert sorted(found["aioli"].loss.differences) == pytest.approx([-0.5, -0.1])
+
+
+def test_reported_runs_come_back_from_the_csv(tmp_path):
+    runs = [Run("S1", 16, "stratified", seed) for seed in (0, 1)]
+    results = [Result(run, 1.25, 2.5, 1.5, 0.125, {"a": 0.25, "b": 0.75}) for run in runs]
+    chosen = Result(Run("S1", 16, "static_a", 100), 1.0, 1.0, 1.0, 0.0, {"a": 1.0, "b": 0.0})
+    write_csv(tmp_path / "study.csv", results, [chosen])
+    assert read_csv(tmp_path / "study.csv") == results

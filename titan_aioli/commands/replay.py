@@ -36,22 +36,40 @@ MAX_LINES = 12
 """Number of training phases shown in the table; of more, the first and the last ones."""
 
 
+class Decisions(NamedTuple):
+    """What a method decided, for each of E ledger entries."""
+
+    phases: list[str]
+    proportions: Array
+    """[E, G], what is trained on."""
+    centres: list[Array | None]
+    """[E] of [G], what those are perturbed around, of a method that says so."""
+
+    def mixtures(self) -> tuple[list[int], Array]:
+        """The entries that show what the method holds for the best, and what that is: [N, G].
+
+        Measuring and LearnParams are left out, unless the method says what the perturbed mixtures are around.
+        """
+        told = [n for n, centre in enumerate(self.centres) if centre is not None]
+        kept = sorted({*trained(self.phases), *told}) or [0]
+        shares = [self.proportions[n] if self.centres[n] is None else self.centres[n] for n in kept]
+        return kept, np.array(shares)
+
+
 class WhatIf(NamedTuple):
     """Recorded and alternative decisions, one for each of E ledger entries."""
 
     steps: Array
     """[E]."""
-    recorded_phases: list[str]
-    recorded: Array
-    """[E, G], proportions of the recorded run."""
-    phases: list[str]
-    proportions: Array
-    """[E, G], what the other method would have trained on."""
+    recorded: Decisions
+    other: Decisions
 
     @property
     def is_same(self) -> bool:
         """Whether every phase and every proportion is as recorded."""
-        return self.phases == self.recorded_phases and np.array_equal(self.proportions, self.recorded)
+        return self.other.phases == self.recorded.phases and np.array_equal(
+            self.other.proportions, self.recorded.proportions
+        )
 
 
 def replay(
@@ -119,7 +137,7 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
             f"the run of {recorded_method} recorded {observed}, the other method needs {method.observes}"
         )
     recorded = np.array([record["proportions"] for record in records], dtype=np.float64)
-    phases, proportions = [], []
+    phases, proportions, centres = [], [], []
 
     def observe(stretch: Stretch) -> Array:
         record = records[len(phases)]  # it begins with what was observed in the phase before
@@ -134,7 +152,7 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
     stretches = walk(method, recorded.shape[1], observe, num_targets=num_targets)
     if method.observes == "nothing":
         stretches = repeat(next(stretches))
-    for number, (record, (_, _, phase, _)) in enumerate(zip(records, stretches, strict=False)):
+    for number, (record, (_, _, phase, state)) in enumerate(zip(records, stretches, strict=False)):
         measures_as_recorded = record["phase"] == "learn_params" and np.allclose(
             phase.proportions, recorded[number]
         )
@@ -147,8 +165,12 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
             )
         phases.append(phase.name)
         proportions.append(phase.proportions)
-    steps = np.array([record["step"] for record in records])
-    return WhatIf(steps, [record["phase"] for record in records], recorded, phases, np.array(proportions))
+        centres.append(method.report(state).get("centre"))
+    return WhatIf(
+        np.array([record["step"] for record in records]),
+        Decisions([r["phase"] for r in records], recorded, [r.get("centre") for r in records]),
+        Decisions(phases, np.array(proportions), centres),
+    )
 
 
 def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
@@ -157,22 +179,25 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
     table.add_column("from step", justify="right")
     for group in groups:
         table.add_column(group, justify="right")
-    for n in first_and_last(trained(result.recorded_phases), MAX_LINES):
-        pairs = zip(result.recorded[n], result.proportions[n], strict=True)
-        table.add_row(str(result.steps[n]), *(f"{before:.4f} -> {after:.4f}" for before, after in pairs))
+    kept, recorded = result.recorded.mixtures()
+    others = dict(zip(*result.other.mixtures(), strict=True))
+    shared = [(n, before) for n, before in zip(kept, recorded, strict=True) if n in others]
+    for n, before in first_and_last(shared, MAX_LINES):
+        pairs = zip(before, others[n], strict=True)
+        table.add_row(str(result.steps[n]), *(f"{old:.4f} -> {new:.4f}" for old, new in pairs))
     return table
 
 
 def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, output: Path) -> None:
     """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
     figure, axes = subplots(1, 2, (10, 4), sharey=True)
-    sides = ((recorded, result.recorded_phases, result.recorded), (other, result.phases, result.proportions))
-    drawn, tops = largest(result.recorded[-1]), []
-    for axis, (title, phases, shares) in zip(axes[0], sides, strict=True):
-        kept = trained(phases) or [0]
-        draw_proportions(axis, result.steps[kept], max(result.steps), shares[kept], groups, drawn)
+    drawn, tops = largest(result.recorded.proportions[-1]), []
+    sides = ((recorded, result.recorded), (other, result.other))
+    for axis, (title, decisions) in zip(axes[0], sides, strict=True):
+        kept, shares = decisions.mixtures()
+        draw_proportions(axis, result.steps[kept], max(result.steps), shares, groups, drawn)
         axis.set(title=title)
-        tops.append(shares[kept][:, drawn].max())
+        tops.append(shares[:, drawn].max())
     axes[0, 0].set_ylim(0, 1.05 * max(tops))  # of both: the axis is shared
     axes[0, 0].set_ylabel("proportion")
     draw_legend(figure, axes[0, 0], 6)

@@ -78,10 +78,7 @@ def target_table(runs: Sequence[Run]) -> Table:
     title, is_one = "Targets: held-out loss, nats per token (validation | test)", have_one_objective(runs)
     if is_one and runs[0].unit != "nats":
         title += f"; objective: {UNITS[runs[0].unit]}"
-    table = Table(title=title)
-    table.add_column("target", no_wrap=True)
-    for run in runs:
-        table.add_column(run_title(run), justify="right")
+    table = _column_for_each(runs, "target", title)
     targets = runs[0].target_names
     shares = np.max([run.objective.shares(len(targets)) for run in runs], axis=0)
     for index, name in enumerate(targets):
@@ -108,10 +105,7 @@ def target_table(runs: Sequence[Run]) -> Table:
 
 def loss_table(runs: Sequence[Run]) -> Table:
     """Final loss of every group and their mean, for each run; the lowest of a row in bold."""
-    table = Table(title="Held-out loss, nats per token (validation | test)")
-    table.add_column("group")
-    for run in runs:
-        table.add_column(run_title(run), justify="right")
+    table = _column_for_each(runs, "group", "Held-out loss, nats per token (validation | test)")
     rows = list(enumerate(runs[0].groups))
     for index, name in [*rows, (None, "mean"), (None, "perplexity")]:
         cells = [_loss_cells(run, index, name) for run in runs]
@@ -121,10 +115,7 @@ def loss_table(runs: Sequence[Run]) -> Table:
 
 def epoch_table(runs: Sequence[Run]) -> Table:
     """How often each run read the training sequences of each group."""
-    table = Table(title="Epochs of each group")
-    table.add_column("group")
-    for run in runs:
-        table.add_column(run_title(run), justify="right")
+    table = _column_for_each(runs, "group", "Epochs of each group")
     epochs = [run.results.get("epochs", []) if run.results else [] for run in runs]
     for index, name in enumerate(runs[0].groups):
         table.add_row(
@@ -176,20 +167,36 @@ def judgement_table(run: Run) -> Table:
     """How probable it is that another mixture than the anchor is the best, and what it has gained."""
     table = Table(
         title=f"{run_title(run)}: is there something to win, and what was won",
-        caption="probability: that the anchor is not the best mixture; gain: on the anchor, as the law says",
+        caption="probability: that the anchor is not the best mixture; gain: on the anchor, as the law says; "
+        "signal: what pulling a stretch to the best group would add to its drop, over the noise of a drop",
         box=SIMPLE_HEAD,
         padding=(0, 1),
     )
-    for name in ("step", "probability", "gain, nats"):
+    for name in ("step", "probability", "gain, nats", "signal"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best mixture, as far as known")
-    every = -(-len(run.judgements()) // MAX_ROUNDS)
+    every, strength = -(-len(run.judgements()) // MAX_ROUNDS), run.mixture["hyperparameters"]["strength"]
     for record in run.judgements()[every - 1 :: every]:
         (gain, error), best = record["gain"], np.array(record["best"])
+        slopes = np.array(record["slopes"])
+        signal = strength * (slopes.max() - slopes @ record["centre"]) / record["noise"]
         largest = ", ".join(f"{escape(run.groups[j])} {best[j]:.2f}" for j in np.argsort(-best)[:4])
         table.add_row(
-            str(record["step"]), f"{record['probability']:.3f}", f"{gain:+.3f} \u00b1 {error:.3f}", largest
+            str(record["step"]),
+            f"{record['probability']:.3f}",
+            f"{gain:+.3f} \u00b1 {error:.3f}",
+            f"{signal:.2f}",
+            largest,
         )
+    return table
+
+
+def _column_for_each(runs: Sequence[Run], first: str, title: str) -> Table:
+    """A table without rows: what they are of, and a column for each run."""
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for run in runs:
+        table.add_column(run_title(run), justify="right")
     return table
 
 

@@ -107,10 +107,10 @@ def _world(law: LawName, groups: int, targets: int, steps: int, noise: float, se
 
 
 def _many_worlds(trial: Trial, num_worlds: int, jobs: int, output: Path) -> None:
-    """The methods in many worlds: two tables and a figure."""
+    """The methods in many worlds: tables and a figure."""
     outcomes = judge(trial, num_worlds, jobs)
     console = Console()
-    for table in worlds_tables(trial, outcomes[trial.noise]):
+    for table in worlds_tables(trial, outcomes):
         console.print(table)
     draw_worlds(trial, outcomes, output)
     console.print(f"figure: {output}", highlight=False)

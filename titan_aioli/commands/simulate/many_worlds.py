@@ -19,6 +19,7 @@ from tqdm import tqdm
 from titan_aioli.commands.simulate.returns import Kind, ReturnsWorld
 from titan_aioli.commands.simulate.run import method_for, simulate_run
 from titan_aioli.methods import MixingMethod
+from titan_aioli.methods.aioli_bayes import AioliBayes
 
 Array = np.ndarray
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -74,6 +75,8 @@ class Outcome(NamedTuple):
     """[N, M], loss to `stratified` at the end of the run, nats; negative where it is better."""
     distances: Array
     """[N, M], largest difference of a group's share to what the method began with, over the run."""
+    signals: Array
+    """[N], what pulling a stretch of aioli_bayes to the best group changes its drop by, over the noise."""
 
     @property
     def closed(self) -> Array:
@@ -114,13 +117,19 @@ def _share(count: int, share: float) -> int:
     return max(1, round(share * count))
 
 
-def _in_world(trial: Trial, kind: Kind, number: int) -> tuple[float, list[float], list[float]]:
-    """The gap, and losses and distances of the methods, in one world."""
+def _in_world(trial: Trial, kind: Kind, number: int) -> tuple[float, list[float], list[float], float]:
+    """The gap, losses and distances of the methods, and the signal, in one world."""
     world = trial.world(number, kind)
     stratified, _ = _end(method_for("stratified", world, {}), world)
     best, _ = _end(method_for("static", world, {"proportions": world.best.tolist()}), world)
     ends = [_end(method_for(name, world, trial.settings.get(name, {})), world) for name in trial.methods]
-    return stratified - best, [loss - stratified for loss, _ in ends], [distance for _, distance in ends]
+    looking = AioliBayes(num_steps=trial.num_steps).stretches(trial.num_groups)
+    return (
+        stratified - best,
+        [loss - stratified for loss, _ in ends],
+        [distance for _, distance in ends],
+        world.signal_to_noise(looking.strength, looking.steps),
+    )
 
 
 def _end(method: MixingMethod, world: ReturnsWorld) -> tuple[float, float]:

@@ -179,6 +179,25 @@ class ReturnsWorld(World):
     def helps(self, model: Model, step: int) -> Array:
         return self.present_A(model, min(step, self.num_steps - 1))[self.aimed_at].sum(axis=0)
 
+    def signal_to_noise(self, strength: float, num_steps: int) -> float:
+        """How much more a stretch pulled to the best group lowers the loss, over the noise of its drop.
+
+        At even proportions and the peak learning rate; of the mean over what the mixture is for.
+
+        Args:
+            strength: of the pull.
+            num_steps: of the stretch.
+        """
+        if self.noise == 0:
+            return np.inf
+        even, kept = uniform(self.num_groups), np.exp(-num_steps / MEMORY)
+        pulled = even + (1 - kept) * strength * (np.eye(self.num_groups) - even)
+        signal = (np.log(pulled / even) @ self.best).max() * self.benefit
+        count = self.aimed_at.stop - self.aimed_at.start
+        of_mean = np.sqrt((1 - SHARED) / count + SHARED)
+        of_drop = np.sqrt(WALKS**2 * num_steps / 8 + 2 * EVALUATIONS**2)
+        return float(signal / (self.noise * LOSS_NOISE * of_mean * of_drop))
+
     def errors(self, rows: slice, number: int, step: int) -> Array:
         """Of a given step always the same, as those of an evaluation on given sequences are."""
         return self.noise * self._noise[step, rows]

@@ -57,6 +57,7 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
+        _hand_on_contiguous(model)
         init_weights: Callable[..., None] = model.init_weights  # pyright: ignore
 
         def init_whole_weights(*args: Any, **kwargs: Any) -> None:
@@ -67,6 +68,22 @@ def for_cpu(parallelize: Callable[..., torch.nn.Module]) -> Callable[..., torch.
         return model
 
     return wrapped
+
+
+def _hand_on_contiguous(model: torch.nn.Module) -> None:
+    """Make what a pipeline stage hands on contiguous, in both directions: gloo sends nothing else, and stages
+    of torchtitan 0.3 with tensor parallelism have other tensors at their ends."""
+
+    def before(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        for value in args:
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                value.register_hook(torch.Tensor.contiguous)
+
+    def after(module: torch.nn.Module, args: Any, output: Any) -> Any:
+        return output.contiguous() if isinstance(output, torch.Tensor) else output
+
+    model.register_forward_pre_hook(before)
+    model.register_forward_hook(after)
 
 
 def _histc_of_integers(histc: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
+from titan_aioli.measure.excess import check_reference
+from titan_aioli.measure.gradients import check_doge_layout
 from titan_aioli.measure.host import Forward
 from titan_aioli.measure.losses import RowLoss
 
@@ -20,8 +23,20 @@ LOADS = ("tokens_per_expert", "tokens_per_expert_E")
 moves the router's biases; torchtitan 0.2 and 0.3."""
 
 
+class Prepared(NamedTuple):
+    """Rows as torchtitan's model and loss take them."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    more: dict[str, Any]
+    """Further arguments of the model, by keyword."""
+
+
 class TitanHost:
-    """See `measure.host.Host`; the passes through the model are each version's own."""
+    """See `measure.host.Host`; what a pass through the model is made of is each version's own."""
+
+    wrapper: Callable[[list[torch.nn.Module]], Any]
+    """torchtitan's ModelWrapper."""
 
     def __init__(self, trainer: Any, row_loss: RowLoss, loader: MixtureLoader):
         """Args:
@@ -40,20 +55,55 @@ class TitanHost:
 
     def forward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> None:
         """One forward pass of the whole model as training does it; the loss keeps the rows."""
-        raise NotImplementedError
+        if self._trainer.parallel_dims.pp_enabled:
+            self.forward_stages(inputs_BS, labels_BS)
+        else:
+            self._forward_through(self._trainer.model_parts[0], inputs_BS, labels_BS)
 
     def backward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor, scale: float) -> None:
         """Add the gradients of `scale` times the summed loss of these rows.
 
         Raises: UserError: with pipeline parallelism or plain DDP.
         """
-        raise NotImplementedError
+        trainer, dims = self._trainer, self._trainer.parallel_dims
+        check_doge_layout(dims.pp_enabled, dims.dp_replicate_enabled and not dims.fsdp_enabled)
+        rows = self.prepare(inputs_BS, labels_BS)
+        with self.router_loads_kept(), trainer.train_context():
+            self.loss_of(trainer.model_parts[0], rows, scale).backward()
 
     def zero_grad(self) -> None:
-        raise NotImplementedError
+        self._trainer.optimizers.zero_grad()
 
     def reference(self, checkpoint: str) -> Forward:
-        """The forward pass of DoReMi's reference model."""
+        """The forward pass of a second model of the same flavor with the weights of a checkpoint.
+
+        Raises: UserError: no checkpoint is named or there, it does not fit the flavor, or the layout has
+            pipeline stages.
+        """
+        check_reference(checkpoint, self._trainer.parallel_dims.pp_enabled)
+        return partial(self._forward_through, load_weights(self.empty_model(), self.wrapper, checkpoint))
+
+    def _forward_through(
+        self, model: torch.nn.Module, inputs_BS: torch.Tensor, labels_BS: torch.Tensor
+    ) -> None:
+        rows = self.prepare(inputs_BS, labels_BS)
+        with self._trainer.train_context():
+            self.loss_of(model, rows)
+
+    def prepare(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> Prepared:
+        """What a pass over these rows takes; the loss expects them next."""
+        raise NotImplementedError
+
+    def loss_of(self, model: torch.nn.Module, rows: Prepared, scale: float | None = None) -> torch.Tensor:
+        """The summed loss of rows, which the loss keeps: `scale` times it, if that is given."""
+        raise NotImplementedError
+
+    def forward_stages(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> None:
+        """`forward` through pipeline stages."""
+        raise NotImplementedError
+
+    def empty_model(self) -> torch.nn.Module:
+        """A model of the trained one's flavor and layout on its device, its weights undefined."""
         raise NotImplementedError
 
     @contextmanager

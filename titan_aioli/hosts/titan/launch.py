@@ -150,10 +150,11 @@ def explain(error: BaseException, folder: Path) -> str | None:
             "add --checkpoint.exclude_from_loading mixture,dataloader"
         )
     if "Missing key in checkpoint state_dict" in str(error) and (written := _other_version(folder)):
+        remedy = "" if written != "0.2" else "run `titan-aioli convert-checkpoint` (Llama 3), or "
         return (
             f"the checkpoint in {folder} was written with torchtitan {written}, whose weights have other "
-            f"names than those of torchtitan {version('torchtitan')}: continue it with that one, or start "
-            "a new run in another job.dump_folder"
+            f"names than those of torchtitan {version('torchtitan')}: {remedy}continue it with that one, or "
+            "start a new run in another job.dump_folder"
         )
     if isinstance(error, CheckpointException):
         rank, (cause, _) = next(iter(error.failures.items()))

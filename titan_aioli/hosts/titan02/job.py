@@ -10,7 +10,12 @@ from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
 from titan_aioli.hosts.titan.checks import Checked, check_job
-from titan_aioli.hosts.titan02.spec import open_job_mixture, register_mixing_spec, vocab_size
+from titan_aioli.hosts.titan02.spec import (
+    has_tied_weights,
+    open_job_mixture,
+    register_mixing_spec,
+    vocab_size,
+)
 
 CONFIG_MODULE = "titan_aioli.config"
 
@@ -25,7 +30,9 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
     """
     config = load_config(arguments)
     folder, model = Path(config.job.dump_folder), f"{config.model.name} {config.model.flavor}"
-    return check_job(config, open_job_mixture(config), world_size, folder, model)
+    checked = check_job(config, open_job_mixture(config), world_size, folder, model)
+    _refuse_tied_weights(config, checked.world_size)
+    return checked
 
 
 def load_config(args: list[str]) -> Any:
@@ -68,4 +75,19 @@ def _refuse_known_faults(config: Any) -> None:
             "compile.enable with parallelism.tensor_parallel_degree above 1 fails or gives wrong gradients "
             "with torchtitan 0.2 on torch 2.13 and newer (a graph of one rank is reused by another): "
             "set compile.enable = false, or use torch 2.11"
+        )
+
+
+def _refuse_tied_weights(config: Any, world_size: int) -> None:
+    """Refuse layouts in which torchtitan 0.2.2 puts the two uses of tied weights into units of their own.
+
+    Raises: UserError: names the flavor and what to change.
+    """
+    layout = config.parallelism
+    whole = layout.tensor_parallel_degree * layout.data_parallel_replicate_degree
+    if has_tied_weights(config) and world_size > whole:
+        raise UserError(
+            f"model {config.model.name} {config.model.flavor} shares the weights of its first and last "
+            "layers, which torchtitan 0.2 can neither shard (FSDP, context parallelism) nor cut into stages: "
+            "use torchtitan 0.3 without pipeline stages, or a flavor that does not share them"
         )

@@ -79,6 +79,12 @@ def vocab_size(job_config: Any) -> int | None:
     return getattr(model_args, "vocab_size", None)
 
 
+def has_tied_weights(job_config: Any) -> bool:
+    """Whether the first and the last layer of the model are one matrix."""
+    model_args = get_train_spec(job_config.model.name).model_args[job_config.model.flavor]
+    return getattr(model_args, "enable_weight_tying", False)
+
+
 def flavors() -> list[Flavor]:
     """The flavors of Llama 3 with plain causal attention, torchtitan's and ours."""
     args_by_name = _model_args("llama3")

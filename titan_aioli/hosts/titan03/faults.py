@@ -22,6 +22,12 @@ def refuse_known_faults(config: Any) -> None:
     _check_loss(config)
     _check_attention(config)
     layout = config.parallelism
+    if layout.pipeline_parallel_degree > 1 and getattr(config.model_spec.model, "enable_weight_tying", False):
+        raise UserError(
+            f"parallelism.pipeline_parallel_degree is {layout.pipeline_parallel_degree}: model "
+            f"{config.model_spec.name} {config.model_spec.flavor} shares the weights of its first and last "
+            "layers, which stages cannot: set it to 1"
+        )
     if layout.expert_parallel_degree > 1 and not has_accelerator():
         raise UserError(
             f"parallelism.expert_parallel_degree is {layout.expert_parallel_degree}: gloo cannot exchange "

@@ -314,7 +314,7 @@ class Aioli:
 
     def _first_log_weights(self, num_groups: int) -> np.ndarray:
         """[G], logarithm of the weights that the rounds start from."""
-        if self.start == "uniform":
+        if self.start == "uniform" or self.prior is None:
             return np.zeros(num_groups)
         return np.log(normalize(self.prior, "aioli.prior"))
 

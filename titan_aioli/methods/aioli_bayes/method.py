@@ -234,7 +234,7 @@ class AioliBayes:
         smallest = looking.smallest_seen(self.prior_odds, SCALES[1])
         return {
             "stretches": f"{cut}, pulled to one group by at most {self.strength:g}",
-            "can see": f"a group that changes a stretch's drop by {smallest:.2g} times its noise",
+            "can see": f"a signal of {smallest:.2g}: what a group changes a stretch's drop by, over noise",
         }
 
     def stretches(self, num_groups: int) -> Looking:
