@@ -5,11 +5,11 @@
 
 CORPUS is a folder of GROUP.jsonl.gz files. The mixture is for manual pages, of which there is a fortieth of
 what the long run trains on; the other groups are python and prose. For each seed: a sweep of short runs, an
-eighth as long, with and without --for-tokens; `titan-aioli plan --law olmix` on each, otherwise alike, and
-once with what it does by default where it knows the sizes (at most 4 epochs, a pull to the natural shares);
-then a long run on each plan, and on mixtures with a fixed share of manual pages, the rest even. The table has
-the long runs' test losses. Then the first seed's plan with --for-tokens is verified at the length of the
-sweep, and drawn. Killed and run again, it continues.
+eighth as long, with and without --for-tokens; `titan-aioli plan --law olmix` on each, as it is without sizes
+of the groups, and with them (a pull to the natural shares, at most 4 epochs by default, or 15); then a long
+run on each plan, and on mixtures with a fixed share of manual pages, the rest even. The table has the long
+runs' test losses. Then the first seed's plan with --for-tokens is verified at the length of the sweep, and drawn.
+Killed and run again, it continues.
 
 Without torchtitan by default (support/study_plain.py); with it: --module titan_aioli.train.
 """
@@ -53,12 +53,16 @@ class Plan(NamedTuple):
     """From the sweep with --for-tokens."""
     sized: bool = False
     """With the sizes of the groups: bounds on repetition, and the natural shares as anchor."""
+    max_epochs: int = 4
+    """Where sized."""
 
 
 PLANS = {
     "plan, without --for-tokens": Plan(False),
     "plan, with --for-tokens": Plan(True),
     "plan, with --for-tokens, by default": Plan(True, sized=True),
+    "plan, without --for-tokens, --max-epochs 15": Plan(False, sized=True, max_epochs=15),
+    "plan, with --for-tokens, --max-epochs 15": Plan(True, sized=True, max_epochs=15),
 }
 
 
@@ -111,7 +115,7 @@ class Study:
             if how.matched != matched or (plan := self._plan(how)).is_file():
                 continue
             words = ["plan", sweep / "runs.csv", "--law", "olmix", "--output", plan]
-            words += ["--for-config", long] if how.sized else []
+            words += ["--for-config", long, "--max-epochs", how.max_epochs] if how.sized else []
             _command(words, plan.with_suffix(".txt"))
 
     def verify(self) -> None:
@@ -142,7 +146,8 @@ class Study:
 
     def _plan(self, how: Plan) -> Path:
         sweep = "matched" if how.matched else "unmatched"
-        return self.folder / f"plan_{sweep}{'_sized' * how.sized}.json"
+        bound = f"_{how.max_epochs}epochs" if how.sized else ""
+        return self.folder / f"plan_{sweep}{bound}.json"
 
     def _write(self, name: str, steps: int) -> Path:
         path = self.folder / f"{name}.toml"
