@@ -8,8 +8,8 @@ what the long run trains on; the other groups are python and prose. For each see
 eighth as long, with and without --for-tokens; `titan-aioli plan --law olmix` on each, as it is without sizes
 of the groups, and with them (a pull to the natural shares, at most 4 epochs by default, or 15); then a long
 run on each plan, and on mixtures with a fixed share of manual pages, the rest even. The table has the long
-runs' test losses. Then the first seed's plan with --for-tokens is verified at the length of the sweep, and drawn.
-Killed and run again, it continues.
+runs' test losses. Then the first seed's plan with --for-tokens is verified at the length of the sweep, and
+drawn. Killed and run again, it continues.
 
 Without torchtitan by default (support/study_plain.py); with it: --module titan_aioli.train.
 """
