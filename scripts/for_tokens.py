@@ -17,7 +17,6 @@ Without torchtitan by default (support/study_plain.py); with it: --module titan_
 import argparse
 import csv
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,15 +28,17 @@ import tomli_w
 from rich.console import Console
 from rich.table import Table
 
+from support.ending import run_script
 from support.one_rank import ROOT, train_one_rank
+from support.small_config import small_config
 from support.study_data import derive, prepare
-from titan_aioli.errors import UserError
 from titan_aioli.runs.run import read_run
+from titan_aioli.testing.torchrun import start
 
 SMALL = "scarce_man"
 GROUPS = (SMALL, "python", "prose")
 LONG_STEPS, SHORT_STEPS = 640, 80
-BATCH_SIZE, SEQ_LEN = 16, 64
+BATCH_SIZE, SEQ_LEN, LEARNING_RATE, LOG_FREQ = 16, 64, 2e-3, 20
 EPOCHS_OF_ALL = 40
 """How often the small group would be read if the long run trained on nothing else."""
 NUM_RUNS = 12
@@ -75,33 +76,17 @@ class Study:
 
     def config(self, steps: int, proportions: Sequence[float] = (1.0,) * len(GROUPS)) -> dict[str, Any]:
         """One TOML is one experiment."""
-        return {
-            "model": {
-                "name": "llama3",
-                "flavor": "mixing_small",
-                "hf_assets_path": f"{self.output}/tokenizer",
-            },
-            "optimizer": {"lr": 2e-3, "implementation": "foreach"},
-            "lr_scheduler": {"warmup_steps": steps // 10, "decay_type": "cosine", "min_lr_factor": 0.1},
-            "training": {
-                "local_batch_size": BATCH_SIZE,
-                "seq_len": SEQ_LEN,
-                "steps": steps,
-                "mixed_precision_param": "float32",
-            },
-            "metrics": {"log_freq": 20},
-            "activation_checkpoint": {"mode": "none"},
-            "debug": {"seed": self.seed},
-            "mixing": {
-                "method": "static",
-                "seed": self.seed,
-                "stores": str(self.output / "stores"),
-                "static": {"by": "weight"},
-                "evaluation": {"sequences": 128},
-                "groups": {name: {"weight": p} for name, p in zip(GROUPS, proportions, strict=True)},
-                "targets": {SMALL: {"weight": 1.0}},
-            },
+        mixing = {
+            "method": "static",
+            "seed": self.seed,
+            "stores": str(self.output / "stores"),
+            "static": {"by": "weight"},
+            "evaluation": {"sequences": 128},
+            "groups": {name: {"weight": p} for name, p in zip(GROUPS, proportions, strict=True)},
+            "targets": {SMALL: {"weight": 1.0}},
         }
+        config = small_config(self.output, steps, BATCH_SIZE, SEQ_LEN, LEARNING_RATE, LOG_FREQ, self.seed)
+        return {**config, "mixing": mixing}
 
     def find(self, matched: bool) -> None:
         """Sweep, and make the plans that come from it."""
@@ -129,10 +114,9 @@ class Study:
     def mixtures(self) -> dict[str, list[float]]:
         """What the long runs train on, by name: what was found, and the grid."""
         found = {name: json.loads(self._plan(how).read_text())["proportions"] for name, how in PLANS.items()}
-        even = (len(GROUPS) - 1) * [1.0]
+        others = len(GROUPS) - 1
         fixed = {
-            f"{share:.0%} of {SMALL}": [share, *(np.array(even) * (1 - share) / len(even)).tolist()]
-            for share in FIXED_SHARES
+            f"{share:.0%} of {SMALL}": [share, *others * [(1 - share) / others]] for share in FIXED_SHARES
         }
         return {**found, STRATIFIED: [1 / len(GROUPS)] * len(GROUPS), **fixed}
 
@@ -161,15 +145,7 @@ def _command(words: Sequence[object], log: Path) -> None:
 
     Raises: RuntimeError: it failed; its log is named.
     """
-    with open(log, "w") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "titan_aioli.cli", *map(str, words)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            check=False,
-        )
-    if done.returncode:
+    if start([sys.executable, "-m", "titan_aioli.cli", *map(str, words)], log, ROOT).wait():
         raise RuntimeError(f"titan-aioli {words[0]} failed, see {log}")
 
 
@@ -194,7 +170,7 @@ def show(studies: Sequence[Study], losses: dict[str, list[float]], output: Path)
     with open(output / "for_tokens.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "mixture", *GROUPS, "test_loss"])
-        for study, of, number in zip(studies, mixtures, range(len(studies)), strict=True):
+        for number, (study, of) in enumerate(zip(studies, mixtures, strict=True)):
             writer.writerows([study.seed, name, *of[name], each[number]] for name, each in losses.items())
 
 
@@ -230,7 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError, RuntimeError) as error:
-        sys.exit(f"for_tokens: error: {error}")
+    run_script(main)

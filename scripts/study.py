@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
+from support.ending import run_script
 from support.study_data import derive, prepare
 from support.study_report import Scene, draw, outcomes, read_csv, table, write_csv
 from support.study_runs import ALONE, ENGINES, Result, Run, Trainer
@@ -171,7 +172,4 @@ def show(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError, RuntimeError) as error:
-        sys.exit(f"study: error: {error}")
+    run_script(main)

@@ -79,14 +79,11 @@ def _make(stores: Path, recipes: Mapping[str, Mapping[str, Any]], name: str, spl
     ((kind, what),) = recipes[name].items()
     if kind == "blend":
         documents = _blend(stores, recipes, name, split)
-    elif kind == "cut":
+    elif kind in ("cut", "excerpts"):
         ((source, tokens),) = what.items()
         documents = _documents_of(open_store(stores / source / split))
-        documents = _first(documents, tokens) if split == "train" else documents
-    elif kind == "excerpts":
-        ((source, tokens),) = what.items()
-        documents = _documents_of(open_store(stores / source / split))
-        documents = _excerpts(documents, tokens, name) if split == "train" else documents
+        if split == "train":
+            documents = _first(documents, tokens) if kind == "cut" else _excerpts(documents, tokens, name)
     elif kind == "shuffle":
         tokens = np.array(open_store(stores / what / split).tokens[:])
         documents = [_random(name, split).permutation(tokens)]

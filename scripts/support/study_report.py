@@ -17,6 +17,8 @@ from .study_statistics import Comparison, advice, compare, share_of_gap
 
 Scene = tuple[str, int]
 """A setting's name and a batch size."""
+NUMBERS = ("loss", "groups_loss", "test_loss", "extra_compute")
+"""Columns of the CSV, as a Result has them between its run and its proportions."""
 
 
 class Outcome(NamedTuple):
@@ -87,8 +89,7 @@ def table(scene: Scene, setting: Setting, arms: dict[str, Outcome], chosen: str,
 
 def write_csv(path: Path, reported: Sequence[Result], choice: Sequence[Result]) -> None:
     """A line for each run: first those that are reported, then those that the oracle was chosen by."""
-    header = ["setting", "batch_size", "arm", "seed", "used_for", "loss", "groups_loss", "test_loss",
-              "extra_compute", "proportions"]  # fmt: skip
+    header = ["setting", "batch_size", "arm", "seed", "used_for", *NUMBERS, "proportions"]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -103,11 +104,10 @@ def read_csv(path: Path) -> list[Result]:
     """The runs that are reported in a file of `write_csv`."""
     with open(path, newline="", encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line["used_for"] == "report"]
-    numbers = ("loss", "groups_loss", "test_loss", "extra_compute")
     return [
         Result(
             Run(line["setting"], int(line["batch_size"]), line["arm"], int(line["seed"])),
-            *(float(line[number]) for number in numbers),
+            *(float(line[number]) for number in NUMBERS),
             json.loads(line["proportions"]),
         )
         for line in lines

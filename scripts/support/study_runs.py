@@ -16,9 +16,11 @@ from titan_aioli.runs.run import Run as Recorded
 from titan_aioli.runs.run import read_run
 
 from .one_rank import TORCHTITAN, train_one_rank
+from .small_config import small_config
 from .study_settings import Arm, Setting, Study
 
 ENGINES = {"torchtitan": TORCHTITAN, "plain": "scripts.support.study_plain"}
+LOG_FREQ = 100
 MOST_MIXTURE_STEPS = 4
 """Steps on one perturbed mixture of aioli, where at most a quarter of the round then is LearnParams."""
 ALONE = "only_"
@@ -115,25 +117,10 @@ class Trainer:
     def _config(self, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
         """One TOML is one experiment."""
         training = self.study.training
-        return {
-            "model": {
-                "name": "llama3",
-                "flavor": "mixing_small",
-                "hf_assets_path": str(self.output / "tokenizer"),
-            },
-            "optimizer": {"lr": training.learning_rate, "implementation": "foreach"},
-            "lr_scheduler": {"warmup_steps": steps // 10, "decay_type": "cosine", "min_lr_factor": 0.1},
-            "training": {
-                "local_batch_size": run.batch_size,
-                "seq_len": training.seq_len,
-                "steps": steps,
-                "mixed_precision_param": "float32",
-            },
-            "metrics": {"log_freq": 100},
-            "activation_checkpoint": {"mode": "none"},
-            "debug": {"seed": run.seed},
-            "mixing": self._mixing(run, arm, steps),
-        }
+        config = small_config(
+            self.output, steps, run.batch_size, training.seq_len, training.learning_rate, LOG_FREQ, run.seed
+        )
+        return {**config, "mixing": self._mixing(run, arm, steps)}
 
     def _mixing(self, run: Run, arm: Arm, steps: int) -> dict[str, Any]:
         """The [mixing] section of a run's config."""

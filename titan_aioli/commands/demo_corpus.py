@@ -3,8 +3,8 @@
 Six groups that differ in kind, up to 3 MB each: Python code, C++ headers, prose (docstrings and package
 descriptions), type stubs, tables of numbers, licences. Beside them a target that is no group, 1 MB at most:
 CUDA code (`.cuh`, `.cu`). Deduplicated over all of them; the same packages give the same documents on every
-machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained on equal
-shares of the groups. Takes about 15 seconds on two cores.
+machine. With it comes a byte-level BPE tokenizer of 4,096 entries, trained on equal shares of the groups.
+Takes about 15 seconds on two cores.
 
     titan-aioli demo-corpus outputs/demo --tokenize
 

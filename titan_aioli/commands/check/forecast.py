@@ -4,7 +4,6 @@ The method is walked through its phases with equal losses for all groups, so the
 are those it starts from, its measuring phases included. Lengths of phases do not depend on what is observed.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.walk import walk
+from titan_aioli.runs.checkpoints import checkpoints
 
 if TYPE_CHECKING:
     from titan_aioli.config.build import Mixture  # imports torch
@@ -179,9 +179,7 @@ def checkpoint_line(saving: Any, dump_folder: Path, steps: int) -> str:
     line = f"{count} in {folder}, every {saving.interval} steps and at the end{kept}"
     if saving.last_save_model_only:
         line += "; the last holds the model alone (checkpoint.last_save_model_only)"
-    found = [
-        int(match[1]) for path in folder.glob("step-*") if (match := re.fullmatch(r"step-(\d+)", path.name))
-    ]
+    found = checkpoints(folder)
     return line + (f"; the run would resume from step {max(found)}, which is there" if found else "")
 
 

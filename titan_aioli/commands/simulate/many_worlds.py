@@ -123,7 +123,8 @@ def _in_world(trial: Trial, kind: Kind, number: int) -> tuple[float, list[float]
     stratified, _ = _end(method_for("stratified", world, {}), world)
     best, _ = _end(method_for("static", world, {"proportions": world.best.tolist()}), world)
     ends = [_end(method_for(name, world, trial.settings.get(name, {})), world) for name in trial.methods]
-    looking = AioliBayes(num_steps=trial.num_steps).stretches(trial.num_groups)
+    known = {"num_steps": trial.num_steps, **trial.settings.get("aioli_bayes", {})}
+    looking = AioliBayes(**known).stretches(trial.num_groups)
     return (
         stratified - best,
         [loss - stratified for loss, _ in ends],

@@ -28,7 +28,6 @@ OTHERS = 0.3
 CONCENTRATION = 2.0
 """Sum of the parameters of the Dirichlet distribution that a target's row of t is drawn from, before it is
 scaled: a few groups are worth nearly all."""
-MOST_LOSSES = 2_000
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,7 @@ class RepetitionWorld(World):
 
     def __post_init__(self):
         super().__post_init__()
-        if (count := self.num_groups + self.num_targets) > MOST_LOSSES:
-            raise ValueError(
-                f"a world with law repetition holds what each group is worth to each of {count} groups and "
-                f"targets: it takes at most {MOST_LOSSES}; take fewer, or law decaying"
-            )
+        self.refuse_many_losses("repetition", "what each group is worth to each of")
 
     @property
     def title(self) -> str:
@@ -84,9 +79,6 @@ class RepetitionWorld(World):
         effective = effective_shares(model, model / self.sizes, TAU)
         slope = FALL * POWER * (1 + self.worth @ effective / EARLY) ** (-POWER - 1)
         return slope[:, None] * self.worth / EARLY * np.exp(-model / self.sizes / TAU)
-
-    def helps(self, model: Array, step: int) -> Array:
-        return self.present_A(model, step)[self.aimed_at].sum(axis=0)
 
     def errors(self, rows: slice, number: int, step: int) -> Array:
         rng = np.random.default_rng((self.seed, 11, number))

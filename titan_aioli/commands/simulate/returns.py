@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from titan_aioli.commands.simulate.world import World
-from titan_aioli.proportions import uniform
+from titan_aioli.proportions import pulled, uniform
 
 Array = np.ndarray
 Kind = Literal["gap", "even", "lawless"]
@@ -33,9 +33,9 @@ FALL = 2.4
 """Nats that F falls by in a run that is all at the peak learning rate (0.0024 in each of 1,000 steps)."""
 FIRST_FALL, FIRST_SHARE = 0.32, 0.03
 """F falls by 0.32 nats more early on, with this share of the run as its time constant: by 0.2 within it."""
-LOSS_NOISE = 0.024
-"""Standard deviation of the drop of one target's loss in 8 steps at the peak learning rate, nats. `WALKS`
-of it stays in the losses, `EVALUATIONS` of it is new in each evaluation."""
+LOSS_NOISE, NOISE_STEPS = 0.024, 8
+"""Standard deviation of the drop of one target's loss in so many steps at the peak learning rate, nats.
+`WALKS` of it stays in the losses, `EVALUATIONS` of it is new in each evaluation."""
 WALKS, EVALUATIONS = 0.7, 0.5
 SHARED = 0.018
 """Share of that variance that all targets have in common: the mean of eight has a noise of 0.009."""
@@ -53,7 +53,6 @@ CONCENTRATION = 2.0
 """Sum of the parameters of the Dirichlet distribution that it is drawn from: a few groups have nearly all."""
 LEAST_REMEMBERED = 0.01
 """A group that is remembered less than this share of an even one counts as if it were that much."""
-MOST_LOSSES = 2_000
 
 
 class Model(NamedTuple):
@@ -116,11 +115,7 @@ class ReturnsWorld(World):
 
     def __post_init__(self):
         super().__post_init__()
-        if (count := self.num_groups + self.num_targets) > MOST_LOSSES:
-            raise ValueError(
-                f"a world with law returns holds a best mixture for each of {count} groups and targets: it "
-                f"takes at most {MOST_LOSSES}; take fewer, or law decaying"
-            )
+        self.refuse_many_losses("returns", "a best mixture for each of")
 
     @property
     def title(self) -> str:
@@ -176,9 +171,6 @@ class ReturnsWorld(World):
         speed = -self.benefit * np.expm1((self.clock.time[step] - self.clock.time[after.step]) / MEMORY)
         return level + speed * (self.theta / self._counted(model) - 1.0)
 
-    def helps(self, model: Model, step: int) -> Array:
-        return self.present_A(model, min(step, self.num_steps - 1))[self.aimed_at].sum(axis=0)
-
     def signal_to_noise(self, strength: float, num_steps: int) -> float:
         """How much more a stretch pulled to the best group lowers the loss, over the noise of its drop.
 
@@ -191,11 +183,11 @@ class ReturnsWorld(World):
         if self.noise == 0:
             return np.inf
         even, kept = uniform(self.num_groups), np.exp(-num_steps / MEMORY)
-        pulled = even + (1 - kept) * strength * (np.eye(self.num_groups) - even)
-        signal = (np.log(pulled / even) @ self.best).max() * self.benefit
+        remembered = pulled(even, int(np.argmax(self.best)), (1 - kept) * strength)
+        signal = self.benefit * (self.best @ np.log(remembered / even))
         count = self.aimed_at.stop - self.aimed_at.start
         of_mean = np.sqrt((1 - SHARED) / count + SHARED)
-        of_drop = np.sqrt(WALKS**2 * num_steps / 8 + 2 * EVALUATIONS**2)
+        of_drop = np.sqrt(WALKS**2 * num_steps / NOISE_STEPS + 2 * EVALUATIONS**2)
         return float(signal / (self.noise * LOSS_NOISE * of_mean * of_drop))
 
     def errors(self, rows: slice, number: int, step: int) -> Array:
@@ -215,7 +207,7 @@ class ReturnsWorld(World):
         """[T + 1, G + K], nats: a random walk with a step for every step, and a part of its own."""
         rng, count = np.random.default_rng((self.seed, 8)), self.num_groups + self.num_targets
         walk, own = rng.standard_normal((2, self.num_steps + 1, 1 + count)) * self.clock.rate[:, None]
-        noise = WALKS / np.sqrt(8) * np.cumsum(walk, axis=0) + EVALUATIONS * own
+        noise = WALKS / np.sqrt(NOISE_STEPS) * np.cumsum(walk, axis=0) + EVALUATIONS * own
         return LOSS_NOISE * (np.sqrt(1 - SHARED) * noise[:, 1:] + np.sqrt(SHARED) * noise[:, :1])
 
     def _counted(self, model: Model) -> Array:

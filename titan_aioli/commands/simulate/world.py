@@ -14,6 +14,8 @@ import numpy as np
 from titan_aioli.proportions import uniform
 
 Array = np.ndarray
+MOST_LOSSES = 2_000
+"""Of a world that holds a matrix over them."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,21 @@ class World(ABC):
     def present_A(self, model: Any, step: int) -> Array:
         """A [G + K, G] of the law at a step, nats per step and unit of proportion."""
 
-    @abstractmethod
     def helps(self, model: Any, step: int) -> Array:
         """[G], what a step on each group takes off what the mixture is for, up to a factor."""
+        return self.present_A(model, min(step, self.num_steps - 1))[self.aimed_at].sum(axis=0)
 
     @abstractmethod
     def errors(self, rows: slice, number: int, step: int) -> Array:
         """Noise of these rows of the losses, by seed, number of the observation and step."""
+
+    def refuse_many_losses(self, law: str, what: str) -> None:
+        """Raises: ValueError: too many groups and targets for a law that holds `what` for each of them."""
+        if (count := self.num_groups + self.num_targets) > MOST_LOSSES:
+            raise ValueError(
+                f"a world with law {law} holds {what} {count} groups and targets: it takes at most "
+                f"{MOST_LOSSES}; take fewer, or law decaying"
+            )
 
     @property
     def aimed_at(self) -> slice:

@@ -53,12 +53,14 @@ def plan_sweep(
     nproc_per_node: int,
     flags: Sequence[str],
     for_tokens: float = 0.0,
+    module: str = TRAIN,
 ) -> tuple[Sweep, dict[str, Any]]:
     """The runs to do, and the config's tables, after a check of everything that a run would refuse.
 
     Args:
         settings: which mixtures: cover, alpha, seed, single_groups, grid, freeze, as in `sweep`.
         for_tokens: of the run that the sweep is for. 0: groups are read whole.
+        module: what every rank executes.
     """
     for flag in flags:
         if OWN_FLAGS.match(flag):
@@ -83,7 +85,7 @@ def plan_sweep(
     ]
     if not runs:
         raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
-    return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags), tables
+    return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags, module), tables
 
 
 def share_for(for_tokens: float, run_tokens: int) -> float:

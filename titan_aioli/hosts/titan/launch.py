@@ -21,6 +21,7 @@ from torchtitan.tools.logging import init_logger, logger
 from titan_aioli.errors import RanksDisagree, UserError
 from titan_aioli.hosts.stopping import exit_status, stopped_line
 from titan_aioli.hosts.titan.checks import Checked
+from titan_aioli.runs.checkpoints import checkpoints
 
 ERROR_TIMEOUT = timedelta(seconds=15)
 """How long a rank that fails keeps running so that slower ranks can say their own error."""
@@ -175,14 +176,15 @@ def explain(error: BaseException, folder: Path) -> str | None:
 
 def _other_version(folder: Path) -> str | None:
     """The torchtitan that wrote the newest checkpoint, if it is not the one that is installed."""
-    steps = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    newest = max(steps, key=lambda path: int(path.name.removeprefix("step-")), default=folder)
+    found = checkpoints(folder)
+    if not found:
+        return None
     try:
-        names = FileSystemReader(newest).read_metadata().state_dict_metadata
+        names = FileSystemReader(found[max(found)]).read_metadata().state_dict_metadata
     except Exception:  # whatever is wrong with it is not this
         return None
-    found = next((v for name, v in OUTPUT_LAYER.items() if name in names), None)
-    return found if found and not version("torchtitan").startswith(found) else None
+    written = next((v for name, v in OUTPUT_LAYER.items() if name in names), None)
+    return written if written and not version("torchtitan").startswith(written) else None
 
 
 def _one_line(error: BaseException) -> str:

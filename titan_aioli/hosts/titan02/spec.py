@@ -75,14 +75,17 @@ def mixing_spec(model_name: str, base: TrainSpec) -> TrainSpec:
 
 def vocab_size(job_config: Any) -> int | None:
     """Entries of the model's embedding, where its flavour says so."""
-    model_args = get_train_spec(job_config.model.name).model_args[job_config.model.flavor]
-    return getattr(model_args, "vocab_size", None)
+    return getattr(_args_of(job_config), "vocab_size", None)
 
 
 def has_tied_weights(job_config: Any) -> bool:
     """Whether the first and the last layer of the model are one matrix."""
-    model_args = get_train_spec(job_config.model.name).model_args[job_config.model.flavor]
-    return getattr(model_args, "enable_weight_tying", False)
+    return getattr(_args_of(job_config), "enable_weight_tying", False)
+
+
+def _args_of(job_config: Any) -> Any:
+    """What the model of a config is built from."""
+    return get_train_spec(job_config.model.name).model_args[job_config.model.flavor]
 
 
 def flavors() -> list[Flavor]:

@@ -18,6 +18,7 @@ from torchtitan.models.common.attention import FusedQKVLinear
 
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan03.job import load_config
+from titan_aioli.runs.checkpoints import checkpoints
 
 OLD_OUTPUT = "output.weight"
 """Weights that every checkpoint of torchtitan 0.2.2's Llama 3 has, and none of 0.3."""
@@ -36,10 +37,10 @@ def convert_newest(arguments: list[str]) -> tuple[Path, Path]:
     if config.model_spec.name != "llama3" or attention is None:
         raise UserError(f"only checkpoints of llama3 can be converted, and this is {config.model_spec.name}")
     folder = Path(config.dump_folder, config.checkpoint.folder)
-    steps = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    if not steps:
+    found = checkpoints(folder)
+    if not found:
         raise UserError(f"there is no checkpoint in {folder}")
-    newest = max(steps, key=lambda path: int(path.name.removeprefix("step-")))
+    newest = found[max(found)]
     state = read(newest)
     if OLD_OUTPUT not in state:
         raise UserError(f"{newest} is no checkpoint of Llama 3 by torchtitan 0.2.2: it has no {OLD_OUTPUT}")

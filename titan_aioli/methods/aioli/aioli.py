@@ -202,8 +202,6 @@ class Aioli:
         num_targets = num_groups if num_targets is None else num_targets
         memory = self._objective.start(num_targets)
         state = initial_state(num_groups, num_targets, self.pooling is not None, memory)
-        if self.start == "uniform":
-            return state
         log_weights = self._first_log_weights(num_groups)
         return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
 
