@@ -174,7 +174,9 @@ def test_short_counts():
 
 
 def test_the_command_prints_what_the_run_would_do(stores, capsys, tmp_path):
-    (tmp_path / "checkpoint" / "step-6").mkdir(parents=True)
+    for step in (6, 8):
+        (tmp_path / "checkpoint" / f"step-{step}").mkdir(parents=True)
+    (tmp_path / "checkpoint" / "step-6" / ".metadata").touch()  # step 8 is half-written
     flags = ["--job.dump_folder", str(tmp_path), "--mixing.stores", str(stores)]
     main(["check", str(TINY), "--world-size", "2", *flags])
     text = " ".join(capsys.readouterr().out.split())

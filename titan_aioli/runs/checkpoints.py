@@ -4,7 +4,18 @@ import re
 from pathlib import Path
 
 
+LAST_WRITTEN = (".metadata", "model.safetensors.index.json")
+"""Files of a checkpoint that are written when all else is there."""
+
+
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder, by their step; none if it is not there."""
+    """The whole checkpoints in a folder, by their step; none if it is not there.
+
+    One that a killed run has left half-written does not count: torchtitan does not resume from it either.
+    """
     named = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in folder.glob("step-*"))
-    return {int(match[1]): path for match, path in named if match}
+    return {
+        int(match[1]): path
+        for match, path in named
+        if match and any((path / name).is_file() for name in LAST_WRITTEN)
+    }
