@@ -118,7 +118,7 @@ CONFIG = {
     "no steps": flags("training.steps is 0: at least 1", "--training.steps", "0"),
     "unknown model": flags("model.name is 'gpt9'", "--model.name", "gpt9"),
     "unknown flavor": flags("model.flavor is '900B'", "--model.flavor", "900B"),
-    "sequences longer than the data": flags("has no sequence of seq_len 99999998", "--training.seq_len", "99999998"),
+    "sequences longer than the data": flags("has no sequence of seq_len 99999992", "--training.seq_len", "99999992"),
     "a batch that cannot be split": flags("global_batch_size is 7: it must be a multiple", "--training.global_batch_size", "7"),
     "no rows on a rank": flags("global_batch_size is 8: .*local_batch_size 0", "--training.local_batch_size", "0"),
     "a layout of no ranks": flags("tensor_parallel_degree is 0: at least 1", "--parallelism.tensor_parallel_degree", "0"),

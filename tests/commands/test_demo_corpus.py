@@ -85,7 +85,7 @@ def test_torchtitan_loads_the_tokenizer(small, tmp_path):
     from torchtitan.components.tokenizer import HuggingFaceTokenizer
 
     train_tokenizer(small, tmp_path)
-    tokenizer = HuggingFaceTokenizer(str(tmp_path))
+    tokenizer = HuggingFaceTokenizer(tokenizer_path=str(tmp_path))
     assert tokenizer.get_vocab_size() == 4096
     assert tokenizer.eos_id == tokenizer.token_to_id("<|endoftext|>") == 0
     text = "def f(x):\n\treturn \u00e9 + 17"

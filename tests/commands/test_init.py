@@ -11,8 +11,12 @@ from titan_aioli.commands.init.command import NEED_A_RUN
 from titan_aioli.commands.init.found import fitting_flavors, longest_sequence
 from titan_aioli.commands.init.settings import aioli_round, evaluation_budget
 from titan_aioli.files import read_toml
+from titan_aioli.hosts.installed import VERSION
 from titan_aioli.methods import METHODS, build_method
 from titan_aioli.stores.megatron import MegatronWriter
+
+BIG_FLAVOR = "8B" if VERSION < (0, 3) else "1B"
+"""The smallest of torchtitan's own Llama 3 models with 128,256 tokens."""
 
 
 @pytest.fixture
@@ -102,7 +106,12 @@ def test_names_that_toml_must_quote(folder, capsys):
 
 @pytest.mark.parametrize(
     ("largest", "flavor", "seq_len"),
-    [(1024, "mixing_debug", 256), (4095, "mixing_debug", 256), (50256, "160M", 512), (100_000, "8B", 512)],
+    [
+        (1024, "mixing_debug", 256),
+        (4095, "mixing_debug", 256),
+        (50256, "160M", 512),
+        (100_000, BIG_FLAVOR, 512),
+    ],
 )
 def test_the_smallest_flavor_that_holds_the_vocabulary(largest, flavor, seq_len, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -29,6 +29,7 @@ def test_stores_are_opened_once_per_call(tmp_path, stores, monkeypatch, capsys):
     mixture["stores"] = {"law": [f"{stores}/a/train"], "code": [f"{stores}/b/train"]}
     (run / "mixture.json").write_text(json.dumps(mixture))
     open_store = command.open_store
+    monkeypatch.setenv("COLUMNS", "400")  # no path is cut
     monkeypatch.setattr(command, "open_store", lambda path: opened.append(path) or open_store(path))
     main(["rows", str(run), "--num-steps", "6"])
     assert sorted(opened) == [f"{stores}/a/train", f"{stores}/b/train"]

@@ -10,7 +10,6 @@ from titan_aioli.cli import main, split_flags
 from titan_aioli.commands.sweep.run import SweepRun
 from titan_aioli.config.sources import read_graph
 from titan_aioli.files import read_toml
-from titan_aioli.hosts.installed import load_config
 from titan_aioli.laws.mixmin import mixmin, read_likelihoods
 from titan_aioli.laws.table import read_mixtures, read_table
 from titan_aioli.runs.plan_file import read_plan
@@ -110,14 +109,12 @@ def test_a_table_of_groups_has_no_weights(sweep, tmp_path):
 def test_the_runs_differ_in_the_mixture_only(sweep, tmp_path):
     assert sweep("--cover", "2", "--seed", "3", "--dry-run", "--training.steps", "5") == 0
     folders = sorted((tmp_path / "out").glob("cover-*"))
-    configs = [load_config(["--job.config_file", str(folder / "config.toml")]) for folder in folders]
+    configs = [read_toml(folder / "config.toml") for folder in folders]
     for config, folder in zip(configs, folders, strict=True):
-        assert (config.job.dump_folder, config.mixing.method) == (str(folder), "static")
-        assert sum(group.weight for group in config.mixing.groups.values()) == pytest.approx(1)
-        for group in config.mixing.groups.values():
-            group.weight = 1.0
-        config.job.dump_folder = config.job.config_file = ""
-    assert vars(configs[0]) == vars(configs[1])
+        assert (config["job"].pop("dump_folder"), config["mixing"]["method"]) == (str(folder), "static")
+        groups = config["mixing"]["groups"].values()
+        assert sum(group.pop("weight") for group in groups) == pytest.approx(1)
+    assert configs[0] == configs[1]
     assert not (tmp_path / "out" / "runs.csv").exists()
 
 

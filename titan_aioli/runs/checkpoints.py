@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-
 LAST_WRITTEN = (".metadata", "model.safetensors.index.json")
 """Files of a checkpoint that are written when all else is there."""
 

@@ -53,7 +53,9 @@ def _check_loss(config: Any) -> None:
             "gradients that are wrong by 0.4 percent (torchtitan 0.3): set loss.num_chunks = 1, or choose "
             "1F1B or Interleaved1F1B"
         )
-    pieces = loss.num_chunks * layout.context_parallel_degree
+    if loss.num_chunks < 1:
+        raise UserError(f"loss.num_chunks is {loss.num_chunks}: at least 1")
+    pieces = loss.num_chunks * max(1, layout.context_parallel_degree)  # below 1: refused with the layout
     if config.training.seq_len % pieces:
         raise UserError(
             f"training.seq_len is {config.training.seq_len}: it must be a multiple of loss.num_chunks x "
