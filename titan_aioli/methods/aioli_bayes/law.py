@@ -200,7 +200,7 @@ def gain(
         opinions: slopes at `proportions`.
         posterior: [M], probability of each.
         proportions, anchor: [G], positive.
-    Returns: in the unit, per stretch of the model's memory of a mixture.
+    Returns: in the unit: what the drop of one stretch would differ by.
     """
     per_slope = proportions * np.log(proportions / anchor)
     scale = beta(opinions.mean, proportions)

@@ -35,9 +35,9 @@ from titan_aioli.proportions import bounded, normalize_or_uniform, pulled, softm
 
 SCALES = np.array([0.0, 2.0, 8.0, 32.0])
 """[M], prior standard deviation of the slopes under each opinion, over the noise of a stretch."""
-EXPOSURE_STRETCHES = 4.0
-"""Stretches after which the model has forgotten all but 1 / e of the mixture that it was trained on before:
-measured on small models (docs/study.md)."""
+FORGETTING_STEPS = 28.0
+"""Optimizer steps after which the model has forgotten all but 1 / e of the mixture that it was trained on
+before: measured on small models (docs/study.md)."""
 UNIT_STEP = 1.0 / 32
 """Weight of the last stretch in the running size of the noise."""
 LARGEST_ERROR = 9.0
@@ -187,7 +187,7 @@ class AioliBayes:
         if state.stage == START:
             return self._begin_round(state._replace(stage=RUNNING, losses=losses))
         mixture, _ = self._mixture(state)
-        kept = math.exp(-1.0 / EXPOSURE_STRETCHES)
+        kept = self._kept(len(mixture))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is left out
             drops = state.losses - losses
             following = self._learn(state, drops, mixture)
@@ -246,6 +246,10 @@ class AioliBayes:
     def _objective(self) -> Objective:
         return Objective() if self.objective is None else self.objective
 
+    def _kept(self, num_groups: int) -> float:
+        """Share of the mixture seen before a stretch that the model remembers after it."""
+        return math.exp(-self.stretches(num_groups).steps / FORGETTING_STEPS)
+
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
         return self._at_least(normalize_or_uniform(self.anchor, num_groups, "aioli_bayes.anchor"))
@@ -286,7 +290,8 @@ class AioliBayes:
         size = min(LARGEST_ERROR, float(posterior @ errors**2))
         unit = unit * math.sqrt(1.0 - step + step * size)
         largest = max(state.largest_unit, unit) if number >= len(mixture) else unit
-        gain = np.array(law.gain(opinions, posterior, proportions, anchor)) * largest * EXPOSURE_STRETCHES
+        per_stretch = np.array(law.gain(opinions, posterior, proportions, anchor))
+        gain = largest * per_stretch / (1.0 - self._kept(len(mixture)))
         if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, gain, unit * opinions.mean)):
             return state._replace(note=LEFT_OUT, bad=bad)
         learned = state._replace(
