@@ -73,6 +73,7 @@ CP2 = ["--parallelism.context_parallel_degree", "2"]
     [
         ([*PP2, "ZBVZeroBubble"], r"ZBVZeroBubble with loss.num_chunks 8 .* wrong by 0.4 percent"),
         (["--training.seq_len", "20"], r"seq_len is 20: .* multiple of loss.num_chunks x .* = 8"),
+        (["--loss.num_chunks", "0"], "loss.num_chunks is 0: at least 1"),
         (CP2, r"seq_len is 16: with context_parallel_degree 2 .* multiple of 256"),
         (["--model.attn_backend", "varlen"], r'model.attn_backend is "varlen": torch has no CPU kernel'),
         (["--model.flavor", "7B"], r"model.flavor is '7B': model llama3 has the flavors debugmodel, 1B"),

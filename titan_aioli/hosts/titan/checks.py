@@ -3,6 +3,7 @@
 The sections `training` and `parallelism` have the same names in every torchtitan that there is a host for.
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,14 @@ from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_doge_layout
+
+FIXED_DEGREES = (
+    "data_parallel_replicate_degree",
+    "context_parallel_degree",
+    "tensor_parallel_degree",
+    "pipeline_parallel_degree",
+)
+"""Degrees that a config gives; that of sharding may follow from the number of ranks."""
 
 
 class Checked(NamedTuple):
@@ -31,7 +40,7 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     """Check what a trainer would refuse, or would not notice.
 
     Args:
-        config: torchtitan's, with our `mixing`.
+        config: torchtitan's, with our `mixing`; its degrees were checked.
         mixture: what its `[mixing]` asks for.
         world_size: ranks that will run it. 0: as few as its layout allows.
         folder, model: of `Checked`.
@@ -45,24 +54,31 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     return Checked(config, mixture, world_size, batch_size, folder, model)
 
 
-def _check_layout(layout: Any, world_size: int) -> tuple[int, int]:
-    """Number of ranks, and how many of them share the weights (data_parallel_shard_degree)."""
-    names = ("data_parallel_replicate", "context_parallel", "tensor_parallel", "pipeline_parallel")
-    fixed = 1
-    for name in names:
-        degree = getattr(layout, f"{name}_degree")
-        if degree < 1:
-            raise UserError(f"parallelism.{name}_degree is {degree}: at least 1")
-        fixed *= degree
+def check_degrees(layout: Any) -> None:
+    """Refuse a degree of parallelism that is none, before anything is computed from it.
+
+    Args:
+        layout: the section `parallelism`.
+    Raises: UserError: names the degree.
+    """
+    for name in FIXED_DEGREES:
+        if getattr(layout, name) < 1:
+            raise UserError(f"parallelism.{name} is {getattr(layout, name)}: at least 1")
     shard = layout.data_parallel_shard_degree
     if shard != -1 and shard < 1:
         raise UserError(
             f"parallelism.data_parallel_shard_degree is {shard}: at least 1, or -1 for the ranks left"
         )
+
+
+def _check_layout(layout: Any, world_size: int) -> tuple[int, int]:
+    """Number of ranks, and how many of them share the weights (data_parallel_shard_degree)."""
+    fixed = math.prod(getattr(layout, name) for name in FIXED_DEGREES)
+    shard = layout.data_parallel_shard_degree
     world_size = world_size or fixed * max(shard, 1)
     if world_size % fixed or (shard != -1 and fixed * shard != world_size):
         wanted = f"a multiple of {fixed}" if shard == -1 else f"{fixed * shard}"
-        degrees = ", ".join(f"{name}_degree {getattr(layout, f'{name}_degree')}" for name in names)
+        degrees = ", ".join(f"{name} {getattr(layout, name)}" for name in FIXED_DEGREES)
         raise UserError(
             f"{world_size} ranks do not fit the layout ({degrees}, data_parallel_shard_degree {shard}): "
             f"start {wanted} of them, or change the degrees"

@@ -9,7 +9,7 @@ from torchtitan.config import ConfigManager
 from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
-from titan_aioli.hosts.titan.checks import Checked, check_job
+from titan_aioli.hosts.titan.checks import Checked, check_degrees, check_job
 from titan_aioli.hosts.titan02.spec import (
     has_tied_weights,
     open_job_mixture,
@@ -38,7 +38,7 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
 def load_config(args: list[str]) -> Any:
     """torchtitan's JobConfig with our `[mixing]`, from a TOML file and flags.
 
-    Raises: UserError: the file is missing or not TOML, or a key is unknown.
+    Raises: UserError: the file is missing or not TOML, a key is unknown, or torchtitan cannot train so.
     """
     if not any("custom_config_module" in arg.replace("-", "_") for arg in args):
         args = [*args, f"--job.custom_config_module={CONFIG_MODULE}"]
@@ -54,6 +54,7 @@ def load_config(args: list[str]) -> Any:
         raise UserError(
             f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor"
         ) from None
+    check_degrees(config.parallelism)
     _refuse_known_faults(config)
     return config
 

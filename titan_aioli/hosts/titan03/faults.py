@@ -16,7 +16,7 @@ def refuse_known_faults(config: Any) -> None:
     """Refuse what would train wrongly, or not at all.
 
     Args:
-        config: a `MixingTrainer.Config`.
+        config: a `MixingTrainer.Config`, its degrees checked.
     Raises: UserError: names the settings and what to change.
     """
     _check_loss(config)
@@ -55,7 +55,7 @@ def _check_loss(config: Any) -> None:
         )
     if loss.num_chunks < 1:
         raise UserError(f"loss.num_chunks is {loss.num_chunks}: at least 1")
-    pieces = loss.num_chunks * max(1, layout.context_parallel_degree)  # below 1: refused with the layout
+    pieces = loss.num_chunks * layout.context_parallel_degree
     if config.training.seq_len % pieces:
         raise UserError(
             f"training.seq_len is {config.training.seq_len}: it must be a multiple of loss.num_chunks x "

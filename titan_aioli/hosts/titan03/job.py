@@ -18,7 +18,7 @@ from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
-from titan_aioli.hosts.titan.checks import Checked, check_job
+from titan_aioli.hosts.titan.checks import Checked, check_degrees, check_job
 from titan_aioli.hosts.titan.cpu import for_cpu, has_accelerator
 from titan_aioli.hosts.titan03 import attention
 from titan_aioli.hosts.titan03.components import MixtureLoaderConfig, NoTokenizerConfig, open_job_mixture
@@ -48,12 +48,13 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
 def load_config(args: list[str]) -> MixingTrainer.Config:
     """torchtitan's config of a mixing run, from a TOML file, a config function, and flags.
 
-    Raises: UserError: the file is missing or not TOML, or a key is unknown.
+    Raises: UserError: the file is missing or not TOML, a key is unknown, or torchtitan cannot train so.
     """
     args = with_plain_switches(args)
     check_mixing_keys(args)
     is_own_way = any(word.split("=")[0] in ("--module", "--config") for word in args)
     config = _from_function(args) if is_own_way else _from_settings(args)
+    check_degrees(config.parallelism)
     refuse_known_faults(config)
     return _prepared(config)
 
