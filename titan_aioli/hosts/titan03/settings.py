@@ -107,7 +107,7 @@ class Loss:
         plain = CrossEntropyLoss.Config(global_vocab_size=vocab_size)
         return (
             ChunkedLossWrapper.Config(num_chunks=self.num_chunks, loss_fn=plain)
-            if self.num_chunks > 1
+            if self.num_chunks != 1
             else plain
         )
 
