@@ -82,35 +82,23 @@ def build_session(
         is_writer: whether this process writes the files of the run and draws the progress bar.
     """
     host.row_loss.recording = mixing.train_losses
-    evaluation, batch_size, names = mixing.evaluation, loader.schedule.batch_size, mixture.group_names
-    num_seen = affordable_sequences(
-        evaluation.budget,
-        mixture.method,
-        len(names),
-        batch_size,
-        largest=evaluation.sequences,
-        num_targets=len(mixture.target_names),
-    )
-    progress = tqdm(
-        total=num_steps,
-        desc=mixing.method,
-        unit="step",
-        dynamic_ncols=True,
-        mininterval=1.0,
-        disable=not (mixing.progress and is_writer),
-    )
-    targets = None
-    if mixture.targets is not None or mixture.objective != Objective():
-        targets = log.Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
     for line in mixture.shared_stores() if is_writer else ():
         logger.warning(f"mixing: {line}")
-    observes = _observed(mixture, is_sampled=num_seen < evaluation.sequences)
-    run_log = log.RunLog(folder, names, observes, is_writer, progress, targets)
+    sequences, batch_size = mixing.evaluation.sequences, loader.schedule.batch_size
+    num_seen = affordable_sequences(
+        mixing.evaluation.budget,
+        mixture.method,
+        len(mixture.group_names),
+        batch_size,
+        largest=sequences,
+        num_targets=len(mixture.target_names),
+    )
+    run_log = _run_log(mixing, mixture, folder, num_steps, num_seen < sequences, is_writer)
     held_out = HeldOut(
         host,
         mixture.validation,
         mixture.test,
-        evaluation.sequences,
+        sequences,
         num_seen,
         on_validation=run_log.evaluated,
         targets=mixture.targets,
@@ -125,6 +113,29 @@ def build_session(
         _options(mixing, mixture, log_freq),
         log_metrics,
     )
+
+
+def _run_log(
+    mixing: Mixing, mixture: Mixture, folder: Path, num_steps: int, is_sampled: bool, is_writer: bool
+) -> log.RunLog:
+    """What the run writes of itself, and its progress bar.
+
+    Args:
+        is_sampled: whether the method sees fewer held-out sequences than the log.
+    """
+    progress = tqdm(
+        total=num_steps,
+        desc=mixing.method,
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=1.0,
+        disable=not (mixing.progress and is_writer),
+    )
+    targets = None
+    if mixture.targets is not None or mixture.objective != Objective():
+        targets = log.Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
+    observes = _observed(mixture, is_sampled)
+    return log.RunLog(folder, mixture.group_names, observes, is_writer, progress, targets)
 
 
 def _observed(mixture: Mixture, is_sampled: bool) -> str:

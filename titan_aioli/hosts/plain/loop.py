@@ -3,19 +3,19 @@
 import logging
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch.optim.lr_scheduler import LRScheduler
 
 from titan_aioli.config import Mixing
 from titan_aioli.config.build import build_mixture
 from titan_aioli.data.loader import Batch
 from titan_aioli.errors import UserError
-from titan_aioli.files import replacing
 from titan_aioli.hosts.build import build_loader, build_session
+from titan_aioli.hosts.plain.checkpoint import load_checkpoint, save_checkpoint
 from titan_aioli.hosts.plain.host import PlainHost
 from titan_aioli.hosts.stopping import Stopping, exit_status, stopped_line
 from titan_aioli.session import LogMetrics, MixingSession, OutOfData
@@ -73,8 +73,6 @@ def train(
     """
     device, write_metrics = device or torch.device("cpu"), log_metrics or (lambda metrics, step: None)
     host = PlainHost(model, schedule.local_batch_size, device)
-    if mixing.separate_documents:
-        raise UserError("mixing.separate_documents needs torchtitan 0.3: this loop has no masks by document")
     session = _build_session(mixing, host, folder, schedule, vocab_size, write_metrics)
     loader = session.loader
     parts = {"model": host.module, "optimizer": optimizer, "mixture": session, "dataloader": loader}
@@ -90,8 +88,8 @@ def train(
         except OutOfData:
             break
         optimizer.zero_grad(set_to_none=True)
-        for _ in range(loader.num_micro_batches):
-            _train_on(next(batches), host, session, schedule)
+        for micro_batch in islice(batches, loader.num_micro_batches):
+            _train_on(micro_batch, host, session, schedule)
         optimizer.step()
         if lr_scheduler is not None:
             lr_scheduler.step()
@@ -121,7 +119,12 @@ def _build_session(
     vocab_size: int | None,
     log_metrics: LogMetrics,
 ) -> MixingSession:
-    """The session of the run, with its loader."""
+    """The session of the run, with its loader.
+
+    Raises: UserError: what is wrong with the config or the stores.
+    """
+    if mixing.separate_documents:
+        raise UserError("mixing.separate_documents needs torchtitan 0.3: this loop has no masks by document")
     mixture = build_mixture(mixing, schedule.seq_len, vocab_size, num_steps=schedule.num_steps)
     is_writer = host.data_rank == 0
     loader = build_loader(
@@ -162,33 +165,3 @@ def _log(metrics: dict[str, float], step: int, write_metrics: LogMetrics) -> Non
     write_metrics(metrics, step)
     losses = {n.rpartition("/")[2]: v for n, v in metrics.items() if n.startswith("mixing/train_loss/")}
     logger.info(f"step {step}: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
-
-
-def save_checkpoint(path: Path, parts: dict[str, Any], step: int, is_writer: bool) -> None:
-    """Write a file that appears whole or not at all. Collective: parts of the state are summed over ranks."""
-    state = {name: part.state_dict() for name, part in parts.items()}
-    if is_writer:
-        with replacing(path) as file:
-            torch.save({**state, "step": step, "random": torch.get_rng_state()}, file)
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def load_checkpoint(path: Path, parts: dict[str, Any], device: torch.device) -> int:
-    """Load every part from a checkpoint; the number of steps done.
-
-    Raises: UserError: a part is missing or does not fit.
-    """
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        torch.set_rng_state(saved["random"].cpu())
-        return int(saved["step"])
-    except UserError:
-        raise
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{path} does not fit this run ({' '.join(str(error).split())[:200]}): use the model and "
-            "optimizer that it was written with, or another folder"
-        ) from None
