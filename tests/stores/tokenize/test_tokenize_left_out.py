@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from titan_aioli.commands import tokenize as command
 from titan_aioli.commands.tokenize import tokenize
 from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokenize.work_folder import WorkFolder
 from titan_aioli.testing.text import TRAIN_ONLY, numbered, save_jsonl, save_tokenizer, stores_in
 
 
@@ -87,14 +87,14 @@ def test_a_resumed_command_counts_what_it_has_read_before(tmp_path, options, mon
     inputs = (put(tmp_path / "a.jsonl", *BAD, GOOD), save_jsonl(tmp_path / "b.jsonl", numbered(50)))
     settings = {"group": "web", "on_bad_line": "skip", "processes": 1, **options}
     tokenize(inputs, **{**settings, "output": tmp_path / "whole"})
-    end_source = command.WorkFolder.end_source
+    end_source = WorkFolder.end_source
 
     def end_and_stop(self, source, *rest):
         end_source(self, source, *rest)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command.WorkFolder, "end_source", end_and_stop)
+        patch.setattr(WorkFolder, "end_source", end_and_stop)
         with pytest.raises(KeyboardInterrupt):
             tokenize(inputs, **settings)
     capsys.readouterr()
@@ -137,14 +137,14 @@ def test_a_number_and_a_text_do_not_become_one_group(tmp_path, options, lines, f
 
 def test_a_number_and_a_text_do_not_become_one_group_after_a_kill(tmp_path, options, monkeypatch):
     inputs = tuple(put(tmp_path / f"{n}.jsonl", line) for n, line in enumerate(NUMBER_AND_TEXT))
-    end_source = command.WorkFolder.end_source
+    end_source = WorkFolder.end_source
 
     def end_and_stop(self, *rest):
         end_source(self, *rest)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command.WorkFolder, "end_source", end_and_stop)
+        patch.setattr(WorkFolder, "end_source", end_and_stop)
         with pytest.raises(KeyboardInterrupt):
             tokenize(inputs, group_by="set", processes=1, **options)
     with pytest.raises(ValueError, match="the group '0'"):
