@@ -1,5 +1,6 @@
 """The command `titan-aioli`: it lists and explains every subcommand, without torch."""
 
+import os
 import subprocess
 import sys
 
@@ -30,6 +31,16 @@ def test_unknown_command_is_one_line(capsys):
     assert capsys.readouterr().err.startswith(
         "titan-aioli: error: no command 'tokenise': choose one of train-tokenizer, tokenize"
     )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tokenize", "--help"]])
+def test_a_reader_that_wants_no_more_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "titan_aioli.cli", *words]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_importing_the_command_imports_no_torch():

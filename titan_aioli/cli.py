@@ -5,6 +5,7 @@ not; the docstring is the help. Modules named here import no torch, so that help
 """
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -58,12 +59,18 @@ def main(words: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     name, *arguments = (sys.argv[1:] if words is None else words) or ["--help"]
     try:
-        if name in ("-h", "--help"):
-            print(overview())
-        elif name not in COMMANDS:
-            raise ValueError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
-        else:
-            run(name, arguments)
+        try:
+            if name in ("-h", "--help"):
+                print(overview())
+            elif name not in COMMANDS:
+                raise ValueError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
+            else:
+                run(name, arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as head, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ValueError, OSError) as error:
         print(f"titan-aioli: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
