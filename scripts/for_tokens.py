@@ -67,7 +67,7 @@ PLANS = {
 }
 
 
-class Study:
+class SeedRuns:
     """The runs of one seed in a folder."""
 
     def __init__(self, output: Path, seed: int, module: str):
@@ -149,10 +149,10 @@ def _command(words: Sequence[object], log: Path) -> None:
         raise RuntimeError(f"titan-aioli {words[0]} failed, see {log}")
 
 
-def show(studies: Sequence[Study], losses: dict[str, list[float]], output: Path) -> None:
+def show(of_seeds: Sequence[SeedRuns], losses: dict[str, list[float]], output: Path) -> None:
     """The table, and for_tokens.csv with a line per long run."""
-    mixtures = [study.mixtures() for study in studies]
-    shown = Table(title=f"{LONG_STEPS} steps, seeds {', '.join(str(study.seed) for study in studies)}")
+    mixtures = [runs.mixtures() for runs in of_seeds]
+    shown = Table(title=f"{LONG_STEPS} steps, seeds {', '.join(str(runs.seed) for runs in of_seeds)}")
     for column in ("mixture", f"share of {SMALL}", "its epochs", "test loss", f"to {STRATIFIED}"):
         shown.add_column(column, justify="left" if column == "mixture" else "right")
     for name, of_seed in losses.items():
@@ -170,8 +170,8 @@ def show(studies: Sequence[Study], losses: dict[str, list[float]], output: Path)
     with open(output / "for_tokens.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["seed", "mixture", *GROUPS, "test_loss"])
-        for number, (study, of) in enumerate(zip(studies, mixtures, strict=True)):
-            writer.writerows([study.seed, name, *of[name], each[number]] for name, each in losses.items())
+        for number, (runs, of) in enumerate(zip(of_seeds, mixtures, strict=True)):
+            writer.writerows([runs.seed, name, *of[name], each[number]] for name, each in losses.items())
 
 
 def parse() -> argparse.Namespace:
@@ -192,17 +192,17 @@ def main() -> None:
     prepare(args.corpus, args.output, ["man", *GROUPS[1:]])
     num_tokens = LONG_STEPS * BATCH_SIZE * SEQ_LEN // EPOCHS_OF_ALL
     derive(args.output / "stores", {SMALL: {"excerpts": {"man": num_tokens}}}, [SMALL])
-    studies = [Study(args.output, seed, args.module) for seed in args.seeds]
+    of_seeds = [SeedRuns(args.output, seed, args.module) for seed in args.seeds]
     losses: dict[str, list[float]] = {}
     with ThreadPoolExecutor(args.jobs) as pool:
-        for study in studies:
-            list(pool.map(study.find, [True, False]))
-            mixtures = study.mixtures()
-            for name, loss in zip(mixtures, pool.map(study.train, mixtures, mixtures.values()), strict=True):
+        for runs in of_seeds:
+            list(pool.map(runs.find, [True, False]))
+            mixtures = runs.mixtures()
+            for name, loss in zip(mixtures, pool.map(runs.train, mixtures, mixtures.values()), strict=True):
                 losses.setdefault(name, []).append(loss)
-    show(studies, losses, args.output)
-    studies[0].verify()
-    print(f"predicted and measured: {studies[0].folder}/verified.txt, planning.png")
+    show(of_seeds, losses, args.output)
+    of_seeds[0].verify()
+    print(f"predicted and measured: {of_seeds[0].folder}/verified.txt, planning.png")
 
 
 if __name__ == "__main__":
