@@ -84,7 +84,6 @@ CP2 = ["--parallelism.context_parallel_degree", "2"]
         ),
         (["--training.stepz", "2"], r"Unrecognized options.*--training.stepz"),
         (["--parallelism.spmd_backend", "full_dtensor"], "full_dtensor"),
-        (["--parallelism.expert_parallel_degree", "2"], "expert_parallel_degree is 2: gloo cannot"),
         (
             ["--model.name", "qwen3", "--model.flavor", "debugmodel", *PP2, "1F1B"],
             "pipeline_parallel_degree is 2: model qwen3 debugmodel shares the weights",

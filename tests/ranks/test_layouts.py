@@ -19,9 +19,10 @@ LONG = [
 ]
 
 
-def differences(tmp_path, names):
+def differences(tmp_path, names, *options):
     """The script fails where group losses differ by more than the layout's tolerance, or ranks disagree."""
-    command = [sys.executable, str(SCRIPT), "--only", *names, "--json", str(tmp_path / "found.json")]
+    found = ["--json", str(tmp_path / "found.json")]
+    command = [sys.executable, str(SCRIPT), "--only", *names, *options, *found]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads((tmp_path / "found.json").read_text())
@@ -40,3 +41,11 @@ def test_every_layout_equals_one_rank(tmp_path):
     for name, difference in found.items():
         if name != "fsdp2_bf16":
             assert difference["proportions"] < 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ranks_that_share_experts_equal_one_rank(tmp_path):
+    """The experts multiply in bfloat16."""
+    model = ("--model", "deepseek_v3", "debugmodel", "--seq-len", "16", "--tolerance", "1e-4")
+    assert differences(tmp_path, ["fsdp2_ep2"], *model)["fsdp2_ep2"]["proportions"] < 1e-5

@@ -52,6 +52,8 @@ class TitanHost:
         has_losses = trainer.pp_has_last_stage if trainer.parallel_dims.pp_enabled else True
         tp_mesh = trainer.parallel_dims.get_optional_mesh("tp")
         self.is_reporter: bool = has_losses and (tp_mesh is None or tp_mesh.get_local_rank() == 0)
+        if trainer.parallel_dims.pp_enabled:
+            self._keep_loads_in_inference(trainer.pp_schedule)
 
     def forward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> None:
         """One forward pass of the whole model as training does it; the loss keeps the rows."""
@@ -138,6 +140,24 @@ class TitanHost:
             with torch.no_grad():
                 for buffer, value in zip(loads, before, strict=True):
                     buffer.copy_(value)
+
+    def _keep_loads_in_inference(self, schedule: Any) -> None:
+        """Let routers not count the passes by which torch learns what pipeline stages exchange.
+
+        It makes one before the first step, on rows without meaning, and one whenever training follows an
+        evaluation, so that plain torchtitan's first step moves the biases of routers wrongly too.
+        """
+
+        def uncounted(prepare: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with self.router_loads_kept():
+                    return prepare(*args, **kwargs)
+
+            return wrapped
+
+        for stage in getattr(schedule, "_stages", None) or [schedule._stage]:
+            for name in ("_prepare_forward_infra", "_prepare_backward_infra"):
+                setattr(stage, name, uncounted(getattr(stage, name)))
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """The parameters that are trained, as this rank's shards."""

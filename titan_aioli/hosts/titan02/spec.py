@@ -18,8 +18,9 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.hosts.build import build_loader
 from titan_aioli.hosts.flavor import Flavor
 from titan_aioli.hosts.titan.checks import global_batch_size
-from titan_aioli.hosts.titan.cpu import for_cpu
+from titan_aioli.hosts.titan.cpu import for_cpu, has_accelerator
 from titan_aioli.hosts.titan.opened import open_mixture
+from titan_aioli.hosts.titan02 import experts
 from titan_aioli.measure.losses import RowLoss, cross_entropy_by_row
 
 FLAVORS = {
@@ -49,6 +50,8 @@ _registered: set[str] = set()
 def register_mixing_spec(model_name: str) -> None:
     """Put our train spec in the place of torchtitan's for this model; once per process."""
     if model_name not in _registered:
+        if not has_accelerator():
+            experts.use_on_cpu()
         register_train_spec(model_name, mixing_spec(model_name, get_train_spec(model_name)))
         _registered.add(model_name)
 

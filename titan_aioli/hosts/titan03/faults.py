@@ -28,11 +28,6 @@ def refuse_known_faults(config: Any) -> None:
             f"{config.model_spec.name} {config.model_spec.flavor} shares the weights of its first and last "
             "layers, which stages cannot: set it to 1"
         )
-    if layout.expert_parallel_degree > 1 and not has_accelerator():
-        raise UserError(
-            f"parallelism.expert_parallel_degree is {layout.expert_parallel_degree}: gloo cannot exchange "
-            "parts of unequal size between CPU ranks: set it to 1, or train on GPUs"
-        )
     if layout.spmd_backend == "full_dtensor":
         raise UserError(
             'parallelism.spmd_backend is "full_dtensor": losses by group need "spmd_types" or '

@@ -20,7 +20,7 @@ from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
 from titan_aioli.hosts.titan.checks import Checked, check_degrees, check_job
 from titan_aioli.hosts.titan.cpu import for_cpu, has_accelerator
-from titan_aioli.hosts.titan03 import attention
+from titan_aioli.hosts.titan03 import attention, exchange
 from titan_aioli.hosts.titan03.components import MixtureLoaderConfig, NoTokenizerConfig, open_job_mixture
 from titan_aioli.hosts.titan03.faults import refuse_known_faults
 from titan_aioli.hosts.titan03.flavors import model_spec
@@ -119,6 +119,7 @@ def _prepared(config: MixingTrainer.Config) -> MixingTrainer.Config:
     spec = config.model_spec
     if not has_accelerator():
         attention.use_on_cpu(spec.model)
+        exchange.use_on_cpu()
         spec.parallelize_fn = for_cpu(spec.parallelize_fn)
     config.loss = with_rows(config.loss)
     config.dataloader = MixtureLoaderConfig(job=config)
