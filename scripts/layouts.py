@@ -31,6 +31,7 @@ P = "--parallelism."
 DP_SHARD, DP_REPLICATE = P + "data_parallel_shard_degree", P + "data_parallel_replicate_degree"
 TP, PP, CP = P + "tensor_parallel_degree", P + "pipeline_parallel_degree", P + "context_parallel_degree"
 EP = P + "expert_parallel_degree"
+EXPERTS_TP2 = [P + "expert_tensor_parallel_degree", "2"] if VERSION < (0, 3) else []
 SCHEDULE, MICRO_BATCH = P + "pipeline_parallel_schedule", P + "pipeline_parallel_microbatch_size"
 PP2 = [PP, "2", MICRO_BATCH, "2", SCHEDULE]
 ONE_CHUNK = [] if VERSION < (0, 3) else ["--loss.num_chunks", "1"]
@@ -54,7 +55,7 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "cp2": (2, 8, [CP, "2"]),
     "fsdp2_cp2": (4, 4, [CP, "2"]),
     "fsdp2_ep2": (2, 4, [EP, "2"]),
-    "fsdp2_tp2_ep2": (4, 4, [TP, "2", EP, "2"]),
+    "fsdp2_tp2_ep2": (4, 4, [TP, "2", EP, "2", *EXPERTS_TP2]),
     "pp2_fsdp2_ep2": (4, 4, [*PP2, "1F1B", EP, "2"]),
     "fsdp2_ac_selective": (2, 4, [AC + "mode", "selective", AC + "selective_ac_option", "op"]),
     "fsdp2_ac_full": (2, 4, [AC + "mode", "full"]),

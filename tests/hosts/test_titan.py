@@ -61,3 +61,22 @@ def test_tied_weights_are_not_sharded_by_torchtitan_02(stores):
         check_config([*arguments(stores), *qwen3], 2)
     tensor_parallel = ["--parallelism.tensor_parallel_degree", "2"]
     assert check_config([*arguments(stores), *qwen3, *tensor_parallel], 2).world_size == 2
+
+
+TP2 = ["--parallelism.tensor_parallel_degree", "2"]
+EP2 = ["--parallelism.expert_parallel_degree", "2"]
+EXPERTS_TP2 = ["--parallelism.expert_tensor_parallel_degree", "2"]
+
+
+@pytest.mark.skipif(VERSION >= (0, 3), reason="torchtitan 0.3 sums the gradients of routers")
+def test_routers_that_would_differ_from_rank_to_rank_are_refused(stores):
+    """As scripts/layouts.py measured: llama4 is right with tensor parallelism, also inside of experts."""
+    llama4, deepseek_v3 = (
+        [*arguments(stores), "--model.name", name, "--model.flavor", "debugmodel"]
+        for name in ("llama4", "deepseek_v3")
+    )
+    for flags in ([*deepseek_v3, *TP2], [*llama4, *TP2, *EP2]):
+        with pytest.raises(UserError, match=r"tensor_parallel_degree is 2: .* wrong gradients"):
+            load_config(flags)
+    for flags in ([*deepseek_v3, *EP2], [*llama4, *TP2], [*llama4, *TP2, *EP2, *EXPERTS_TP2]):
+        load_config(flags)

@@ -11,6 +11,7 @@ from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
 from titan_aioli.hosts.titan.checks import Checked, check_degrees, check_job
 from titan_aioli.hosts.titan02.spec import (
+    experts_of,
     has_tied_weights,
     open_job_mixture,
     register_mixing_spec,
@@ -76,6 +77,30 @@ def _refuse_known_faults(config: Any) -> None:
             "compile.enable with parallelism.tensor_parallel_degree above 1 fails or gives wrong gradients "
             "with torchtitan 0.2 on torch 2.13 and newer (a graph of one rank is reused by another): "
             "set compile.enable = false, or use torch 2.11"
+        )
+    _refuse_diverging_routers(config)
+
+
+def _refuse_diverging_routers(config: Any) -> None:
+    """Refuse layouts in which the weights of routers differ from rank to rank, more with every step.
+
+    torchtitan 0.2.2 leaves out what the tokens of other tensor-parallel ranks add to a router's gradient:
+    https://github.com/pytorch/torchtitan/issues/2387.
+
+    Raises: UserError: names the flavor and what to change.
+    """
+    layout, experts = config.parallelism, experts_of(config)
+    if layout.tensor_parallel_degree == 1 or experts is None:
+        return
+    borrows = layout.expert_parallel_degree > 1 and layout.expert_tensor_parallel_degree == 1
+    if not experts.score_before_experts or borrows:
+        degree = layout.tensor_parallel_degree
+        other = f"parallelism.expert_tensor_parallel_degree to {degree}, or "
+        raise UserError(
+            f"parallelism.tensor_parallel_degree is {degree}: torchtitan 0.2 then gives the routers of "
+            f"{config.model.name} {config.model.flavor} wrong gradients, which differ from rank to rank "
+            f"(torchtitan's issue 2387): set {other * experts.score_before_experts}it to 1, or use "
+            "torchtitan 0.3"
         )
 
 

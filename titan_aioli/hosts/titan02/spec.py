@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.models.llama3 import TransformerModelArgs
+from torchtitan.models.moe import MoEArgs
 from torchtitan.protocols.train_spec import TrainSpec, get_train_spec, register_train_spec
 
 from titan_aioli.config.build import Mixture
@@ -84,6 +85,12 @@ def vocab_size(job_config: Any) -> int | None:
 def has_tied_weights(job_config: Any) -> bool:
     """Whether the first and the last layer of the model are one matrix."""
     return getattr(_args_of(job_config), "enable_weight_tying", False)
+
+
+def experts_of(job_config: Any) -> MoEArgs | None:
+    """How the model mixes experts; None: it has none."""
+    args = _args_of(job_config)
+    return getattr(args, "moe_args", None) if getattr(args, "moe_enabled", True) else None
 
 
 def _args_of(job_config: Any) -> Any:
