@@ -125,12 +125,14 @@ def test_returns_to_the_anchor_where_the_law_changes_its_mind():
 def test_perturbations_get_smaller_with_certainty_and_end_with_the_run():
     looking = build_method("aioli_bayes", 4, 1, num_steps=1000).stretches(4)
 
-    def strength(stretch, level_over_noise=0.1, unknown=1.0):
-        return looking.strength_at(stretch, level_over_noise, unknown)
+    def strength(stretch, share=0.25, level_over_noise=0.1, unknown=1.0):
+        return looking.strength_at(stretch, share, level_over_noise, unknown)
 
     first = -(-100 // looking.steps)
     assert first == looking.first
     assert [strength(first - 1), strength(first)] == [0, 0.5]
+    assert strength(first, share=0.25 / 4) == pytest.approx(0.25)  # costs as much: strength^2 / share
+    assert strength(first, share=0.5) == 0.5
     assert strength(first, unknown=0.5) == pytest.approx(0.25)
     assert strength(first, unknown=0.0) == pytest.approx(0.5 / 3)
     assert strength(first, level_over_noise=4.0) == pytest.approx(0.25)

@@ -1,9 +1,10 @@
 """How a run is cut into stretches, how far each is pulled to one group, and what can be seen that way.
 
-Looking is not free: what a perturbed stretch costs grows with the square of its strength. So the strength is
-what it takes to see a difference beside the noise, up to a bound; less where the evidence says that there is
-nothing to find, or what there is is known; and it falls to 0 towards the end of the run, where no time is
-left to use what is learned.
+Looking is not free. By the law, around the best mixture a stretch pulled to group j with strength s costs in
+proportion to s^2 (1 / p_j - 1). So the strength is what it takes to see a difference beside the noise, up to
+a bound; less to a group with a small share, in proportion to its root, so that it costs no more than another;
+less where the evidence says that there is nothing to find, or what there is is known; and it falls to 0
+towards the end of the run, where no time is left to use what is learned.
 """
 
 import math
@@ -42,11 +43,12 @@ class Looking(NamedTuple):
         """Number of the first stretch that is pulled, and learned from."""
         return math.ceil(self.window[0] * self.num_steps / self.steps)
 
-    def strength_at(self, stretch: int, level_over_noise: float, unknown: float) -> float:
+    def strength_at(self, stretch: int, share: float, level_over_noise: float, unknown: float) -> float:
         """How far a stretch is pulled to one group, in [0, `strength`].
 
         Args:
             stretch: its number.
+            share: that the group has without the pull.
             level_over_noise: drop of the objective in a stretch over the standard deviation of its noise.
             unknown: how much there is left to learn, 1 or more: all.
         """
@@ -55,7 +57,8 @@ class Looking(NamedTuple):
             return 0.0
         left = 1.0 if done < stop else (1.0 - done) / (1.0 - stop)
         wanted = min(self.strength, max(LEAST_STRENGTH, SIGNAL / max(level_over_noise, 1e-9)))
-        return wanted * math.sqrt(left) * min(1.0, max(LEAST_UNKNOWN, unknown))
+        for_share = math.sqrt(min(1.0, share * self.num_groups))
+        return wanted * for_share * math.sqrt(left) * min(1.0, max(LEAST_UNKNOWN, unknown))
 
     def smallest_seen(self, prior_odds: float, scale: float) -> float:
         """The least difference that will probably be found: in the drop of a stretch pulled to one group.
@@ -69,7 +72,8 @@ class Looking(NamedTuple):
             prior_odds: that there is something to find.
             scale: prior standard deviation of a slope, over the noise of a stretch.
         """
-        strengths = [self.strength_at(stretch, 0.0, 1.0) for stretch in range(self.num_stretches)]
+        even = 1.0 / self.num_groups
+        strengths = [self.strength_at(stretch, even, 0.0, 1.0) for stretch in range(self.num_stretches)]
         looks = max(1.0, sum(strength > 0 for strength in strengths) / self.num_groups)
         information = sum(strength**2 for strength in strengths) / self.num_groups
         learning = 0.5 * (self.num_groups - 1) * math.log1p(scale**2 * information)

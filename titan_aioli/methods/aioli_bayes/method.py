@@ -261,14 +261,14 @@ class AioliBayes:
 
     def _mixture(self, state: AioliBayesState) -> tuple[np.ndarray, float]:
         """What the present stretch trains on [G], and how far it is pulled to one group."""
-        num_groups = len(state.proportions)
+        num_groups, proportions = len(state.proportions), state.proportions
         likeliest = self._likeliest(state)
         level = max(state.mean[likeliest, 0], law.LEAST_LEVEL) / np.sqrt(state.noise[likeliest])
-        strength = self.stretches(num_groups).strength_at(state.stretch, level, self._unknown(state))
-        if strength == 0:
-            return state.proportions.copy(), 0.0
         order = np.random.default_rng((self.seed, state.round)).permutation(num_groups)
-        return pulled(state.proportions, int(order[state.stretch % num_groups]), strength), strength
+        group = int(order[state.stretch % num_groups])
+        looking, unknown = self.stretches(num_groups), self._unknown(state)
+        strength = looking.strength_at(state.stretch, proportions[group], level, unknown)
+        return (pulled(proportions, group, strength), strength) if strength > 0 else (proportions.copy(), 0.0)
 
     def _learn(self, state: AioliBayesState, drops: np.ndarray, mixture: np.ndarray) -> AioliBayesState:
         """The evidence with one more stretch, on that mixture, and the proportions that follow from it."""
