@@ -59,15 +59,7 @@ def main(words: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     name, *arguments = (sys.argv[1:] if words is None else words) or ["--help"]
     try:
-        try:
-            if name in ("-h", "--help"):
-                print(overview())
-            elif name not in COMMANDS:
-                raise ValueError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
-            else:
-                run(name, arguments)
-        finally:
-            sys.stdout.flush()
+        _run_or_explain(name, arguments)
     except BrokenPipeError:  # the reader of the output, such as head, wants no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -77,6 +69,19 @@ def main(words: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("titan-aioli: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _run_or_explain(name: str, arguments: list[str]) -> None:
+    """Run a subcommand or print the overview; all that is printed is written out, or fails, in here."""
+    try:
+        if name in ("-h", "--help"):
+            print(overview())
+        elif name not in COMMANDS:
+            raise ValueError(f"no command {name!r}: choose one of {', '.join(COMMANDS)}")
+        else:
+            run(name, arguments)
+    finally:
+        sys.stdout.flush()
 
 
 def run(name: str, arguments: list[str]) -> Any:
