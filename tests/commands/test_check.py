@@ -306,6 +306,21 @@ def test_targets_are_counted_and_shown(stores, tmp_path):
     assert any("odm does not look at targets" in line for line in doubts(static.config, 3, expected))
 
 
+@pytest.mark.parametrize(
+    ("targets", "anchor", "is_doubted"),
+    [("b", "even", True), ("b", "targets", False), ("d", "even", False), ("abc", "even", False)],
+)
+def test_an_even_start_is_doubted_where_targets_are_groups(stores, tmp_path, targets, anchor, is_doubted):
+    """The groups are a, b and c."""
+    config = tmp_path / "config.toml"
+    config.write_text(TINY.read_text() + "".join(f"\n[mixing.targets.{name}]\n" for name in targets))
+    flags = ["--mixing.method", "aioli_bayes", "--mixing.aioli_bayes.anchor", anchor]
+    checked = check_config(["--job.config_file", str(config), "--mixing.stores", str(stores), *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    found = [line for line in doubts(checked.config, 3, expected) if "even mixture" in line]
+    assert bool(found) == is_doubted
+
+
 def contaminated(stores, folder):
     """A copy of the stores in which document 2 of target d's validation is trained on in b; and a config."""
     copied = copy_stores(stores, folder) / "stores"

@@ -33,6 +33,8 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         )
     if mixing.method == "target_excess":
         yield from _target_excess(mixing)
+    if mixing.method == "aioli_bayes":
+        yield from _even_anchor(mixing)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients"):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
@@ -43,6 +45,21 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield (
             f"evaluations cost {cost:.3g} percent, mixing.evaluation.budget is {budget:g}; it bounds only "
             "those of the method: raise mixing.evaluation.freq (0: none), or lower evaluation.sequences"
+        )
+
+
+def _even_anchor(mixing: Any) -> Iterator[str]:
+    """An even start of aioli_bayes where the targets are groups, whose weights are a better one."""
+    weights = {
+        name: target.weight
+        for name, target in mixing.targets.items()
+        if target.role == "reward" and target.weight > 0
+    }
+    is_even = set(weights) == set(mixing.groups) and len(set(weights.values())) == 1
+    if mixing.aioli_bayes.anchor == "even" and weights and set(weights) <= set(mixing.groups) and not is_even:
+        yield (
+            "every target is a group, and aioli_bayes starts from an even mixture: set "
+            'mixing.aioli_bayes.anchor = "targets" to start from their weights'
         )
 
 
