@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Train the same rows under every layout and compare with one rank: per-group losses, gradients, proportions.
 
-    .venv/bin/python scripts/layouts.py                    # all, some 10 minutes on two cores
+    .venv/bin/python scripts/layouts.py                    # all of dense models, some 10 minutes on two cores
     .venv/bin/python scripts/layouts.py --only hsdp pp2    # these, and the single rank they are compared with
     .venv/bin/python scripts/layouts.py --targets          # the same for a run with [mixing.targets]
-    .venv/bin/python scripts/layouts.py --model deepseek_v3 debugmodel --tolerance 1e-2 --only fsdp2 tp2
+    .venv/bin/python scripts/layouts.py --model deepseek_v3 debugmodel --tolerance 1e-2 --only fsdp2 fsdp2_ep2
 
 Real torchrun ranks on CPU and gloo, an Aioli run of a few steps from the same seed checkpoint, the global
 batch always the same. Each row of the table carries the flags that make the layout.
@@ -66,6 +66,8 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
 }
 REFUSED = {"tp2_compile", "fsdp2_tp2_compile"} if VERSION < (0, 3) else {"tp2_no_loss_parallel"}
 """Layouts that a run would refuse with the installed torchtitan."""
+FOR_EXPERTS = {"fsdp2_ep2", "fsdp2_tp2_ep2", "pp2_fsdp2_ep2"}
+"""Layouts of mixtures of experts: with a model that is one, and if named."""
 TOLERANCES = {
     "fsdp2_bf16": 2e-2,
     **dict.fromkeys(("fsdp2_compile", "tp2_compile", "fsdp2_tp2_compile"), 1e-5),
@@ -143,7 +145,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     there = [name for name in LAYOUTS if name not in REFUSED]
-    parser.add_argument("--only", nargs="+", choices=there, default=there, help="layouts to run")
+    usual = [name for name in there if name not in FOR_EXPERTS]
+    parser.add_argument("--only", nargs="+", choices=there, default=usual, help="layouts to run")
     parser.add_argument(
         "--steps", type=int, default=8, help="optimizer steps (default 8: LearnParams and on)"
     )

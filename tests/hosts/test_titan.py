@@ -11,6 +11,10 @@ from titan_aioli.hosts.titan import checks, host, opened
 from titan_aioli.hosts.titan.cpu import has_accelerator
 from titan_aioli.testing.torchrun import TINY
 
+TP2 = ["--parallelism.tensor_parallel_degree", "2"]
+EP2 = ["--parallelism.expert_parallel_degree", "2"]
+EXPERTS_TP2 = ["--parallelism.expert_tensor_parallel_degree", "2"]
+
 
 def arguments(stores):
     return ["--job.config_file", str(TINY), "--mixing.stores", str(stores)]
@@ -59,13 +63,7 @@ def test_tied_weights_are_not_sharded_by_torchtitan_02(stores):
     qwen3 = ["--model.name", "qwen3", "--model.flavor", "debugmodel"]
     with pytest.raises(UserError, match="model qwen3 debugmodel shares the weights"):
         check_config([*arguments(stores), *qwen3], 2)
-    tensor_parallel = ["--parallelism.tensor_parallel_degree", "2"]
-    assert check_config([*arguments(stores), *qwen3, *tensor_parallel], 2).world_size == 2
-
-
-TP2 = ["--parallelism.tensor_parallel_degree", "2"]
-EP2 = ["--parallelism.expert_parallel_degree", "2"]
-EXPERTS_TP2 = ["--parallelism.expert_tensor_parallel_degree", "2"]
+    assert check_config([*arguments(stores), *qwen3, *TP2], 2).world_size == 2
 
 
 @pytest.mark.skipif(VERSION >= (0, 3), reason="torchtitan 0.3 sums the gradients of routers")

@@ -1,7 +1,6 @@
-"""The command `titan-aioli tokenize`: text to token stores.
+"""The command `titan-aioli tokenize`: text to token stores (how: stores/tokenize/making.py).
 
-One process reads, any number encode. The result does not depend on their number, on the file format, or on
-how often the run was killed and started again. While it runs it needs twice the size of the stores on disk.
+While it runs it needs twice the size of the stores on disk.
 """
 
 import os
