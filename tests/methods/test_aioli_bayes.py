@@ -174,6 +174,13 @@ def test_nothing_is_learned_before_the_first_look_nor_from_what_is_not_finite():
     assert "not finite" in method.report(after)["note"]
 
 
+def test_the_largest_finite_gain_does_not_overflow():
+    method = build_method("aioli_bayes", 2, 1, num_steps=200, looking=(0.0, 0.75))
+    state = method.update(method.init(2, 1), np.array([9.0]))
+    phase = method.phase(state._replace(gain=np.array([1e308, 1e308])))
+    assert np.isfinite(phase.proportions).all()
+
+
 def test_guarded_it_keeps_to_the_bounds_and_knows_where_it_is():
     inner = build_method("aioli_bayes", 3, 1, num_steps=1000)
     method = Guarded(inner, max_change=0.01, min_share=0.1)

@@ -332,7 +332,7 @@ class AioliBayes:
         standard errors of the gain over the gain.
         """
         hope = math.sqrt((1.0 - self._posterior(state)[0]) / self.prior_odds)
-        gain, error = state.gain
+        gain, error = state.gain.tolist()  # Python's numbers, whose quotient may be infinite
         return min(hope, 2.0 * error / gain) if gain > 0 else hope
 
     def _posterior(self, state: AioliBayesState) -> np.ndarray:
