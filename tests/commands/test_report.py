@@ -51,7 +51,9 @@ def test_judgements_are_shown_with_the_signal_over_the_noise(tmp_path):
     run.records[-1].update(judged)
     text = shown(judgement_table(run))
     assert "0.250" in text and "+0.100 ± 0.030" in text
-    assert f"{0.5 * (0.04 - 0.01) / 0.02:.2f}" in text
+    assert f"{0.5 * (0.04 - 0.01) / 0.02:.2f}" in text and "as measured" not in text
+    run.records[-1]["measured_gain"] = [0.08, 0.02]
+    assert "+0.080 ± 0.020 as" in shown(judgement_table(run))
 
 
 def test_the_command_draws_a_figure_of_several_runs(tmp_path, capsys):

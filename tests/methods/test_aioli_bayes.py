@@ -7,6 +7,7 @@ from scipy.stats import multivariate_t
 from titan_aioli.methods import Guarded, build_method
 from titan_aioli.methods.aioli_bayes import law
 from titan_aioli.methods.walk import walk
+from titan_aioli.testing.methods import check_method, random_walk
 
 SCALES = np.array([0.0, 2.0, 8.0])
 
@@ -181,6 +182,79 @@ def test_the_largest_finite_gain_does_not_overflow():
     assert np.isfinite(phase.proportions).all()
 
 
+class World:
+    """A model that remembers mixtures for 28 steps, with a best mixture, a falling loss and noise."""
+
+    def __init__(self, best, seed, noise):
+        self.best, self.rng, self.noise = np.array(best), np.random.default_rng(seed), noise
+        self.seen = np.full(len(best), 1.0 / len(best))
+
+    def utility(self, mixture):
+        return 0.3 * self.best @ np.log(mixture)
+
+    def losses(self, stretch):
+        kept = np.exp(-stretch.phase.num_steps / 28)
+        self.seen = kept * self.seen + (1 - kept) * stretch.phase.proportions
+        done = stretch.step + stretch.phase.num_steps
+        return np.array([9.0 - 1e-3 * done - self.utility(self.seen) + self.noise * self.rng.normal()])
+
+
+def test_a_comparison_measures_the_gain_over_the_anchor():
+    """Within its standard errors, of many worlds; each half long enough, and the run as long as it was."""
+    method = build_method("aioli_bayes", 3, 1, num_steps=2000, prior_odds=0.9, compare_at=(0.5, 0.7))
+    errors = []
+    for seed in range(20):
+        world = World([0.7, 0.2, 0.1], seed, noise=0.01)
+        walked = list(walk(method, 3, world.losses, 2000, num_targets=1))
+        halves = [stretch for stretch in walked if stretch.num_steps >= 84]
+        assert [stretch.phase.name for stretch in halves] == ["learn_params", "train"] * 2
+        gained = 0.0
+        for on_anchor, on_proportions in (halves[:2], halves[2:]):
+            assert on_proportions.step == on_anchor.step + on_anchor.num_steps
+            np.testing.assert_array_equal(on_anchor.phase.proportions, np.full(3, 1 / 3))
+            gained += world.utility(on_proportions.phase.proportions) - world.utility(np.full(3, 1 / 3))
+        assert on_anchor.step >= 1400 and halves[0].step >= 1000
+        assert sum(stretch.num_steps for stretch in walked) == 2000
+        measured, error = method.report(walked[-1].state)["measured_gain"]
+        errors.append((measured - gained / 2) / error)
+    assert gained / 2 > 0.05
+    assert abs(np.mean(errors)) < 0.7 and np.std(errors) < 1.5
+
+
+def test_in_a_comparison_too_it_keeps_the_contract():
+    """A run may stop and be resumed between the two halves."""
+    method = build_method(
+        "aioli_bayes", 2, num_steps=1000, prior_odds=0.9, looking=(0.0, 0.75), compare_at=(0.01,)
+    )
+    check_method(method, 2)
+    lengths = [stretch.num_steps for stretch in random_walk(method, 2, 40)]
+    assert sum(length >= 84 for length in lengths) == 2
+
+
+def test_nothing_is_compared_where_the_proportions_are_the_anchor_or_the_run_ends_too_soon():
+    for noise, compare_at in ((10.0, (0.3,)), (0.01, (0.97,))):
+        method = build_method("aioli_bayes", 3, 1, num_steps=1000, compare_at=compare_at)
+        walked = list(walk(method, 3, World([0.7, 0.2, 0.1], 0, noise).losses, 1000, num_targets=1))
+        assert walked[-1].state.compared == 0
+        assert "measured_gain" not in method.report(walked[-1].state)
+
+
+def test_a_comparison_with_losses_that_are_not_finite_is_left_out():
+    method = build_method("aioli_bayes", 3, 1, num_steps=2000, prior_odds=0.9, compare_at=(0.5,))
+    world, broken = World([0.7, 0.2, 0.1], 0, 0.01), 0
+
+    def observe(stretch):
+        nonlocal broken
+        losses, is_half = world.losses(stretch), stretch.num_steps >= 84
+        broken += is_half
+        return np.array([np.nan]) if is_half and broken == 1 else losses
+
+    states = [stretch.state for stretch in walk(method, 3, observe, 2000, num_targets=1)]
+    assert states[-1].compared > 0 and np.isinf(states[-1].measured_gain[1])
+    assert any("not finite" in method.report(state).get("note", "") for state in states)
+    assert np.isfinite(states[-1].proportions).all() and np.isfinite(states[-1].gain).all()
+
+
 def test_guarded_it_keeps_to_the_bounds_and_knows_where_it_is():
     inner = build_method("aioli_bayes", 3, 1, num_steps=1000)
     method = Guarded(inner, max_change=0.01, min_share=0.1)
@@ -202,6 +276,8 @@ def test_guarded_it_keeps_to_the_bounds_and_knows_where_it_is():
         ({"memory": 0.0}, "aioli_bayes.memory is 0.0"),
         ({"looking": (0.5, 0.5)}, r"aioli_bayes.looking is \[0.5, 0.5\]"),
         ({"looking": (0.5,)}, r"aioli_bayes.looking is \[0.5\]"),
+        ({"compare_at": (0.5, 0.4)}, r"aioli_bayes.compare_at is \[0.5, 0.4\]"),
+        ({"compare_at": (1.0,)}, r"aioli_bayes.compare_at is \[1.0\]"),
         ({"least_share": 0.6}, "aioli_bayes.least_share is 0.6"),
         ({"anchor": [1.0]}, "aioli_bayes.anchor has 1 numbers for 2 groups"),
     ],

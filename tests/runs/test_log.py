@@ -61,6 +61,15 @@ def test_what_a_method_judges_and_gains_is_shown(tmp_path, caplog):
     assert caplog.messages[0].endswith(" | gain +0.1200 \u00b1 0.0300, probability 0.960")
 
 
+def test_a_measured_gain_is_shown(tmp_path, caplog):
+    log, record = make_log(tmp_path), {**RECORD, "measured_gain": np.array([0.1, 0.02])}
+    shown = {"aioli/measured_gain": 0.1, "aioli/measured_gain_stderr": 0.02}
+    assert shown.items() <= log.update_metrics(record, {}).items()
+    with caplog.at_level(logging.INFO):
+        log.show_update(record, 4, is_shown=True)
+    assert caplog.messages[0].endswith(" | measured gain +0.1000 \u00b1 0.0200")
+
+
 def test_what_is_seen_of_targets_is_named_by_target(tmp_path, caplog):
     targets = Targets(["math", "code", "all"], Objective(weights=[1, 3, 0]))
     log = RunLog(tmp_path, ["law", "code"], "target", True, tqdm(disable=True), targets)

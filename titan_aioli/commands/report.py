@@ -172,23 +172,29 @@ def judgement_table(run: Run) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1),
     )
+    if "measured_gain" in (last := run.judgements()[-1]):
+        measured = _with_error(*last["measured_gain"])
+        table.title = f"{table.title}: {measured} as measured"
     for name in ("step", "probability", "gain, nats", "signal"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best mixture, as far as known")
     every, strength = -(-len(run.judgements()) // MAX_ROUNDS), run.mixture["hyperparameters"]["strength"]
     for record in run.judgements()[every - 1 :: every]:
-        (gain, error), best = record["gain"], np.array(record["best"])
-        slopes = np.array(record["slopes"])
+        best, slopes = np.array(record["best"]), np.array(record["slopes"])
         signal = strength * (slopes.max() - slopes @ record["centre"]) / record["noise"]
         largest = ", ".join(f"{escape(run.groups[j])} {best[j]:.2f}" for j in np.argsort(-best)[:4])
         table.add_row(
             str(record["step"]),
             f"{record['probability']:.3f}",
-            f"{gain:+.3f} \u00b1 {error:.3f}",
+            _with_error(*record["gain"]),
             f"{signal:.2f}",
             largest,
         )
     return table
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{value:+.3f} \u00b1 {error:.3f}"
 
 
 def _column_for_each(runs: Sequence[Run], first: str, title: str) -> Table:

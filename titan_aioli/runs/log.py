@@ -98,6 +98,9 @@ def update_metrics(
         gain, error = record["gain"]
         metrics |= {"aioli/gain": float(gain), "aioli/gain_stderr": float(error)}
         metrics["aioli/probability"] = float(record["probability"])
+    if "measured_gain" in record:
+        gain, error = record["measured_gain"]
+        metrics |= {"aioli/measured_gain": float(gain), "aioli/measured_gain_stderr": float(error)}
     for name, values in learned.items():
         metrics.update(by_group(name, target_names if name in over_targets else names, values))
     return metrics
@@ -128,6 +131,9 @@ def update_line(
     if "gain" in record:
         gain, error = record["gain"]
         line += f" | gain {gain:+.4f} \u00b1 {error:.4f}, probability {record['probability']:.3f}"
+    if "measured_gain" in record:
+        gain, error = record["measured_gain"]
+        line += f" | measured gain {gain:+.4f} \u00b1 {error:.4f}"
     return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
 
 

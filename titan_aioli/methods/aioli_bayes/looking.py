@@ -19,6 +19,9 @@ LEAST_STRENGTH = 0.1
 """A perturbation of this strength costs next to nothing, so that less is not used for a small noise."""
 LEAST_UNKNOWN = 1.0 / 3
 """Where nothing is found, or nothing is left to learn, the strength falls to this share."""
+FORGETTING_STEPS = 28.0
+"""Optimizer steps after which the model has forgotten all but 1 / e of the mixture that it was trained on
+before: measured on small models (docs/study.md)."""
 
 
 class Looking(NamedTuple):
@@ -37,6 +40,11 @@ class Looking(NamedTuple):
     @property
     def num_stretches(self) -> int:
         return -(-self.num_steps // self.steps)
+
+    @property
+    def kept(self) -> float:
+        """Share of the mixture seen before a stretch that the model remembers after it."""
+        return math.exp(-self.steps / FORGETTING_STEPS)
 
     @property
     def first(self) -> int:

@@ -11,7 +11,8 @@ stretch
 so that without evidence the proportions stay at the anchor or return to it, and with it they stop where the
 law says that nothing is left to win.
 
-How far stretches are pulled, and what that costs and shows: looking.py.
+How far stretches are pulled, and what that costs and shows: looking.py. Where the config asks for it, some
+stretches compare the proportions with the anchor: comparing.py.
 
 This is not in the Aioli paper. From it are the perturbed mixtures around which the law is estimated during
 the run, and exponentiated gradient.
@@ -20,13 +21,23 @@ the run, and exponentiated gradient.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from titan_aioli.methods.aioli_bayes import law
+from titan_aioli.methods.aioli_bayes.comparing import Comparing, pooled
 from titan_aioli.methods.aioli_bayes.law import Opinions
 from titan_aioli.methods.aioli_bayes.looking import Looking, default_steps
+from titan_aioli.methods.aioli_bayes.state import (
+    LEARNED,
+    LEFT_OUT,
+    ON_ANCHOR,
+    ON_PROPORTIONS,
+    RUNNING,
+    START,
+    AioliBayesState,
+)
 from titan_aioli.methods.checks import require_count, require_number, require_weights
 from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.objective import Objective
@@ -35,57 +46,11 @@ from titan_aioli.proportions import bounded, normalize_or_uniform, pulled, softm
 
 SCALES = np.array([0.0, 2.0, 8.0, 32.0])
 """[M], prior standard deviation of the slopes under each opinion, over the noise of a stretch."""
-FORGETTING_STEPS = 28.0
-"""Optimizer steps after which the model has forgotten all but 1 / e of the mixture that it was trained on
-before: measured on small models (docs/study.md)."""
 UNIT_STEP = 1.0 / 32
 """Weight of the last stretch in the running size of the noise."""
 LARGEST_ERROR = 9.0
 """A squared error counts as at most this many times the variance of the noise in its running size."""
 MOST_GROUPS = 1000
-
-START, RUNNING = 0, 1
-LEARNED, LEFT_OUT = 0, 1
-
-
-class AioliBayesState(NamedTuple):
-    """All that the method knows between two stretches, of G groups, K targets and M opinions."""
-
-    round: int
-    """Passes over the groups: G stretches each."""
-    stage: int
-    """START (before the first evaluation) or RUNNING."""
-    stretch: int
-    """Stretches done."""
-    losses: np.ndarray
-    """[K], held-out losses at the last evaluation, nats per token."""
-    proportions: np.ndarray
-    """[G], p, around which stretches are perturbed."""
-    origin: np.ndarray
-    """[G], the proportions at which the slopes below hold: p before the last update."""
-    exposure: np.ndarray
-    """[G], r: the mixture that the model has lately seen."""
-    mean: np.ndarray
-    cov: np.ndarray
-    freedom: np.ndarray
-    noise: np.ndarray
-    log_evidence: np.ndarray
-    """These five: what the opinions have learned, see law.Opinions."""
-    unit: float
-    """Running standard deviation of the noise of a stretch, nats; 0 before the first stretch."""
-    largest_unit: float
-    """The largest `unit` since the first round was over, nats."""
-    round_drops: np.ndarray
-    """[K], loss drops since the round began."""
-    gain: np.ndarray
-    """[2], what p is worth beyond the anchor, nats, and its standard error. As the learning rate falls slopes
-    shrink and the model forgets more slowly, so this is in the largest unit."""
-    note: int
-    """LEARNED, or LEFT_OUT: what the last stretch showed is not finite, or too large to compute with."""
-    bad: np.ndarray
-    """[K] bool, targets whose last drop was not finite."""
-    target_memory: np.ndarray
-    """[3, K], what the weights of the targets depend on (objective.py); [3, 0] if on the config alone."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +83,9 @@ class AioliBayes:
     """Smallest share of a group. Unset: a tenth of an even one."""
     anchor: Sequence[float] | None = None
     """[G] weights of the mixture to start from, and to return to without evidence. Unset: uniform."""
+    compare_at: tuple[float, ...] = ()
+    """Shares of the run, ascending, after which the gain over the anchor is measured: some steps on the
+    anchor, then as many on the proportions (`titan-aioli check` says how many). Unset: never."""
     seed: int = 0
     """Seed of the order of the groups in each round."""
     objective: Objective | None = None
@@ -137,6 +105,7 @@ class AioliBayes:
                 f"aioli_bayes.looking is {list(self.looking)}: it must be two shares of the run, from 0 to "
                 "1, the first below the second"
             )
+        self.comparing(num_groups).check()
         if self.least_share is not None:
             require_number(
                 "aioli_bayes.least_share",
@@ -161,6 +130,7 @@ class AioliBayes:
             round=0,
             stage=START,
             stretch=0,
+            compared=0,
             losses=np.full(num_targets, np.nan),
             proportions=start,
             origin=start,
@@ -170,6 +140,8 @@ class AioliBayes:
             largest_unit=0.0,
             round_drops=np.zeros(num_targets),
             gain=np.zeros(2),
+            anchor_drop=0.0,
+            measured_gain=np.array([0.0, np.inf]),
             note=LEARNED,
             bad=np.zeros(num_targets, dtype=bool),
             target_memory=self._objective.start(num_targets),
@@ -179,31 +151,28 @@ class AioliBayes:
         if state.stage == START:
             return Phase(state.proportions.copy(), 0, "measure")
         mixture, strength = self._mixture(state)
-        return Phase(mixture, self.stretches(len(mixture)).steps, "learn_params" if strength > 0 else "train")
+        looking = self.stretches(len(mixture))
+        if state.stage == RUNNING:
+            return Phase(mixture, looking.steps, "learn_params" if strength > 0 else "train")
+        num_steps = self.comparing(len(mixture)).stretches * looking.steps
+        return Phase(mixture, num_steps, "learn_params" if state.stage == ON_ANCHOR else "train")
 
     def update(self, state: AioliBayesState, observation: np.ndarray | None) -> AioliBayesState:
         assert observation is not None, "aioli_bayes observes held-out losses"
         losses = np.array(observation, dtype=np.float64)
         if state.stage == START:
             return self._begin_round(state._replace(stage=RUNNING, losses=losses))
-        mixture, _ = self._mixture(state)
-        kept = self._kept(len(mixture))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is left out
-            drops = state.losses - losses
-            following = self._learn(state, drops, mixture)
-            following = following._replace(
-                stretch=state.stretch + 1,
-                losses=losses,
-                exposure=kept * state.exposure + (1.0 - kept) * mixture,
-                round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops),
-            )
-        is_over = following.stretch % len(mixture) == 0
-        return self._begin_round(following._replace(round=state.round + 1)) if is_over else following
+            if state.stage == RUNNING:
+                return self._after_stretch(state, losses)
+            return self._after_half(state, losses)
 
     def report(self, state: AioliBayesState) -> dict[str, np.ndarray | str]:
         note: dict[str, np.ndarray | str] = {} if state.note == LEARNED else {"note": skipped_note(state.bad)}
         if state.unit == 0:
             return note
+        if np.isfinite(state.measured_gain).all():
+            note |= {"measured_gain": state.measured_gain}
         return note | {
             "centre": state.proportions,
             "best": law.best_mixture(state.mean, state.origin)[self._likeliest(state)],
@@ -235,6 +204,7 @@ class AioliBayes:
         return {
             "stretches": f"{cut}, pulled to one group by at most {self.strength:g}",
             "can see": f"a signal of {smallest:.2g}: what a group changes a stretch's drop by, over noise",
+            **self.comparing(num_groups).outlook(),
         }
 
     def stretches(self, num_groups: int) -> Looking:
@@ -242,13 +212,13 @@ class AioliBayes:
         steps = self.steps_per_stretch or default_steps(self.num_steps, num_groups)
         return Looking(num_groups, self.num_steps, steps, self.strength, self.looking)
 
+    def comparing(self, num_groups: int) -> Comparing:
+        """When the proportions are compared with the anchor."""
+        return Comparing(self.compare_at, self.stretches(num_groups))
+
     @property
     def _objective(self) -> Objective:
         return Objective() if self.objective is None else self.objective
-
-    def _kept(self, num_groups: int) -> float:
-        """Share of the mixture seen before a stretch that the model remembers after it."""
-        return math.exp(-self.stretches(num_groups).steps / FORGETTING_STEPS)
 
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
@@ -262,20 +232,68 @@ class AioliBayes:
     def _mixture(self, state: AioliBayesState) -> tuple[np.ndarray, float]:
         """What the present stretch trains on [G], and how far it is pulled to one group."""
         num_groups, proportions = len(state.proportions), state.proportions
+        if state.stage in (ON_ANCHOR, ON_PROPORTIONS):
+            return self._anchor(num_groups) if state.stage == ON_ANCHOR else proportions.copy(), 0.0
         likeliest = self._likeliest(state)
         level = max(state.mean[likeliest, 0], law.LEAST_LEVEL) / np.sqrt(state.noise[likeliest])
         order = np.random.default_rng((self.seed, state.round)).permutation(num_groups)
-        group = int(order[state.stretch % num_groups])
+        group = int(order[(state.stretch - state.compared) % num_groups])
         looking, unknown = self.stretches(num_groups), self._unknown(state)
         strength = looking.strength_at(state.stretch, proportions[group], level, unknown)
         return (pulled(proportions, group, strength), strength) if strength > 0 else (proportions.copy(), 0.0)
 
-    def _learn(self, state: AioliBayesState, drops: np.ndarray, mixture: np.ndarray) -> AioliBayesState:
-        """The evidence with one more stretch, on that mixture, and the proportions that follow from it."""
+    def _after_stretch(self, state: AioliBayesState, losses: np.ndarray) -> AioliBayesState:
+        """The state after a stretch that is learned from."""
+        mixture, _ = self._mixture(state)
+        drops, kept = state.losses - losses, self.stretches(len(mixture)).kept
+        following = self._learn(state, drops, mixture)
+        following = following._replace(
+            stretch=state.stretch + 1,
+            losses=losses,
+            exposure=kept * state.exposure + (1.0 - kept) * mixture,
+            round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops),
+        )
+        if (following.stretch - following.compared) % len(mixture) == 0:
+            following = self._begin_round(following._replace(round=state.round + 1))
+        return self._turn(following)
+
+    def _after_half(self, state: AioliBayesState, losses: np.ndarray) -> AioliBayesState:
+        """The state after one of the two halves of a comparison: of them only the gain is learned."""
+        mixture, _ = self._mixture(state)
+        comparing = self.comparing(len(mixture))
+        drop, bad = self._objective_drop(state, state.losses - losses)
+        kept = comparing.kept
+        following = state._replace(
+            stretch=state.stretch + comparing.stretches,
+            compared=state.compared + comparing.stretches,
+            losses=losses,
+            exposure=kept * state.exposure + (1.0 - kept) * mixture,
+            note=LEFT_OUT if bad.any() else LEARNED,
+            bad=bad,
+        )
+        if state.stage == ON_ANCHOR:
+            return following._replace(stage=ON_PROPORTIONS, anchor_drop=drop)
+        measured = comparing.measured(drop - state.anchor_drop, self._noise(state))
+        if np.isfinite(measured).all():
+            following = following._replace(measured_gain=pooled(state.measured_gain, measured))
+        return self._turn(following)
+
+    def _turn(self, state: AioliBayesState) -> AioliBayesState:
+        """The state with what comes next: a comparison where one is due, else a stretch."""
+        anchor = self._anchor(len(state.proportions))
+        comparing = self.comparing(len(anchor))
+        is_due = comparing.is_due(state.stretch, state.compared, state.proportions, anchor)
+        return state._replace(stage=ON_ANCHOR if is_due else RUNNING)
+
+    def _objective_drop(self, state: AioliBayesState, drops: np.ndarray) -> tuple[float, np.ndarray]:
+        """What the objective lost, nats, and of which targets that count the drop is not usable [K]."""
         weights = self._objective.row_weights(state.target_memory, len(drops))
         counts = weights > 0
-        drop = float(weights[counts] @ drops[counts] / counts.sum())
-        bad = unusable(drops) & counts
+        return float(weights[counts] @ drops[counts] / counts.sum()), unusable(drops) & counts
+
+    def _learn(self, state: AioliBayesState, drops: np.ndarray, mixture: np.ndarray) -> AioliBayesState:
+        """The evidence with one more stretch, on that mixture, and the proportions that follow from it."""
+        drop, bad = self._objective_drop(state, drops)
         looking = self.stretches(len(mixture))
         number = state.stretch - looking.first
         if number < 0:
@@ -291,7 +309,7 @@ class AioliBayes:
         unit = unit * math.sqrt(1.0 - step + step * size)
         largest = max(state.largest_unit, unit) if number >= len(mixture) else unit
         per_stretch = np.array(law.gain(opinions, posterior, proportions, anchor))
-        gain = largest * per_stretch / (1.0 - self._kept(len(mixture)))
+        gain = largest * per_stretch / (1.0 - looking.kept)
         if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, gain, unit * opinions.mean)):
             return state._replace(note=LEFT_OUT, bad=bad)
         learned = state._replace(

@@ -1,0 +1,54 @@
+"""All that aioli_bayes knows between two stretches."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+START, RUNNING, ON_ANCHOR, ON_PROPORTIONS = 0, 1, 2, 3
+LEARNED, LEFT_OUT = 0, 1
+
+
+class AioliBayesState(NamedTuple):
+    """All that the method knows between two stretches, of G groups, K targets and M opinions."""
+
+    round: int
+    """Passes over the groups: G stretches each."""
+    stage: int
+    """START (before the first evaluation), RUNNING, or one of the two halves of a comparison."""
+    stretch: int
+    """Stretches done, those of comparisons counted."""
+    compared: int
+    """Stretches of comparisons done."""
+    losses: np.ndarray
+    """[K], held-out losses at the last evaluation, nats per token."""
+    proportions: np.ndarray
+    """[G], p, around which stretches are perturbed."""
+    origin: np.ndarray
+    """[G], the proportions at which the slopes below hold: p before the last update."""
+    exposure: np.ndarray
+    """[G], r: the mixture that the model has lately seen."""
+    mean: np.ndarray
+    cov: np.ndarray
+    freedom: np.ndarray
+    noise: np.ndarray
+    log_evidence: np.ndarray
+    """These five: what the opinions have learned, see law.Opinions."""
+    unit: float
+    """Running standard deviation of the noise of a stretch, nats; 0 before the first stretch."""
+    largest_unit: float
+    """The largest `unit` since the first round was over, nats."""
+    round_drops: np.ndarray
+    """[K], loss drops since the round began."""
+    gain: np.ndarray
+    """[2], what p is worth beyond the anchor, nats, and its standard error. As the learning rate falls slopes
+    shrink and the model forgets more slowly, so this is in the largest unit."""
+    anchor_drop: float
+    """What the objective lost in the first half of the comparison that is under way, nats."""
+    measured_gain: np.ndarray
+    """[2], the gain as comparisons show it, nats, and its standard error; infinite where there was none."""
+    note: int
+    """LEARNED, or LEFT_OUT: what the last stretch showed is not finite, or too large to compute with."""
+    bad: np.ndarray
+    """[K] bool, targets whose last drop was not finite."""
+    target_memory: np.ndarray
+    """[3, K], what the weights of the targets depend on (objective.py); [3, 0] if on the config alone."""
