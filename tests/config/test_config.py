@@ -1,15 +1,17 @@
 """Every config in train_configs parses; every bad value is refused by name, in one line."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from titan_aioli.config import Group, Mixing
 from titan_aioli.config.hyperparameters import hyperparameters
 from titan_aioli.config.methods import AioliBayesTable, AioliTable
-from titan_aioli.config.validate import check_mixing_keys, check_types
+from titan_aioli.config.validate import check_mixing_keys, check_types, is_hidden
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.installed import load_config
 from titan_aioli.methods import Objective, build_method
@@ -53,6 +55,35 @@ def test_flags_override_the_file():
     mixing = load_config(["--job.config_file", str(TINY), *flags]).mixing
     assert (mixing.method, mixing.aioli.eta, mixing.groups["a"].weight) == ("stratified", 0.5, 5.0)
     assert list(mixing.groups) == ["a", "b", "c"]
+
+
+def test_every_default_may_be_written_in_the_file(tmp_path):
+    def written(section):
+        entries = {
+            entry.name: getattr(section, entry.name)
+            for entry in dataclasses.fields(section)
+            if not is_hidden(entry)
+        }
+        return {
+            key: written(value) if dataclasses.is_dataclass(value) else value
+            for key, value in entries.items()
+            if value is not None
+        }
+
+    default = Mixing()
+    path = tmp_path / "all.toml"
+    path.write_text(tomli_w.dumps({"mixing": written(default)}))  # a tuple becomes an array
+    args = ["--job.config_file", str(path)]
+    check_mixing_keys(args)
+    mixing = load_config(args).mixing
+    check_types(mixing, "mixing")
+    assert list(mixing.aioli_bayes.looking) == list(default.aioli_bayes.looking)
+
+
+def test_several_numbers_may_be_given_by_flag():
+    flags = ["--mixing.aioli_bayes.looking", "0.2", "0.6", "--mixing.aioli_bayes.compare_at", "0.5"]
+    table = load_config(["--job.config_file", str(TINY), *flags]).mixing.aioli_bayes
+    assert (list(table.looking), list(table.compare_at)) == ([0.2, 0.6], [0.5])
 
 
 @pytest.mark.parametrize("words", [["false"], ["False"]])

@@ -39,7 +39,7 @@ def _config_file(args: list[str]) -> str | None:
 def _check_keys(table: Any, section: type, name: str) -> None:
     if not isinstance(table, dict):
         raise UserError(f"{name} is {table!r}: it must be a table [{name}]")
-    types = {entry.name: entry.type for entry in dataclasses.fields(section) if not _is_hidden(entry)}
+    types = {entry.name: entry.type for entry in dataclasses.fields(section) if not is_hidden(entry)}
     for key, value in table.items():
         if key not in types:
             raise UserError(f"[{name}] has an unknown key {key!r}; it may have: {', '.join(types)}")
@@ -47,7 +47,7 @@ def _check_keys(table: Any, section: type, name: str) -> None:
             _check_keys(value, types[key], f"{name}.{key}")  # pyright: ignore[reportArgumentType]
 
 
-def _is_hidden(entry: dataclasses.Field) -> bool:
+def is_hidden(entry: dataclasses.Field) -> bool:
     """Whether the field is neither a key nor a flag (config.methods.Hidden)."""
     return tyro.conf.Suppress in getattr(entry.type, "__metadata__", ())
 

@@ -14,6 +14,7 @@ loss curve that flattens takes a little too.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ LEAST_DISTANCE = 0.02
 class Comparing(NamedTuple):
     """The comparisons of one run."""
 
-    at: tuple[float, ...]
+    at: Sequence[float]
     """Shares of the run after which one is due, ascending."""
     looking: Looking
 

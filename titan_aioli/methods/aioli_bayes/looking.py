@@ -8,6 +8,7 @@ towards the end of the run, where no time is left to use what is learned.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 STRETCHES = 128
@@ -34,7 +35,7 @@ class Looking(NamedTuple):
     """Optimizer steps of a stretch."""
     strength: float
     """Largest share by which a stretch is pulled to one group."""
-    window: tuple[float, float]
+    window: Sequence[float]
     """Shares of the run between which stretches are pulled at full strength; before, not at all."""
 
     @property

@@ -70,7 +70,7 @@ class AioliBayes:
     strength: float = 0.5
     """Largest share by which a stretch is pulled to one group; less is used where the noise is small beside
     the drops."""
-    looking: tuple[float, float] = (0.1, 0.75)
+    looking: Sequence[float] = (0.1, 0.75)
     """Shares of the run between which stretches are perturbed at full strength; it then falls to 0. Before
     the first nothing is learned either: drops in the warm-up say nothing on later ones."""
     rate: float = 0.15
@@ -83,7 +83,7 @@ class AioliBayes:
     """Smallest share of a group. Unset: a tenth of an even one."""
     anchor: Sequence[float] | None = None
     """[G] weights of the mixture to start from, and to return to without evidence. Unset: uniform."""
-    compare_at: tuple[float, ...] = ()
+    compare_at: Sequence[float] = ()
     """Shares of the run, ascending, after which the gain over the anchor is measured: some steps on the
     anchor, then as many on the proportions (`titan-aioli check` says how many). Unset: never."""
     seed: int = 0
