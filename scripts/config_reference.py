@@ -144,6 +144,8 @@ def default_name(entry: dataclasses.Field) -> str:
         return f"`{str(value).lower()}`"
     if isinstance(value, str):
         return f'`"{value}"`'
+    if isinstance(value, tuple):
+        value = list(value)
     return "empty" if value in ([], {}) else f"`{value}`"
 
 
