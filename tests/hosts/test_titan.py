@@ -78,3 +78,20 @@ def test_routers_that_would_differ_from_rank_to_rank_are_refused(stores):
             load_config(flags)
     for flags in ([*deepseek_v3, *EP2], [*llama4, *TP2], [*llama4, *TP2, *EP2, *EXPERTS_TP2]):
         load_config(flags)
+
+
+@pytest.mark.skipif(VERSION >= (0, 3), reason="these are the rules of torchtitan 0.2")
+def test_experts_that_cannot_be_shared_so_are_refused(stores):
+    llama4 = ["--model.name", "llama4", "--model.flavor", "debugmodel"]
+    fixed = ["--parallelism.data_parallel_shard_degree", "1"]
+    for model, layout, world_size, message in (
+        ([], EP2, 2, "model llama3 mixing_debug has no experts"),
+        (llama4, [*EP2, *EXPERTS_TP2], 2, "expert_tensor_parallel_degree is 2: 1, or as much as"),
+        (llama4, [*TP2, *EP2, *EXPERTS_TP2, *fixed], 2, r"times context_parallel_degree is 1\)"),
+        (llama4, ["--parallelism.expert_parallel_degree", "16"], 2, "it must divide the 8 experts"),
+        (llama4, ["--parallelism.expert_parallel_degree", "4"], 2, "and the 2 ranks that can share them"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_config([*arguments(stores), *model, *layout], world_size)
+    for layout, world_size in ((EP2, 2), ([*TP2, *EP2, *EXPERTS_TP2], 4)):
+        assert check_config([*arguments(stores), *llama4, *layout], world_size).world_size == world_size

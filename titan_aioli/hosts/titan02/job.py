@@ -33,6 +33,7 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
     folder, model = Path(config.job.dump_folder), f"{config.model.name} {config.model.flavor}"
     checked = check_job(config, open_job_mixture(config), world_size, folder, model)
     _refuse_tied_weights(config, checked.world_size)
+    _refuse_unfit_experts(config, checked.world_size)
     return checked
 
 
@@ -116,4 +117,32 @@ def _refuse_tied_weights(config: Any, world_size: int) -> None:
             f"model {config.model.name} {config.model.flavor} shares the weights of its first and last "
             "layers, which torchtitan 0.2 can neither shard (FSDP, context parallelism) nor cut into stages: "
             "use torchtitan 0.3 without pipeline stages, or a flavor that does not share them"
+        )
+
+
+def _refuse_unfit_experts(config: Any, world_size: int) -> None:
+    """Refuse a degree of expert parallelism that torchtitan 0.2.2 ignores, or cannot build a model with.
+
+    Raises: UserError: names the degree, the ranks that can share experts, and what to change.
+    """
+    layout, experts = config.parallelism, experts_of(config)
+    degree, name = layout.expert_parallel_degree, "parallelism.expert_parallel_degree"
+    if degree == 1:
+        return
+    if experts is None:
+        model = f"{config.model.name} {config.model.flavor}"
+        raise UserError(f"{name} is {degree}, but model {model} has no experts: set it to 1")
+    tensor, experts_tensor = layout.tensor_parallel_degree, layout.expert_tensor_parallel_degree
+    if experts_tensor not in (1, tensor):
+        raise UserError(
+            f"parallelism.expert_tensor_parallel_degree is {experts_tensor}: 1, or as much as "
+            f"tensor_parallel_degree, which is {tensor}"
+        )
+    shared = world_size // (layout.data_parallel_replicate_degree * layout.pipeline_parallel_degree * tensor)
+    ranks = shared * tensor // experts_tensor
+    if shared == 1 or ranks % degree or experts.num_experts % degree:
+        raise UserError(
+            f"{name} is {degree}: it must divide the {experts.num_experts} experts of a layer and the "
+            f"{ranks} ranks that can share them, and sharding or context parallelism must give more than one "
+            f"(data_parallel_shard_degree times context_parallel_degree is {shared})"
         )
