@@ -92,6 +92,24 @@ def test_finds_the_best_mixture_of_its_law():
     assert gain > 4 * error > 0
 
 
+@pytest.mark.parametrize("noise", [1e-6, 1e-4, 1e-3])
+def test_what_stands_far_above_the_noise_is_found_early(noise):
+    """As with large batches: signals of thousands, of tens, and of a few times the noise."""
+    rng, theta, num_steps = np.random.default_rng(0), np.array([0.6, 0.3, 0.05, 0.05]), 1024
+    recent = np.full(4, 0.25)
+
+    def drop(mixture, step):
+        nonlocal recent
+        falls = 0.01 * np.sum(theta * mixture / recent)
+        recent = recent + 0.2 * (mixture - recent)
+        return falls + noise * rng.normal()
+
+    method = build_method("aioli_bayes", 4, 1, num_steps=num_steps)
+    states = drive(method, 4, drop, num_steps)
+    assert method.report(states[len(states) // 3])["probability"] > 0.9
+    np.testing.assert_allclose(states[-1].proportions, theta, atol=0.15)
+
+
 @pytest.mark.parametrize("has_level", [True, False])
 def test_on_noise_alone_the_proportions_stay_at_the_anchor(has_level):
     """A world without a law: at least 17 of 20 runs stay within 0.02 of it to their end."""
@@ -173,6 +191,21 @@ def test_nothing_is_learned_before_the_first_look_nor_from_what_is_not_finite():
     after = method.update(before, np.array([np.inf]))
     np.testing.assert_array_equal(after.mean, before.mean)
     assert "not finite" in method.report(after)["note"]
+
+
+@pytest.mark.parametrize("first_drop", [1e-6, 0.03, 0.1])
+def test_the_size_of_the_noise_is_known_before_the_first_look(first_drop):
+    """Whatever the first drop that is learned from happens to be."""
+    rng, first = np.random.default_rng(3), []
+
+    def drop(mixture, step):
+        is_first = step >= 128 and not first.append(step) and len(first) == 1
+        return first_drop if is_first else 0.03 + 0.02 * rng.normal()
+
+    method = build_method("aioli_bayes", 4, 1, num_steps=1280)
+    states = drive(method, 4, drop, 1280)
+    noise = [float(method.report(state)["noise"]) for state in states if "noise" in method.report(state)]
+    assert noise[20] == pytest.approx(0.02, rel=0.5)
 
 
 def test_the_largest_finite_gain_does_not_overflow():

@@ -138,7 +138,8 @@ def learned(opinions: Opinions, drop: float, difference: np.ndarray) -> tuple[Op
         opinions: `aged`.
         drop: y, in the unit.
         difference: [G], q - r.
-    Returns: the opinions, and the errors of their predictions [M], in the unit.
+    Returns: the opinions, and the errors of their predictions [M], in the unit, over what they would be if
+        the noise were 1: the slopes that are not known yet count for nothing.
     """
     mean, cov, freedom, noise, log_evidence = opinions
     seen = np.concatenate([[1.0], difference])
@@ -155,7 +156,7 @@ def learned(opinions: Opinions, drop: float, difference: np.ndarray) -> tuple[Op
             noise=(NOISE_DISCOUNT * freedom * noise + error**2 / variance) / more_freedom,
             log_evidence=log_evidence + log_density - log_density[0],
         ),
-        error,
+        error / np.sqrt(variance),
     )
 
 
@@ -175,6 +176,11 @@ def moved(opinions: Opinions, proportions: np.ndarray, to: np.ndarray) -> Opinio
     cov[:, 1:, :] = change @ cov[:, 1:, :]
     cov[:, :, 1:] = cov[:, :, 1:] @ change.T
     return opinions._replace(mean=mean, cov=cov)
+
+
+def in_unit(opinions: Opinions, factor: float) -> Opinions:
+    """The same opinions in a unit that is larger by a factor."""
+    return opinions._replace(mean=opinions.mean / factor, noise=opinions.noise / factor**2)
 
 
 def probabilities(log_evidence: np.ndarray, prior_odds: float) -> np.ndarray:

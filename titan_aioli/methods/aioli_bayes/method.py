@@ -48,6 +48,15 @@ SCALES = np.array([0.0, 2.0, 8.0, 32.0])
 """[M], prior standard deviation of the slopes under each opinion, over the noise of a stretch."""
 UNIT_STEP = 1.0 / 32
 """Weight of the last stretch in the running size of the noise."""
+FIRST_UNIT_STEP = 0.25
+"""Weight of the last difference of two drops in the size of the noise before looking begins."""
+FIRST_COUNTS = 8
+"""That size counts as much as this many stretches."""
+LEAST_NOISE = 0.03
+"""Nor is the noise smaller than this share of a drop: no law is as exact."""
+FIRST_ROUNDS = 2
+"""In the first rounds of looking the unit changes because it is not known yet: what was learned stays the
+same in nats. Later it changes with the learning rate, and what was learned changes with it."""
 LARGEST_ERROR = 9.0
 """A squared error counts as at most this many times the variance of the noise in its running size."""
 MOST_GROUPS = 1000
@@ -136,6 +145,8 @@ class AioliBayes:
             origin=start,
             exposure=start,
             **law.first_opinions(num_groups, SCALES)._asdict(),
+            last_drop=np.nan,
+            first_unit=0.0,
             unit=0.0,
             largest_unit=0.0,
             round_drops=np.zeros(num_targets),
@@ -297,16 +308,19 @@ class AioliBayes:
         looking = self.stretches(len(mixture))
         number = state.stretch - looking.first
         if number < 0:
-            return state._replace(note=LEFT_OUT if bad.any() else LEARNED, bad=bad)
+            return self._before_looking(state, drop, bad)
         anchor, proportions = self._anchor(len(mixture)), state.proportions
-        unit = state.unit or abs(drop) or 1.0
+        unit = state.unit or state.first_unit or abs(drop) or 1.0
         opinions = law.moved(_opinions(state), state.origin, proportions)
         opinions = law.aged(opinions, proportions, anchor, SCALES, self.memory * looking.num_stretches)
         opinions, errors = law.learned(opinions, drop / unit, mixture - state.exposure)
         posterior = law.probabilities(opinions.log_evidence, self.prior_odds)
-        step = max(UNIT_STEP, 1.0 / (number + 3))
+        step = max(UNIT_STEP, 1.0 / (number + (FIRST_COUNTS if state.first_unit else 3)))
         size = min(LARGEST_ERROR, float(posterior @ errors**2))
-        unit = unit * math.sqrt(1.0 - step + step * size)
+        growth = math.sqrt(1.0 - step + step * size)
+        unit *= growth
+        if number < FIRST_ROUNDS * len(mixture):
+            opinions = law.in_unit(opinions, growth)
         largest = max(state.largest_unit, unit) if number >= len(mixture) else unit
         per_stretch = np.array(law.gain(opinions, posterior, proportions, anchor))
         gain = largest * per_stretch / (1.0 - looking.kept)
@@ -322,6 +336,18 @@ class AioliBayes:
             bad=bad,
         )
         return self._move(learned)
+
+    def _before_looking(self, state: AioliBayesState, drop: float, bad: np.ndarray) -> AioliBayesState:
+        """The state after a stretch that only shows how large the noise is.
+
+        From the mean difference of two drops: 2 / sqrt(pi) standard deviations of normal noise.
+        """
+        unit = state.first_unit
+        size = max(abs(drop - state.last_drop) * math.sqrt(math.pi) / 2.0, LEAST_NOISE * abs(drop))
+        if np.isfinite(size):
+            unit = unit + FIRST_UNIT_STEP * (size - unit) if unit else size
+        note = LEFT_OUT if bad.any() else LEARNED
+        return state._replace(last_drop=drop, first_unit=unit, note=note, bad=bad)
 
     def _move(self, state: AioliBayesState) -> AioliBayesState:
         """p_j <- p_j (theta_j / p_j)^rate / Z; theta is the anchor where the anchor is probably the best."""

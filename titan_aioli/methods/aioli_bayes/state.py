@@ -33,6 +33,10 @@ class AioliBayesState(NamedTuple):
     noise: np.ndarray
     log_evidence: np.ndarray
     """These five: what the opinions have learned, see law.Opinions."""
+    last_drop: float
+    """What the objective lost in the last stretch before looking began, nats; nan before the first."""
+    first_unit: float
+    """Standard deviation of the noise of a stretch, from those before looking began, nats; 0: unknown."""
     unit: float
     """Running standard deviation of the noise of a stretch, nats; 0 before the first stretch."""
     largest_unit: float
