@@ -65,14 +65,14 @@ def test_slopes_at_other_proportions_are_those_of_the_same_law():
     assert law.moved(opinions, here, here) is opinions
 
 
-def test_the_gain_is_that_of_the_utility():
+def test_what_a_mixture_is_worth_is_that_of_the_utility():
     theta, anchor, p = np.array([0.5, 0.2, 0.3]), np.full(3, 1 / 3), np.array([0.4, 0.25, 0.35])
     opinions = law.first_opinions(3, SCALES)
     opinions.mean[:, 0], opinions.mean[:, 1:] = 0.7, 0.7 * (theta / p - 1)
-    gain, error = law.gain(opinions._replace(cov=0 * opinions.cov), np.array([0, 1, 0]), p, anchor)
+    gain, error = law.worth(opinions._replace(cov=0 * opinions.cov), np.array([0, 1, 0]), p, anchor)
     assert gain == pytest.approx(0.7 * theta @ np.log(p / anchor))
     assert error == 0
-    assert law.gain(opinions, np.array([0, 1, 0]), p, anchor)[1] > 0
+    assert law.worth(opinions, np.array([0, 1, 0]), p, anchor)[1] > 0
 
 
 def test_finds_the_best_mixture_of_its_law():
@@ -88,7 +88,7 @@ def test_finds_the_best_mixture_of_its_law():
     method = build_method("aioli_bayes", 4, 1, num_steps=1000)
     found = drive(method, 4, drop, 1000)[-1]
     np.testing.assert_allclose(found.proportions, theta, atol=0.1)
-    gain, error = found.gain
+    gain, error = method.report(found)["gain"]
     assert gain > 4 * error > 0
 
 
@@ -208,10 +208,10 @@ def test_the_size_of_the_noise_is_known_before_the_first_look(first_drop):
     assert noise[20] == pytest.approx(0.02, rel=0.5)
 
 
-def test_the_largest_finite_gain_does_not_overflow():
+def test_the_largest_finite_worth_does_not_overflow():
     method = build_method("aioli_bayes", 2, 1, num_steps=200, looking=(0.0, 0.75))
     state = method.update(method.init(2, 1), np.array([9.0]))
-    phase = method.phase(state._replace(gain=np.array([1e308, 1e308])))
+    phase = method.phase(state._replace(worth=np.array([1e308, 1e308])))
     assert np.isfinite(phase.proportions).all()
 
 
@@ -285,7 +285,7 @@ def test_a_comparison_with_losses_that_are_not_finite_is_left_out():
     states = [stretch.state for stretch in walk(method, 3, observe, 2000, num_targets=1)]
     assert states[-1].compared > 0 and np.isinf(states[-1].measured_gain[1])
     assert any("not finite" in method.report(state).get("note", "") for state in states)
-    assert np.isfinite(states[-1].proportions).all() and np.isfinite(states[-1].gain).all()
+    assert np.isfinite(states[-1].proportions).all() and np.isfinite(states[-1].worth).all()
 
 
 def test_guarded_it_keeps_to_the_bounds_and_knows_where_it_is():

@@ -197,7 +197,7 @@ def probabilities(log_evidence: np.ndarray, prior_odds: float) -> np.ndarray:
     return posterior / posterior.sum()
 
 
-def gain(
+def worth(
     opinions: Opinions, posterior: np.ndarray, proportions: np.ndarray, anchor: np.ndarray
 ) -> tuple[float, float]:
     """What p is worth beyond the anchor, and its standard error: beta sum_j theta_j log(p_j / anchor_j).
@@ -210,11 +210,11 @@ def gain(
     """
     per_slope = proportions * np.log(proportions / anchor)
     scale = beta(opinions.mean, proportions)
-    gains = (_centred(opinions.mean[:, 1:], proportions) + scale[:, None]) @ per_slope
+    means = (_centred(opinions.mean[:, 1:], proportions) + scale[:, None]) @ per_slope
     centred = per_slope - per_slope.sum() * proportions
     variances = opinions.noise * (opinions.cov[:, 1:, 1:] @ centred @ centred)
-    mean = float(posterior @ gains)
-    return mean, math.sqrt(max(0.0, float(posterior @ (variances + (gains - mean) ** 2))))
+    mean = float(posterior @ means)
+    return mean, math.sqrt(max(0.0, float(posterior @ (variances + (means - mean) ** 2))))
 
 
 def _centred(slopes: np.ndarray, proportions: np.ndarray) -> np.ndarray:

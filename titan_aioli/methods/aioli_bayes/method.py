@@ -148,9 +148,8 @@ class AioliBayes:
             last_drop=np.nan,
             first_unit=0.0,
             unit=0.0,
-            largest_unit=0.0,
             round_drops=np.zeros(num_targets),
-            gain=np.zeros(2),
+            worth=np.zeros(2),
             anchor_drop=0.0,
             measured_gain=np.array([0.0, np.inf]),
             note=LEARNED,
@@ -189,7 +188,7 @@ class AioliBayes:
             "best": law.best_mixture(state.mean, state.origin)[self._likeliest(state)],
             "slopes": self._slopes(state),
             "probability": np.array(1.0 - self._posterior(state)[0]),
-            "gain": state.gain,
+            "gain": self._gain(state),
             "noise": np.array(self._noise(state)),
         }
 
@@ -321,17 +320,16 @@ class AioliBayes:
         unit *= growth
         if number < FIRST_ROUNDS * len(mixture):
             opinions = law.in_unit(opinions, growth)
-        largest = max(state.largest_unit, unit) if number >= len(mixture) else unit
-        per_stretch = np.array(law.gain(opinions, posterior, proportions, anchor))
-        gain = largest * per_stretch / (1.0 - looking.kept)
-        if bad.any() or not all(np.isfinite(part).all() for part in (*opinions, gain, unit * opinions.mean)):
+        worth = np.array(law.worth(opinions, posterior, proportions, anchor))
+        if bad.any() or not all(
+            np.isfinite(part).all() for part in (*opinions, unit * worth, unit * opinions.mean)
+        ):
             return state._replace(note=LEFT_OUT, bad=bad)
         learned = state._replace(
             **opinions._asdict(),
             origin=proportions,
             unit=unit,
-            largest_unit=largest,
-            gain=gain,
+            worth=worth,
             note=LEARNED,
             bad=bad,
         )
@@ -370,14 +368,21 @@ class AioliBayes:
         return state._replace(target_memory=memory, round_drops=np.zeros_like(state.round_drops))
 
     def _unknown(self, state: AioliBayesState) -> float:
-        """How much there is left to learn: little where probably nothing can be won, or the gain is known.
+        """How much there is left to learn: little where probably nothing can be won, or what is won is known.
 
         The root of the probability that there is something to win, over that before any evidence; or two
-        standard errors of the gain over the gain.
+        standard errors of what the proportions are worth, over that.
         """
         hope = math.sqrt((1.0 - self._posterior(state)[0]) / self.prior_odds)
-        gain, error = state.gain.tolist()  # Python's numbers, whose quotient may be infinite
-        return min(hope, 2.0 * error / gain) if gain > 0 else hope
+        worth, error = state.worth.tolist()  # Python's numbers, whose quotient may be infinite
+        return min(hope, 2.0 * error / worth) if worth > 0 else hope
+
+    def _gain(self, state: AioliBayesState) -> np.ndarray:
+        """[2], what the loss would rise by on the anchor, and its standard error, nats.
+
+        For a model that forgets as fast as at the peak learning rate: too little where that has fallen.
+        """
+        return state.unit * state.worth / (1.0 - self.stretches(len(state.proportions)).kept)
 
     def _posterior(self, state: AioliBayesState) -> np.ndarray:
         return law.probabilities(state.log_evidence, self.prior_odds)

@@ -39,17 +39,14 @@ class AioliBayesState(NamedTuple):
     """Standard deviation of the noise of a stretch, from those before looking began, nats; 0: unknown."""
     unit: float
     """Running standard deviation of the noise of a stretch, nats; 0 before the first stretch."""
-    largest_unit: float
-    """The largest `unit` since the first round was over, nats."""
     round_drops: np.ndarray
     """[K], loss drops since the round began."""
-    gain: np.ndarray
-    """[2], what p is worth beyond the anchor, nats, and its standard error. As the learning rate falls slopes
-    shrink and the model forgets more slowly, so this is in the largest unit."""
+    worth: np.ndarray
+    """[2], what p is worth beyond the anchor as the law says, in the unit and per stretch, and its error."""
     anchor_drop: float
     """What the objective lost in the first half of the comparison that is under way, nats."""
     measured_gain: np.ndarray
-    """[2], the gain as comparisons show it, nats, and its standard error; infinite where there was none."""
+    """[2], the gain over the anchor as comparisons show it, nats, and its error: infinite without one."""
     note: int
     """LEARNED, or LEFT_OUT: what the last stretch showed is not finite, or too large to compute with."""
     bad: np.ndarray
