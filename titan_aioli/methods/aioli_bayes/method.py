@@ -53,7 +53,7 @@ FIRST_UNIT_STEP = 0.25
 FIRST_COUNTS = 8
 """That size counts as much as this many stretches."""
 LEAST_NOISE = 0.03
-"""Nor is the noise smaller than this share of a drop: no law is as exact."""
+"""The noise is taken for at least this share of a drop: no law is exact."""
 FIRST_ROUNDS = 2
 """In the first rounds of looking the unit changes because it is not known yet: what was learned stays the
 same in nats. Later it changes with the learning rate, and what was learned changes with it."""
