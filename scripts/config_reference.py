@@ -17,9 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import tyro
-
 from titan_aioli.config import Mixing
+from titan_aioli.config.validate import is_hidden
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -82,12 +81,9 @@ def visible_fields(section: type) -> Iterator[tuple[dataclasses.Field, Any]]:
     """The fields of a table that are keys, each with its type."""
     hints = get_type_hints(section, include_extras=True)
     for entry in dataclasses.fields(section):
-        annotation = hints[entry.name]
-        if get_origin(annotation) is Annotated:
-            annotation, *marks = get_args(annotation)
-            if tyro.conf.Suppress in marks:
-                continue
-        yield entry, annotation
+        if not is_hidden(entry):
+            annotation = hints[entry.name]
+            yield entry, get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def docstring(section: type, name: str) -> str:

@@ -75,18 +75,23 @@ def test_what_a_mixture_is_worth_is_that_of_the_utility():
     assert law.worth(opinions, np.array([0, 1, 0]), p, anchor)[1] > 0
 
 
-def test_finds_the_best_mixture_of_its_law():
-    theta = np.array([0.6, 0.3, 0.05, 0.05])
-    recent = np.full(4, 0.25)
+def drops_towards(theta, noise):
+    """The drop of each stretch where that mixture is the best, of a model that remembers five stretches."""
+    recent = np.full(len(theta), 1.0 / len(theta))
 
     def drop(mixture, step):
         nonlocal recent
         falls = 0.01 * np.sum(theta * mixture / recent)
         recent = recent + 0.2 * (mixture - recent)
-        return falls + 1e-4 * np.random.default_rng(step).normal()
+        return falls + noise * np.random.default_rng(step).normal()
 
+    return drop
+
+
+def test_finds_the_best_mixture_of_its_law():
+    theta = np.array([0.6, 0.3, 0.05, 0.05])
     method = build_method("aioli_bayes", 4, 1, num_steps=1000)
-    found = drive(method, 4, drop, 1000)[-1]
+    found = drive(method, 4, drops_towards(theta, 1e-4), 1000)[-1]
     np.testing.assert_allclose(found.proportions, theta, atol=0.1)
     gain, error = method.report(found)["gain"]
     assert gain > 4 * error > 0
@@ -95,17 +100,9 @@ def test_finds_the_best_mixture_of_its_law():
 @pytest.mark.parametrize("noise", [1e-6, 1e-4, 1e-3])
 def test_what_stands_far_above_the_noise_is_found_early(noise):
     """As with large batches: signals of thousands, of tens, and of a few times the noise."""
-    rng, theta, num_steps = np.random.default_rng(0), np.array([0.6, 0.3, 0.05, 0.05]), 1024
-    recent = np.full(4, 0.25)
-
-    def drop(mixture, step):
-        nonlocal recent
-        falls = 0.01 * np.sum(theta * mixture / recent)
-        recent = recent + 0.2 * (mixture - recent)
-        return falls + noise * rng.normal()
-
-    method = build_method("aioli_bayes", 4, 1, num_steps=num_steps)
-    states = drive(method, 4, drop, num_steps)
+    theta = np.array([0.6, 0.3, 0.05, 0.05])
+    method = build_method("aioli_bayes", 4, 1, num_steps=1024)
+    states = drive(method, 4, drops_towards(theta, noise), 1024)
     assert method.report(states[len(states) // 3])["probability"] > 0.9
     np.testing.assert_allclose(states[-1].proportions, theta, atol=0.15)
 

@@ -94,13 +94,12 @@ def update_metrics(
         if targets is not None and observes in HELD_OUT:
             metrics[f"mixing/{'sampled_' * ('sample' in observes)}objective"] = targets.objective.value(seen)
     target_names = names if targets is None else targets.names
-    if "gain" in record:
-        gain, error = record["gain"]
-        metrics |= {"aioli/gain": float(gain), "aioli/gain_stderr": float(error)}
+    if "probability" in record:
         metrics["aioli/probability"] = float(record["probability"])
-    if "measured_gain" in record:
-        gain, error = record["measured_gain"]
-        metrics |= {"aioli/measured_gain": float(gain), "aioli/measured_gain_stderr": float(error)}
+    for name in ("gain", "measured_gain"):
+        if name in record:
+            gain, error = record[name]
+            metrics |= {f"aioli/{name}": float(gain), f"aioli/{name}_stderr": float(error)}
     for name, values in learned.items():
         metrics.update(by_group(name, target_names if name in over_targets else names, values))
     return metrics

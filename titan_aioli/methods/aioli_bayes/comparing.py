@@ -15,6 +15,7 @@ loss curve that flattens takes a little too.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ class Comparing(NamedTuple):
 
     def check(self) -> None:
         """Raises: ValueError: the times are not ascending shares of the run."""
-        for before, share in zip((-1, *self.at), self.at, strict=False):
+        for before, share in pairwise((-1, *self.at)):
             if not 0 <= share < 1 or share <= before:
                 raise ValueError(
                     f"aioli_bayes.compare_at is {list(self.at)}: it must be shares of the run, from 0 to "

@@ -138,8 +138,8 @@ def learned(opinions: Opinions, drop: float, difference: np.ndarray) -> tuple[Op
         opinions: `aged`.
         drop: y, in the unit.
         difference: [G], q - r.
-    Returns: the opinions, and the errors of their predictions [M], in the unit, over what they would be if
-        the noise were 1: the slopes that are not known yet count for nothing.
+    Returns: the opinions, and the errors of their predictions [M], in the unit: less where slopes are not
+        known yet, in proportion to what that adds to the spread of the prediction.
     """
     mean, cov, freedom, noise, log_evidence = opinions
     seen = np.concatenate([[1.0], difference])

@@ -150,7 +150,6 @@ class AioliBayes:
             unit=0.0,
             round_drops=np.zeros(num_targets),
             worth=np.zeros(2),
-            anchor_drop=0.0,
             measured_gain=np.array([0.0, np.inf]),
             note=LEARNED,
             bad=np.zeros(num_targets, dtype=bool),
@@ -255,14 +254,9 @@ class AioliBayes:
     def _after_stretch(self, state: AioliBayesState, losses: np.ndarray) -> AioliBayesState:
         """The state after a stretch that is learned from."""
         mixture, _ = self._mixture(state)
-        drops, kept = state.losses - losses, self.stretches(len(mixture)).kept
-        following = self._learn(state, drops, mixture)
-        following = following._replace(
-            stretch=state.stretch + 1,
-            losses=losses,
-            exposure=kept * state.exposure + (1.0 - kept) * mixture,
-            round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops),
-        )
+        drops = state.losses - losses
+        following = self._trained(self._learn(state, drops, mixture), losses, mixture, 1)
+        following = following._replace(round_drops=state.round_drops + np.where(unusable(drops), 0.0, drops))
         if (following.stretch - following.compared) % len(mixture) == 0:
             following = self._begin_round(following._replace(round=state.round + 1))
         return self._turn(following)
@@ -272,21 +266,28 @@ class AioliBayes:
         mixture, _ = self._mixture(state)
         comparing = self.comparing(len(mixture))
         drop, bad = self._objective_drop(state, state.losses - losses)
-        kept = comparing.kept
-        following = state._replace(
-            stretch=state.stretch + comparing.stretches,
+        following = self._trained(state, losses, mixture, comparing.stretches)._replace(
             compared=state.compared + comparing.stretches,
-            losses=losses,
-            exposure=kept * state.exposure + (1.0 - kept) * mixture,
             note=LEFT_OUT if bad.any() else LEARNED,
             bad=bad,
         )
         if state.stage == ON_ANCHOR:
-            return following._replace(stage=ON_PROPORTIONS, anchor_drop=drop)
-        measured = comparing.measured(drop - state.anchor_drop, self._noise(state))
+            return following._replace(stage=ON_PROPORTIONS, last_drop=drop)
+        measured = comparing.measured(drop - state.last_drop, self._noise(state))
         if np.isfinite(measured).all():
             following = following._replace(measured_gain=pooled(state.measured_gain, measured))
         return self._turn(following)
+
+    def _trained(
+        self, state: AioliBayesState, losses: np.ndarray, mixture: np.ndarray, num_stretches: int
+    ) -> AioliBayesState:
+        """The state after some stretches on a mixture, but for what they show."""
+        kept = self.stretches(len(mixture)).kept ** num_stretches
+        return state._replace(
+            stretch=state.stretch + num_stretches,
+            losses=losses,
+            exposure=kept * state.exposure + (1.0 - kept) * mixture,
+        )
 
     def _turn(self, state: AioliBayesState) -> AioliBayesState:
         """The state with what comes next: a comparison where one is due, else a stretch."""

@@ -34,7 +34,8 @@ class AioliBayesState(NamedTuple):
     log_evidence: np.ndarray
     """These five: what the opinions have learned, see law.Opinions."""
     last_drop: float
-    """What the objective lost in the last stretch before looking began, nats; nan before the first."""
+    """What the objective lost in the last stretch before looking began, then in the first half of the last
+    comparison, nats; nan before the first."""
     first_unit: float
     """Standard deviation of the noise of a stretch, from those before looking began, nats; 0: unknown."""
     unit: float
@@ -43,8 +44,6 @@ class AioliBayesState(NamedTuple):
     """[K], loss drops since the round began."""
     worth: np.ndarray
     """[2], what p is worth beyond the anchor as the law says, in the unit and per stretch, and its error."""
-    anchor_drop: float
-    """What the objective lost in the first half of the comparison that is under way, nats."""
     measured_gain: np.ndarray
     """[2], the gain over the anchor as comparisons show it, nats, and its error: infinite without one."""
     note: int
