@@ -94,9 +94,7 @@ class MixingSession:
         self.controller, self.loader, self.held_out = controller, loader, held_out
         self.group_names = controller.group_names
         self.log_stats = GroupStats(len(self.group_names), host.device, host.is_reporter)
-        self.observer = OBSERVERS[controller.method.observes](
-            host, held_out, len(self.group_names), options.observing
-        )
+        self.observer = OBSERVERS[controller.method.observes](host, held_out, loader, options.observing)
         self._host, self._log, self._description, self._options = host, log, description, options
         self._log_metrics = log_metrics
         self._repetition = RepetitionWarner(options.max_epochs)

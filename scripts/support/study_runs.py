@@ -10,7 +10,7 @@ import tomli_w
 
 from titan_aioli.commands.replay import other_method
 from titan_aioli.files import read_json
-from titan_aioli.measure.budget import affordable_sequences, relative_overhead
+from titan_aioli.measure.budget import affordable_sequences, relative_overhead, rows_evaluated
 from titan_aioli.methods.skill_it import skill_graph
 from titan_aioli.runs.run import Run as Recorded
 from titan_aioli.runs.run import read_run
@@ -193,10 +193,11 @@ def extra_compute(run: Recorded, budget: float, sequences: int) -> float:
     if method.observes == "gradients":
         rows = num_groups * batch_size + num_targets * DOGE_SEQUENCES
         return num_observed * rows / (steps * batch_size)
-    if method.observes != "validation":
+    if method.observes not in ("validation", "alignment"):
         return 0.0
     seen = affordable_sequences(budget, method, num_groups, batch_size, sequences, num_targets)
-    return relative_overhead(num_observed, seen * num_targets, steps, batch_size)
+    rows = seen * rows_evaluated(method, num_groups, num_targets)
+    return relative_overhead(num_observed, rows, steps, batch_size)
 
 
 def _times(arm: Arm, setting: Setting, steps: int) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from titan_aioli.control.ledger import Ledger
+from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import Targets
 from titan_aioli.hosts.plain import PlainHost
 from titan_aioli.hosts.plain.model import Transformer
@@ -13,6 +15,10 @@ from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.observer import MicroBatch, Settings
 from titan_aioli.methods import Objective
 from titan_aioli.testing.stores import numbered_group
+
+
+def loader_of(groups):
+    return MixtureLoader(groups, Ledger(), batch_size=2, local_batch_size=2)
 
 
 def whole_gradient(model, inputs, labels):
@@ -29,7 +35,7 @@ def test_inner_products_and_norms_are_those_of_whole_gradients():
     host = PlainHost(model, 2, torch.device("cpu"))
     groups = [numbered_group("a", 0, 3), numbered_group("b", 20, 3), numbered_group("c", 40, 3)]
     held_out = HeldOut(host, groups, [], 2, 2, lambda step, losses: None)
-    observer = GradientObserver(host, held_out, 3, Settings(gradient_sequences=2))
+    observer = GradientObserver(host, held_out, loader_of(groups), Settings(gradient_sequences=2))
     inputs, labels = torch.randint(0, 64, (2, 4, 4))
     group_B = torch.tensor([0, 1, 0, 1])  # none of group 2
     observer.begin_step()
@@ -62,7 +68,7 @@ def test_the_held_out_gradient_is_that_of_the_objective():
     settings = Settings(
         gradient_sequences=2, objective=Objective(weights=[1.0, 3.0, 0.0], scales=[2.0, 1.0, 1.0])
     )
-    observer = GradientObserver(host, held_out, 2, settings)
+    observer = GradientObserver(host, held_out, loader_of(groups), settings)
     inputs, labels = torch.randint(0, 64, (2, 2, 4))
     group_B = torch.tensor([0, 1])
     observer.begin_step()

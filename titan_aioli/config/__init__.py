@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from titan_aioli.config.methods import (
     ADOTable,
     AioliBayesTable,
+    AioliGradientsTable,
     AioliTable,
     DoGETable,
     DoReMiTable,
@@ -129,8 +130,8 @@ class Mixing:
     """What the run is trained on, and what decides it."""
 
     method: str = "stratified"
-    """The mixing method: stratified, static, aioli, aioli_bayes, skill_it, doremi, doge, odm, ado,
-    target_excess or replay."""
+    """The mixing method: stratified, static, aioli, aioli_bayes, aioli_gradients, skill_it, doremi, doge,
+    odm, ado, target_excess or replay."""
     stores: str = ""
     """Folder of the token stores that `titan-aioli tokenize` made; groups may name their own."""
     groups: dict[str, Group] = field(default_factory=dict)
@@ -166,6 +167,7 @@ class Mixing:
     static: StaticTable = field(default_factory=StaticTable)
     aioli: AioliTable = field(default_factory=AioliTable)
     aioli_bayes: AioliBayesTable = field(default_factory=AioliBayesTable)
+    aioli_gradients: AioliGradientsTable = field(default_factory=AioliGradientsTable)
     skill_it: SkillItTable = field(default_factory=SkillItTable)
     doremi: DoReMiTable = field(default_factory=DoReMiTable)
     doge: DoGETable = field(default_factory=DoGETable)

@@ -147,12 +147,12 @@ def _build_method(
     """The method of the config with its hyperparameters, guarded where the config says so."""
     method = build_method(mixing.method, len(mixing.groups), num_targets, **values)
     method = guarded(mixing, method, num_targets)
-    if method.observes == "gradients" and objective.start(num_targets).size:
+    if method.observes in ("gradients", "alignment") and objective.start(num_targets).size:
         raise UserError(
             f"method {mixing.method} follows one gradient: set mixing.objective.unit to nats "
             "or bits_per_byte, combine mean, and no target with role guard"
         )
-    if method.observes in ("validation", "gradients") and not mixing.evaluation.validation:
+    if method.observes in ("validation", "gradients", "alignment") and not mixing.evaluation.validation:
         raise UserError(
             f"method {mixing.method} needs held-out losses: set mixing.evaluation.validation = true"
         )

@@ -168,31 +168,48 @@ class AioliBayesTable(methods.AioliBayes):
     objective: Hidden[None] = None
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
-        written |= {"seed": run.seed, "anchor": self._weights(run)}
+        written |= {"seed": run.seed, "anchor": _anchor("aioli_bayes", self.anchor, self.plan, run)}
         return written if run.num_steps is None else {**written, "num_steps": run.num_steps}
 
-    def _weights(self, run: Run) -> list[float] | None:
-        """[G], the anchor; None: even. A group without weight gets what the method's least share gives it."""
-        if self.anchor == "even":
-            return None
-        if self.anchor == "plan":
-            if not self.plan:
-                raise UserError(
-                    'mixing.aioli_bayes.anchor is "plan" but mixing.aioli_bayes.plan names no file'
-                )
-            return read_plan(Path(self.plan), run.names).tolist()
-        return list({"weight": run.weights, "tokens": run.num_tokens}.get(self.anchor) or _of_targets(run))
 
-
-def _of_targets(run: Run) -> list[float]:
+def _of_targets(method: str, run: Run) -> list[float]:
     """[G], the share of each group in the objective."""
     shares = dict(zip(run.targets, run.target_shares, strict=True))
     if strangers := [name for name, share in shares.items() if share > 0 and name not in run.names]:
         raise UserError(
-            f'mixing.aioli_bayes.anchor is "targets", but the targets {", ".join(strangers)} are no groups: '
+            f'mixing.{method}.anchor is "targets", but the targets {", ".join(strangers)} are no groups: '
             "choose even, weight, tokens or plan"
         )
     return [shares.get(name, 0.0) for name in run.names]
+
+
+@dataclass(frozen=True)
+class AioliGradientsTable(methods.AioliGradients):
+    """Method `aioli_gradients`: Aioli with the gradients' alignment for A. Not with pipeline parallelism."""
+
+    sequences: int | None = None
+    """Sequences of every group in one measurement, and in all as many held-out ones. Unset: what
+    `evaluation.budget` pays for, at most `evaluation.sequences`."""
+    anchor: Literal["even", "weight", "tokens", "targets", "plan"] = "even"
+    """The mixture to start from, and to stay at without evidence: see [mixing.aioli_bayes]."""
+    plan: str = ""
+    """With anchor = "plan": file made by `titan-aioli plan`, or the plan.json that a run leaves."""
+    num_steps: Hidden[int] = 1024
+
+    def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        written |= {"anchor": _anchor("aioli_gradients", self.anchor, self.plan, run)}
+        return written if run.num_steps is None else {**written, "num_steps": run.num_steps}
+
+
+def _anchor(method: str, choice: str, plan: str, run: Run) -> list[float] | None:
+    """[G], the anchor of a method; None: even. A group without weight gets the method's least share."""
+    if choice == "even":
+        return None
+    if choice == "plan":
+        if not plan:
+            raise UserError(f'mixing.{method}.anchor is "plan" but mixing.{method}.plan names no file')
+        return read_plan(Path(plan), run.names).tolist()
+    return list({"weight": run.weights, "tokens": run.num_tokens}.get(choice) or _of_targets(method, run))
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,11 @@ class Schedule:
             position.step + num_steps, position.first_row + num_steps * self.batch_size, carry, drawn
         )
 
+    def upcoming(self, position: Position, group: int, num_rows: int) -> np.ndarray:
+        """[num_rows] int64, the sequences that a group's next rows are; nothing is drawn."""
+        ordinals = position.drawn[group] + np.arange(num_rows)
+        return self._streams.sequences(np.full(num_rows, group), ordinals)[1]
+
     def _order_within_steps(self, first_step: int, num_steps: int) -> np.ndarray:
         """[n * B], indices that shuffle the rows inside each step."""
         steps = np.arange(num_steps)[:, None]

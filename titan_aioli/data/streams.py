@@ -90,10 +90,17 @@ class Streams:
         return first_stream + stores, cycles * counts[stores] + places - (ends - counts)[stores]
 
 
-def fixed_sample(group_name: str, num_sequences: int, num_wanted: int) -> np.ndarray:
-    """A fixed sample of a group's sequences, the same in every run: [min(num_wanted, num_sequences)]."""
-    count = min(num_wanted, num_sequences)
-    return permute(np.arange(count), np.array([num_sequences]), make_key(name_key(group_name)))
+def fixed_sample(group_name: str, num_sequences: int, num_wanted: int, first: int = 0) -> np.ndarray:
+    """A sample of a group's sequences, the same in every run: [min(num_wanted, num_sequences)].
+
+    Args:
+        group_name: of the group; its sequences have a fixed order.
+        num_sequences: of the group.
+        num_wanted: at most all.
+        first: place in that order, begun again at its end, of the first one.
+    """
+    places = (first + np.arange(min(num_wanted, num_sequences))) % num_sequences
+    return permute(places, np.array([num_sequences]), make_key(name_key(group_name)))
 
 
 def name_key(name: str) -> int:

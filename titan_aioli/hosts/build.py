@@ -110,7 +110,7 @@ def build_session(
         held_out,
         run_log,
         describe(mixing, mixture, loader, num_steps),
-        _options(mixing, mixture, log_freq),
+        _options(mixing, mixture, log_freq, num_seen),
         log_metrics,
     )
 
@@ -146,9 +146,20 @@ def _observed(mixture: Mixture, is_sampled: bool) -> str:
     return observes
 
 
-def _options(mixing: Mixing, mixture: Mixture, log_freq: int) -> Options:
-    """The settings of the config that the session acts on."""
+def _options(mixing: Mixing, mixture: Mixture, log_freq: int, num_seen: int) -> Options:
+    """The settings of the config that the session acts on.
+
+    Args:
+        num_seen: sequences of each set that a measurement can afford.
+    """
     doremi, max_epochs = mixing.doremi, {name: group.max_epochs for name, group in mixing.groups.items()}
+    observing = Settings(
+        doremi.reference,
+        doremi.clip_tokens,
+        mixing.doge.sequences,
+        mixing.aioli_gradients.sequences or num_seen,
+        mixture.objective,
+    )
     return Options(
         log_freq=log_freq,
         evaluation_freq=mixing.evaluation.freq,
@@ -157,5 +168,5 @@ def _options(mixing: Mixing, mixture: Mixture, log_freq: int) -> Options:
         max_skipped_updates=mixing.max_skipped_updates,
         stop_when_used_up=mixing.when_used_up == "stop",
         max_epochs={name: most for name, most in max_epochs.items() if most},
-        observing=Settings(doremi.reference, doremi.clip_tokens, mixing.doge.sequences, mixture.objective),
+        observing=observing,
     )

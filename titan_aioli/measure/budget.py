@@ -12,25 +12,28 @@ from titan_aioli.methods.walk import walk
 
 MAX_PHASES = 1_000_000
 """Phases after which a walk gives up: a method that only ever measures never reaches a second round."""
+ROUNDS = {"validation": range(1, 2), "alignment": range(10)}
+"""Rounds by which a method's cost is judged, by what it observes. Held-out losses: the second, since the
+first may hold a prior; it does not depend on the length of the run, so a run that is extended continues with
+the same sequences. Alignments: a round is one measurement, and the first ones follow each other soon."""
 
 
 def evaluations_of_a_round(
     method: MixingMethod, num_groups: int, num_targets: int | None = None
 ) -> tuple[int, int]:
-    """Evaluations that the method asks for in its second round, and the round's steps.
+    """Measurements on held-out sequences that the method asks for in some rounds, and the rounds' steps.
 
-    The second, because the first may hold a prior. The lengths of phases do not depend on what is observed,
-    so any losses serve. They do not depend on the length of the run either, so a run that is extended
-    continues with the same sequences.
+    The lengths of phases do not depend on what is observed, so any numbers serve.
     """
-    if method.observes != "validation":
+    if method.observes not in ROUNDS:
         return 0, 0
-    evaluations = steps = 0
-    losses = np.ones(num_groups if num_targets is None else num_targets)
-    for number, stretch in enumerate(walk(method, num_groups, lambda _: losses, num_targets=num_targets)):
-        if stretch.state.round > 1 or number == MAX_PHASES:
+    evaluations, steps, rounds = 0, 0, ROUNDS[method.observes]
+    size = num_groups if num_targets is None or method.observes == "alignment" else num_targets
+    observed = np.ones(size)
+    for number, stretch in enumerate(walk(method, num_groups, lambda _: observed, num_targets=num_targets)):
+        if stretch.state.round >= rounds.stop or number == MAX_PHASES:
             break
-        if stretch.state.round == 1:
+        if stretch.state.round in rounds:
             evaluations += 1
             steps += stretch.phase.num_steps
     return evaluations, steps
@@ -47,6 +50,17 @@ def relative_overhead(num_evaluations: int, sequences: int, num_steps: int, batc
     return num_evaluations * sequences / (3.0 * num_steps * batch_size)
 
 
+def rows_evaluated(method: MixingMethod, num_groups: int, num_targets: int | None = None) -> int:
+    """What one more sequence of every set costs a measurement, in rows that pass forward.
+
+    A held-out loss: the rows of the targets. An alignment of gradients: those of the groups and as many of
+    the targets, forward and backward, which is three times as much.
+    """
+    if method.observes == "alignment":
+        return 3 * 2 * num_groups
+    return num_groups if num_targets is None else num_targets
+
+
 def affordable_sequences(
     percent: float,
     method: MixingMethod,
@@ -55,10 +69,10 @@ def affordable_sequences(
     largest: int,
     num_targets: int | None = None,
 ) -> int:
-    """Held-out sequences of each target, so that a round's evaluations cost at most `percent` of training.
+    """Sequences of each set that is measured, so that a round's measurements cost at most `percent`.
 
     Args:
-        percent: of the training compute, 0 for no bound; at least one sequence per target is evaluated.
+        percent: of the training compute; 0 for no bound; at least one sequence per target is evaluated.
         method, num_groups, batch_size: of the run.
         largest: never more than this.
         num_targets: K. None: the targets are the groups.
@@ -66,6 +80,6 @@ def affordable_sequences(
     evaluations, steps = evaluations_of_a_round(method, num_groups, num_targets) if percent else (0, 0)
     if evaluations == 0:
         return largest
-    num_sets = num_groups if num_targets is None else num_targets
-    one_each = relative_overhead(evaluations, num_sets, steps, batch_size)
+    rows = rows_evaluated(method, num_groups, num_targets)
+    one_each = relative_overhead(evaluations, rows, steps, batch_size)
     return int(np.clip(percent / 100.0 / one_each, 1, largest))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
@@ -22,8 +23,8 @@ class ExcessObserver:
     released with arXiv:2411.05735 clips the mean of a group only (`clip_tokens` False).
     """
 
-    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
-        self._losses = PhaseLosses(host, num_groups)
+    def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
+        self._losses = PhaseLosses(host, len(loader.groups))
         self._row_loss = host.row_loss
         self._clip_tokens = settings.clip_tokens
         self._reference = host.reference(settings.reference)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.measure.evaluate import Batch, held_out_batches
@@ -41,9 +42,9 @@ class GradientObserver:
     Source: Fan et al. 2023, arXiv:2310.15393, Algorithm 1; targets that are not the groups are its DoGE-OOD.
     """
 
-    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
+    def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         self._host = host
-        self._num_groups = num_groups
+        self._num_groups = len(loader.groups)
         self._step_batches: list[Batch] = []
         self._held_out = _weighted_batches(host, held_out.seen, settings)
 
@@ -62,15 +63,15 @@ class GradientObserver:
             host.zero_grad()
             for weight, batches in self._held_out:
                 self._add_gradient(batches, None, weight / self._global_tokens(batches))
-            held_out = [_local_gradient(p).clone() for p in parameters]
-            replicas = [_num_replicas(p) for p in parameters]
-            products[:, 2] = _inner_product(held_out, held_out, replicas)
+            held_out = [local_gradient(p).clone() for p in parameters]
+            replicas = [num_replicas(p) for p in parameters]
+            products[:, 2] = inner_product(held_out, held_out, replicas)
             for group in np.flatnonzero(tokens):
                 host.zero_grad()
                 self._add_gradient(self._step_batches, int(group), 1.0 / tokens[group])
-                gradient = [_local_gradient(p) for p in parameters]
-                products[group, 0] = _inner_product(gradient, held_out, replicas)
-                products[group, 1] = _inner_product(gradient, gradient, replicas)
+                gradient = [local_gradient(p) for p in parameters]
+                products[group, 0] = inner_product(gradient, held_out, replicas)
+                products[group, 1] = inner_product(gradient, gradient, replicas)
             host.zero_grad()
         if dist.is_initialized():
             dist.all_reduce(products)
@@ -125,13 +126,13 @@ def _weighted_batches(
     ]
 
 
-def _local_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+def local_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
     """This rank's shard of a gradient; zeros where the loss does not depend on the parameter."""
     gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
     return gradient.to_local() if isinstance(gradient, DTensor) else gradient
 
 
-def _num_replicas(parameter: torch.nn.Parameter) -> float:
+def num_replicas(parameter: torch.nn.Parameter) -> float:
     """How many ranks hold the same shard of a parameter."""
     shards = 1
     if isinstance(parameter, DTensor):
@@ -140,7 +141,7 @@ def _num_replicas(parameter: torch.nn.Parameter) -> float:
     return (dist.get_world_size() if dist.is_initialized() else 1) / shards
 
 
-def _inner_product(
+def inner_product(
     first: list[torch.Tensor], second: list[torch.Tensor], replicas: list[float]
 ) -> torch.Tensor:
     """This rank's part of the inner product of two sharded gradients, float64."""

@@ -60,11 +60,16 @@ class Host(Protocol):
         ...
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
-        """The parameters that are trained, or this rank's shards of them; for DoGE."""
+        """The parameters that are trained, or this rank's shards of them."""
+        ...
+
+    def second_moments(self) -> Iterable[torch.Tensor | None]:
+        """For each of `parameters`, the running mean of its squared gradients that the optimizer divides by;
+        None where it keeps none, as before the first step."""
         ...
 
     def backward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor, scale: float) -> None:
-        """Add the gradients of `scale` times the summed loss of these rows; for DoGE. Collective.
+        """Add the gradients of `scale` times the summed loss of these rows, of any number. Collective.
 
         Raises: UserError: in a layout where the gradients of some rows cannot be taken alone.
         """

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import GroupStats, Rows
@@ -36,8 +37,10 @@ class Settings(NamedTuple):
     """Whether DoReMi's excess is clipped at 0 token by token."""
     gradient_sequences: int = 4
     """Held-out sequences of every target in DoGE's held-out gradient."""
+    alignment_sequences: int = 8
+    """Sequences of every group in one measurement of the alignment of gradients; as many of all targets."""
     objective: Objective = Objective()
-    """What each target counts in that gradient."""
+    """What each target counts in the gradient of the objective."""
 
 
 class Observer(Protocol):
@@ -67,7 +70,7 @@ class Observer(Protocol):
 class NothingObserver:
     """For methods that observe nothing."""
 
-    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
+    def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         pass
 
     def begin_step(self) -> None:
@@ -89,7 +92,7 @@ class NothingObserver:
 class ValidationObserver:
     """Held-out loss of every target now, [K]."""
 
-    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
+    def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         self._held_out = held_out
 
     def begin_step(self) -> None:
@@ -111,8 +114,8 @@ class ValidationObserver:
 class TrainObserver:
     """Mean training loss of every group over the phase, [G]; nan for a group without tokens."""
 
-    def __init__(self, host: Host, held_out: HeldOut, num_groups: int, settings: Settings):
-        self._losses = PhaseLosses(host, num_groups)
+    def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
+        self._losses = PhaseLosses(host, len(loader.groups))
 
     def begin_step(self) -> None:
         pass

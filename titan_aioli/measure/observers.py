@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.measure.alignment import AlignmentObserver
 from titan_aioli.measure.excess import ExcessObserver
 from titan_aioli.measure.gradients import GradientObserver
 from titan_aioli.measure.held_out import HeldOut
@@ -14,11 +16,12 @@ from titan_aioli.measure.observer import (
     ValidationObserver,
 )
 
-OBSERVERS: dict[str, Callable[[Host, HeldOut, int, Settings], Observer]] = {
+OBSERVERS: dict[str, Callable[[Host, HeldOut, MixtureLoader, Settings], Observer]] = {
     "nothing": NothingObserver,
     "validation": ValidationObserver,
     "train": TrainObserver,
     "excess": ExcessObserver,
     "gradients": GradientObserver,
+    "alignment": AlignmentObserver,
 }
-"""An observer's constructor takes the host, the held-out sets, the number of groups and the settings."""
+"""An observer's constructor takes the host, the held-out sets, the loader and the settings."""

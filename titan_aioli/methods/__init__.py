@@ -10,6 +10,7 @@ from typing import Any
 from titan_aioli.methods.ado import ADO
 from titan_aioli.methods.aioli import Aioli
 from titan_aioli.methods.aioli_bayes import AioliBayes
+from titan_aioli.methods.aioli_gradients import AioliGradients
 from titan_aioli.methods.doge import DoGE
 from titan_aioli.methods.doremi import DoReMi
 from titan_aioli.methods.guards import Guarded
@@ -37,6 +38,7 @@ METHODS: dict[str, type] = {
     "static": Static,
     "aioli": Aioli,
     "aioli_bayes": AioliBayes,
+    "aioli_gradients": AioliGradients,
     "skill_it": SkillIt,
     "doremi": DoReMi,
     "doge": DoGE,

@@ -13,6 +13,7 @@ OBSERVED = {
     "train": "training loss",
     "excess": "excess loss",
     "gradients": "gradient",
+    "alignment": "gradient",
 }
 """What is measured of every group, in words."""
 

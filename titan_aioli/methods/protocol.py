@@ -19,7 +19,7 @@ UNTIL_END = sys.maxsize
 PHASES = ("measure", "learn_params", "train", "prior")
 """Names of phases; their place here is their number in the metric `mixing/phase`."""
 
-OBSERVES = ("nothing", "validation", "train", "excess", "gradients")
+OBSERVES = ("nothing", "validation", "train", "excess", "gradients", "alignment")
 
 
 class Phase(NamedTuple):
@@ -55,6 +55,9 @@ class MixingMethod(Protocol):
           of the gradient of the group's mean training loss with that of the objective (the mean over the
           targets of their held-out loss), the norm of the first, and the norm of the second (the same in
           every row), all unclipped. The first two are nan where the group had no token;
+        - `alignment`: the inner product of the gradient of each group's training loss, on the rows that come
+          next, with that of the objective, divided as the optimizer does, [G]: to first order what the
+          objective falls by in a step on that group alone, nats per unit of the learning rate;
         - `nothing`: None.
         """
         ...

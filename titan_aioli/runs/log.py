@@ -31,6 +31,7 @@ OBSERVED = {
     "target_sample": "sampled_target_loss",
     "train": "phase_train_loss",
     "excess": "excess_loss",
+    "alignment": "alignment",
 }
 """Name of the metric for what a run's method observes of each group or target.
 

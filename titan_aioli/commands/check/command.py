@@ -193,6 +193,8 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
     if expected.test_sequences:
         held_out += f", 1 x {expected.test_sequences:,} test sequences"
     yield "evaluations", held_out
+    if expected.gradient_sequences:
+        yield "gradients", f"{len(walk.ends):,} x those of {expected.gradient_sequences:,} sequences"
     yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
     yield "checkpoints", checkpoint_line(job.checkpoint, checked.folder, steps)
     for line in (*doubts(job, len(checked.mixture.train), expected), *checked.mixture.shared_stores()):

@@ -35,7 +35,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield from _target_excess(mixing)
     if mixing.method == "aioli_bayes":
         yield from _even_anchor(mixing)
-    if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients"):
+    if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients", "alignment"):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
             "skill_it and doge look at them, and `titan-aioli plan` finds a static mixture for them"

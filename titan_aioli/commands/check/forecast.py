@@ -1,7 +1,8 @@
 """What a run would do, from its config and its stores alone: shares, epochs, rounds, evaluations.
 
-The method is walked through its phases with equal losses for all groups, so the shares of an adaptive method
-are those it starts from, its measuring phases included. Lengths of phases do not depend on what is observed.
+The method is walked through its phases with equal losses or gradients of all groups, so the shares of an
+adaptive method are those it starts from, its measuring phases included. Lengths of phases do not depend on
+what is observed.
 """
 
 from collections import Counter
@@ -70,10 +71,12 @@ class Forecast(NamedTuple):
     """Evaluations for the method alone: of the targets, or on fewer sequences; 0: those above serve it."""
     sampled_sequences: int
     """Held-out sequences of one of those, over all targets."""
+    gradient_sequences: int
+    """Sequences whose gradients are taken where a phase ends, of groups and targets together; 0: none."""
     test_sequences: int
     """Sequences of the evaluation at the end; 0: there is none."""
     evaluation_cost: float
-    """Of all evaluations, as a share of the training compute."""
+    """Of all evaluations and gradients, as a share of the training compute."""
 
 
 def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
@@ -102,6 +105,8 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     sampled = _sequences(targets.validation if targets else mixture.validation, per_target)
     tested = _sequences(_sets(mixture.test, targets and targets.test), evaluation.sequences)
     asked = set(walked.ends) if method.observes == "validation" else set()
+    aligned = 2 * len(mixture.train) * (mixing.aioli_gradients.sequences or per_target)
+    aligned = aligned if method.observes == "alignment" else 0
     is_one = per_target == evaluation.sequences and targets is None
     measured = {steps} | (asked if is_one else set())
     measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
@@ -110,7 +115,12 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     num_samples = 0 if is_one else len(asked)
     costs = [
         relative_overhead(count, sequences, steps, batch_size)
-        for count, sequences in ((len(measured), evaluated), (num_samples, sampled), (1, tested))
+        for count, sequences in (
+            (len(measured), evaluated),
+            (num_samples, sampled),
+            (len(walked.ends), 3 * aligned),  # forward and backward
+            (1, tested),
+        )
     ]
     sizes = np.array([group.num_sequences for group in mixture.train])
     return Forecast(
@@ -124,6 +134,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         evaluated_sequences=evaluated,
         num_samples=num_samples,
         sampled_sequences=sampled,
+        gradient_sequences=aligned,
         test_sequences=tested,
         evaluation_cost=sum(costs),
     )
@@ -134,21 +145,22 @@ def walk_through(
 ) -> Walk:
     """The phases of a run of `num_steps`.
 
-    Methods that observe training or gradients have phases of one length; theirs are counted, not walked,
+    Methods that observe training, and doge, have phases of one length; theirs are counted, not walked,
     because an update may be expensive.
     """
     ends: list[int] = []
     mixtures: list[tuple[int, Array]] = []
     shares, steps_by_phase = np.zeros(num_groups), Counter()
-    if method.observes not in ("validation", "nothing"):
+    if method.observes not in ("validation", "alignment", "nothing"):
         phase = method.phase(method.init(num_groups, num_targets))
         ends = list(range(phase.num_steps, num_steps + 1, phase.num_steps))
         for number, start in enumerate((0, *ends)):
             if start < num_steps:
                 steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
         return Walk(phase.proportions, ends, steps_by_phase, [(num_steps, phase.proportions)])
-    losses = np.ones(num_groups if num_targets is None else num_targets)
-    observation = losses if method.observes == "validation" else None
+    size = num_groups if num_targets is None or method.observes == "alignment" else num_targets
+    equal = np.ones(size)
+    observation = None if method.observes == "nothing" else equal
     for step, trained, phase, state in walk(
         method, num_groups, lambda _: observation, num_steps, num_targets
     ):

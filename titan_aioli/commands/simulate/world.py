@@ -113,9 +113,10 @@ class World(ABC):
         noise = self.errors(rows, number, step)
         if kind == "validation":
             return self.losses(after)[rows] + noise
-        if kind == "gradients":
+        if kind in ("gradients", "alignment"):
             helps, ones = self.helps(after, step), np.ones(self.num_groups)
-            return np.column_stack([helps / helps.max() + noise, ones, ones])
+            aligned = helps / helps.max() + noise
+            return aligned if kind == "alignment" else np.column_stack([aligned, ones, ones])
         mean = 0.5 * (self.losses(before) + self.losses(after))[rows]
         train = np.where(proportions > 0, mean + noise, np.nan)
         return train - self._reference() if kind == "excess" else train

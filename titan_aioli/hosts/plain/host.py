@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from titan_aioli.errors import UserError
+from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.host import Forward
 from titan_aioli.measure.losses import IGNORE_INDEX, RowLoss, with_row_numbers
 
@@ -19,13 +20,20 @@ class PlainHost:
 
     is_reporter = True
 
-    def __init__(self, model: torch.nn.Module, local_batch_size: int, device: torch.device):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        local_batch_size: int,
+        device: torch.device,
+        optimizer: torch.optim.Optimizer | None = None,
+    ):
         """Args:
         model: on `device`, wrapped in DistributedDataParallel where there are several ranks.
         local_batch_size: rows of one forward pass.
         device: of this rank.
+        optimizer: of the model's parameters. None: not known.
         """
-        self.model = model
+        self.model, self.optimizer = model, optimizer
         self.device, self.local_batch_size = device, local_batch_size
         self.data_rank = dist.get_rank() if dist.is_initialized() else 0
         self.num_data_ranks = dist.get_world_size() if dist.is_initialized() else 1
@@ -54,6 +62,10 @@ class PlainHost:
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         return (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+
+    def second_moments(self) -> Iterable[torch.Tensor | None]:
+        """Adam's, of each of `parameters`."""
+        return adams_second_moments([] if self.optimizer is None else [self.optimizer], self.parameters())
 
     def backward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor, scale: float) -> None:
         """Add the gradients of `scale` times the summed loss of these rows.

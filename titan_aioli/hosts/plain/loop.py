@@ -72,7 +72,7 @@ def train(
         UserError: what is wrong with the config, the stores or the checkpoint.
     """
     device, write_metrics = device or torch.device("cpu"), log_metrics or (lambda metrics, step: None)
-    host = PlainHost(model, schedule.local_batch_size, device)
+    host = PlainHost(model, schedule.local_batch_size, device, optimizer)
     session = _build_session(mixing, host, folder, schedule, vocab_size, write_metrics)
     loader = session.loader
     parts = {"model": host.module, "optimizer": optimizer, "mixture": session, "dataloader": loader}

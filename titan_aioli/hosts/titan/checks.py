@@ -117,7 +117,7 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
     has_pipeline = layout.pipeline_parallel_degree > 1
     if observes == "excess":
         check_reference(mixing.doremi.reference, has_pipeline)
-    if observes == "gradients":
+    if observes in ("gradients", "alignment"):
         has_fsdp = shard_degree > 1 or layout.context_parallel_degree > 1
         check_doge_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
 

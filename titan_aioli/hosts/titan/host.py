@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
+from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_doge_layout
 from titan_aioli.measure.host import Forward
@@ -162,6 +163,10 @@ class TitanHost:
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """The parameters that are trained, as this rank's shards."""
         return (p for model in self._trainer.model_parts for p in model.parameters() if p.requires_grad)
+
+    def second_moments(self) -> Iterable[torch.Tensor | None]:
+        """Adam's, of each of `parameters`."""
+        return adams_second_moments(self._trainer.optimizers, self.parameters())
 
     def sum_over_data_ranks(self, values: torch.Tensor) -> torch.Tensor:
         mesh = self._trainer.parallel_dims.get_optional_mesh("batch")

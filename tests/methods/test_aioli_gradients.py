@@ -1,0 +1,143 @@
+"""aioli_gradients: it finds the best mixture, stops there, and stays at its anchor without evidence."""
+
+import numpy as np
+import pytest
+
+from titan_aioli.methods import build_method
+
+NUM_STEPS = 1000
+
+
+def run(method, alignment, num_groups, seed=0, noise=0.0):
+    """Proportions during each phase of a run whose observations are `alignment(p)` and normal noise."""
+    rng, state, step, proportions = np.random.default_rng(seed), method.init(num_groups), 0, []
+    while step < NUM_STEPS:
+        phase = method.phase(state)
+        proportions.append(phase.proportions)
+        step += phase.num_steps
+        observed = alignment(phase.proportions) + noise * rng.standard_normal(num_groups)
+        state = method.update(state, observed)
+    return np.array(proportions)
+
+
+def returns(best):
+    """The law: the value of a group falls as its share grows, and at the best mixture all are equal."""
+    return lambda p: np.array(best) / p
+
+
+def build(num_groups, **settings):
+    return build_method("aioli_gradients", num_groups, num_steps=NUM_STEPS, **settings)
+
+
+def test_a_run_has_ten_measurements_the_first_three_soon_one_after_the_other():
+    method, state, lengths = build(2), build(2).init(2), []
+    for _ in range(11):
+        lengths.append(method.phase(state).num_steps)
+        state = method.update(state, np.ones(2))
+    assert lengths == [100, 14, 14, *[112] * 8]
+    assert sum(lengths[:10]) <= NUM_STEPS < sum(lengths)
+
+
+@pytest.mark.parametrize("best", [[0.5, 0.4, 0.1], [0.94, 0.03, 0.03], [0.1, 0.1, 0.8]])
+def test_it_goes_to_the_best_mixture_and_stops_there(best):
+    proportions = run(build(3, misfit=0.05), returns(best), 3, noise=0.1)
+    np.testing.assert_allclose(proportions[-1], best, atol=0.06)
+    assert np.abs(np.diff(proportions[-3:], axis=0)).max() < 0.02
+
+
+def test_what_the_law_may_be_wrong_by_is_kept_from_the_anchor():
+    """D by hand: the mean of (0.5, 0.2, -0.7)^2, relative to the anchor, over 0.3^2; c is 2 for 3 groups."""
+    best, anchor = np.array([0.5, 0.4, 0.1]), np.full(3, 1 / 3)
+    trust = 1 - (2 * 0.3**2 / np.mean([0.5**2, 0.2**2, 0.7**2])) ** 2
+    moved = run(build(3, rate=1.0), returns(best), 3)
+    np.testing.assert_allclose(moved[-1], anchor + trust * (best - anchor), atol=1e-9)
+
+
+def test_a_group_that_harms_is_left_its_least_share():
+    proportions = run(build(3), lambda p: np.array([0.6, 0.4, -0.5]) / p, 3)
+    assert proportions[-1, 2] == pytest.approx(0.1 / 3, abs=0.02)
+    assert run(build(3, least_share=0.2), lambda p: np.array([1.0, 0.0, 0.0]) / p, 3)[-1].min() >= 0.2 - 1e-12
+
+
+@pytest.mark.parametrize("alignment", [returns([0.25] * 4), lambda p: np.zeros(4)], ids=["even", "nothing"])
+def test_without_evidence_it_stays_at_its_anchor(alignment):
+    """On the mean of 100 runs within 0.02 of it; with noise as large as the mean of what is observed."""
+    farthest = [np.abs(run(build(4), alignment, 4, seed, noise=1.0) - 0.25).max() for seed in range(100)]
+    assert np.mean(farthest) < 0.02
+    assert np.median(farthest) < 0.01
+
+
+def test_small_differences_are_not_acted_on_however_sure_they_are():
+    best = [0.3, 0.27, 0.23, 0.2]
+    np.testing.assert_array_equal(run(build(4), returns(best), 4)[-1], [0.25] * 4)
+    moved = run(build(4, misfit=0.05), returns(best), 4)[-1]
+    np.testing.assert_allclose(moved, best, atol=0.02)
+
+
+def test_it_starts_from_its_anchor_and_leaves_it_for_what_is_better():
+    method = build(3, anchor=[3.0, 1.0, 0.0])
+    proportions = run(method, returns([0.05, 0.15, 0.8]), 3)
+    np.testing.assert_allclose(proportions[0], [0.725, 0.2417, 0.0333], atol=1e-3)
+    np.testing.assert_allclose(proportions[-1], [0.05, 0.15, 0.8], atol=0.08)
+    stays = run(method, returns([0.725, 0.242, 0.033]), 3, noise=0.1)
+    np.testing.assert_allclose(stays[-1], proportions[0], atol=0.02)
+
+
+def test_the_unit_of_what_is_observed_does_not_matter():
+    small, large = (
+        run(build(3), lambda p, unit=unit: unit * np.array([0.7, 0.2, 0.1]) / p, 3) for unit in (1e-12, 1e12)
+    )
+    np.testing.assert_allclose(small, large, rtol=1e-9)
+
+
+def test_where_no_group_helps_it_returns_to_its_anchor():
+    method, state = build(2), build(2).init(2)
+    for _ in range(4):
+        state = method.update(state, np.array([3.0, 1.0]))
+    assert state.proportions[0] > 0.6
+    for _ in range(8):
+        state = method.update(state, np.array([-30.0, -30.0]))
+    np.testing.assert_allclose(state.proportions, [0.5, 0.5], atol=0.01)
+
+
+def test_what_is_not_finite_or_too_large_is_left_out():
+    method = build(2)
+    state = method.update(method.update(method.init(2), np.array([2.0, 1.0])), np.array([2.2, 1.0]))
+    for bad in ([np.inf, 1.0], [np.nan, 1.0], [1e300, -1e300]):
+        following = method.update(state, np.array(bad))
+        assert following.round == 3 and following.skipped.any()
+        np.testing.assert_array_equal(following.proportions, state.proportions)
+        assert "stay as they are" in method.report(following)["note"]
+
+
+def test_its_report_says_what_it_found_and_how_sure_it_is():
+    method = build(2)
+    state = method.update(method.init(2), np.array([3.0, 1.0]))
+    first = method.report(state)
+    np.testing.assert_allclose(first["best"], [0.75, 0.25])
+    assert np.isinf(first["stderr"]) and first["trust"] == 0
+    second = method.report(method.update(state, np.array([3.2, 0.8])))
+    # two measurements whose weights are exp(-1/8) and 1, by hand
+    kept = np.exp(-1 / 8)
+    mean = 0.5 * (np.array([3.0, 1.0]) * kept + np.array([3.2, 0.8])) / (1 + kept)
+    np.testing.assert_allclose(second["best"], mean / mean.sum())
+    number = (1 + kept) ** 2 / (1 + kept**2)
+    variance = kept * (0.1 / (1 + kept)) ** 2 / (1 + kept) + (0.1 * kept / (1 + kept)) ** 2 / (1 + kept)
+    assert second["stderr"] == pytest.approx(np.sqrt(variance / (number - 1)) / mean.sum())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start": 1.0}, "aioli_gradients.start is 1.0"),
+        ({"rate": 0.0}, "aioli_gradients.rate is 0.0"),
+        ({"steps_per_update": 0}, "aioli_gradients.steps_per_update is 0"),
+        ({"misfit": -0.1}, "aioli_gradients.misfit is -0.1"),
+        ({"memory": 0.0}, "aioli_gradients.memory is 0.0"),
+        ({"least_share": 0.6}, "aioli_gradients.least_share is 0.6"),
+        ({"anchor": [1.0, 2.0, 3.0]}, "aioli_gradients.anchor"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(2, **settings)

@@ -1,0 +1,131 @@
+"""How far a step on each group would lower the objective: inner products of gradients.
+
+As for DoGE (gradients.py) no rank ever holds a whole gradient, and one all-reduce joins the ranks. What
+differs: a group's gradient is that of the rows that training would draw from it next, so that it is known for
+groups of any share, and shows what is left to learn of a group that is read again; the held-out rows are
+others each time; one of the two gradients is divided as the optimizer does; and all ranks pass over a few
+rows of one group together, whatever the batch size.
+
+The noise of an inner product is in inverse proportion to the rows of either gradient, so as many rows go to
+the one gradient of the objective as to those of all groups. A measurement costs a forward and a backward pass
+over both, and the memory of one more sharded gradient.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.data.streams import fixed_sample
+from titan_aioli.data.targets import HeldOutSet
+from titan_aioli.measure.evaluate import read_rows
+from titan_aioli.measure.gradients import inner_product, local_gradient, num_replicas
+from titan_aioli.measure.held_out import HeldOut
+from titan_aioli.measure.host import Host
+from titan_aioli.measure.losses import IGNORE_INDEX
+from titan_aioli.measure.observer import MicroBatch, Settings
+
+EPSILON = 1e-8
+"""Added to the root of a second moment, as Adam does by default."""
+
+
+class AlignmentObserver:
+    """For each group [G]: <g_j, g / sqrt(v)>, nats per unit of the learning rate.
+
+    g_j: gradient of the mean training loss of group j; g: of the objective; v: Adam's second moment.
+    """
+
+    def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
+        self._host, self._loader, self._targets = host, loader, held_out.seen
+        objective, num_targets = settings.objective, len(held_out.seen)
+        self._shares = objective.row_weights(objective.start(num_targets), num_targets) / num_targets
+        """[K], what the mean loss of each target counts."""
+        self._num_rows = settings.alignment_sequences
+        num_counting = int((self._shares > 0).sum())
+        self._num_target_rows = -(-self._num_rows * len(loader.groups) // num_counting)
+
+    def begin_step(self) -> None:
+        pass
+
+    def see(self, batch: MicroBatch) -> None:
+        pass
+
+    def measure(self, step: int) -> np.ndarray:
+        host, parameters = self._host, list(self._host.parameters())
+        replicas = [num_replicas(parameter) for parameter in parameters]
+        products = torch.zeros(len(self._loader.groups), dtype=torch.float64, device=host.device)
+        with host.row_loss.recording_rows(False):
+            objective = self._objective_gradient(parameters, step)
+            for group in range(len(products)):
+                host.zero_grad()
+                self._add_gradient(self._loader.groups, group, self._next_sequences(group), 1.0)
+                gradient = [local_gradient(parameter) for parameter in parameters]
+                products[group] = inner_product(gradient, objective, replicas)
+            host.zero_grad()
+        if dist.is_initialized():
+            dist.all_reduce(products)
+        return products.cpu().numpy()
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        pass
+
+    def _objective_gradient(self, parameters: Sequence[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
+        """This rank's shards of the gradient of the objective, divided as the optimizer does."""
+        self._host.zero_grad()
+        for index, (target, share) in enumerate(zip(self._targets, self._shares.tolist(), strict=True)):
+            if share > 0:
+                count = self._num_target_rows
+                sequences = fixed_sample(target.name, target.num_sequences, count, first=step * count)
+                self._add_gradient(self._targets, index, sequences, share)
+        moments = self._host.second_moments()
+        return [_divided(local_gradient(p), v) for p, v in zip(parameters, moments, strict=True)]
+
+    def _next_sequences(self, group: int) -> np.ndarray:
+        """[n], the sequences that training would draw from a group next."""
+        loader = self._loader
+        return loader.schedule.upcoming(loader.position, group, self._num_rows)
+
+    def _add_gradient(
+        self, sets: Sequence[HeldOutSet], index: int, sequences: np.ndarray, scale: float
+    ) -> None:
+        """Add `scale` times the gradient of the mean loss of some sequences of a set, spread over the ranks.
+
+        Every rank makes the same passes over as many rows, of which some only fill up.
+        """
+        host = self._host
+        num_local = -(-len(sequences) // host.num_data_ranks)
+        own = [(index, int(sequence)) for sequence in sequences[host.data_rank :: host.num_data_ranks]]
+        inputs, labels, _ = read_rows(sets, own, num_local)
+        count = torch.tensor(float((labels != IGNORE_INDEX).sum()), device=host.device)
+        scale /= float(host.sum_over_data_ranks(count))
+        for part in range(0, num_local, host.local_batch_size):
+            rows = slice(part, part + host.local_batch_size)
+            host.backward(inputs[rows].to(host.device), labels[rows].to(host.device), scale)
+
+
+def adams_second_moments(
+    optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[torch.nn.Parameter]
+) -> list[torch.Tensor | None]:
+    """The running mean of the squared gradients of each parameter; None where no optimizer keeps one.
+
+    Without Adam's correction for its start, which is the same factor for all.
+    """
+    states: dict[torch.Tensor, Any] = {}
+    for optimizer in optimizers:
+        states.update(optimizer.state)
+    return [states.get(parameter, {}).get("exp_avg_sq") for parameter in parameters]
+
+
+def _divided(gradient: torch.Tensor, second_moment: torch.Tensor | None) -> torch.Tensor:
+    """A rank's shard of a gradient over the root of its second moment; a copy of it where that is None."""
+    if second_moment is None:
+        return gradient.clone()
+    local = second_moment.to_local() if isinstance(second_moment, DTensor) else second_moment
+    return gradient / (local.sqrt() + EPSILON)

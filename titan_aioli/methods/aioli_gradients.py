@@ -1,0 +1,206 @@
+"""Aioli with gradients for evidence: where the next step on each group would take the objective.
+
+Aioli finds its matrix A by training on perturbed mixtures, so that every number in it is a difference of two
+noisy losses. To first order the same number is an inner product: a step on group j alone lowers the objective
+by the learning rate times
+
+    a_j = <g_j, P g>
+
+with the gradients g_j of the group's loss and g of the objective's, and P what the optimizer divides by. One
+measurement of it takes a gradient for every group and target, no perturbed step, and shows more than a whole
+round of LearnParams (docs/study.md).
+
+The step. By a law with diminishing returns (aioli_bayes/law.py) a_j = beta theta_j / p_j, theta the best
+mixture: the value of a group falls as its share grows. So u_j = p_j a_j is the same wherever p is, and is
+averaged over the run with forgetting. After every measurement
+
+    theta_j = max(u_j, 0) / sum_i max(u_i, 0)
+    D       = mean_j (theta_j - anchor_j)^2 / (stderr^2 + (misfit anchor_j)^2)
+    w       = max(0, 1 - (c / D)^2)          c = 1 + sqrt(2 / (G - 1))
+    p_j     <- p_j (theta'_j / p_j)^rate / Z                    theta' = anchor + w (theta - anchor)
+
+so that the proportions stay at the anchor while theta differs from it by no more than its standard error and
+what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of c - 1.
+
+Source: gradients for A, Chen et al. 2024, arXiv:2411.05735, section 4 (DoGE), and Fan et al. 2023,
+arXiv:2310.15393; the law and the averages are this project's.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from titan_aioli.methods.checks import require_count, require_number, require_weights
+from titan_aioli.methods.faults import report_skipped, unusable
+from titan_aioli.methods.protocol import Phase
+from titan_aioli.proportions import bounded, normalize_or_uniform, softmax
+
+UPDATES = 10
+"""Measurements of a run, by default."""
+FIRST_UPDATES = 3
+"""So many of them come soon one after the other, so that their spread is known early."""
+FIRST_SHARE = 1.0 / 8
+"""What lies between these, over what lies between two later ones."""
+TINY = 1e-300
+
+
+class AioliGradientsState(NamedTuple):
+    """All that the method knows between two phases."""
+
+    round: int
+    """Measurements so far."""
+    proportions: np.ndarray
+    """[G], p."""
+    weight: float
+    """Sum of the weights of the measurements, each lighter by `memory` than the next."""
+    squares: float
+    """Sum of the squares of these weights."""
+    mean: np.ndarray
+    """[G], weighted mean of u, nats per unit of the learning rate."""
+    spread: np.ndarray
+    """[G], weighted sum of the squared deviations of u from its mean."""
+    trust: float
+    """w of the last update."""
+    skipped: np.ndarray
+    """[G] bool, groups whose last observation could not be used."""
+
+
+@dataclass(frozen=True)
+class AioliGradients:
+    """Aioli with the gradients' alignment for A, averaged over the run, and steps that fit its error."""
+
+    observes: ClassVar[str] = "alignment"
+
+    num_steps: int = 1024
+    """Optimizer steps of the run."""
+    steps_per_update: int | None = None
+    """Optimizer steps between two measurements. Between the first three it is an eighth of that.
+    Unset: the run has 10 measurements."""
+    start: float = 0.1
+    """Share of the run before the first measurement: gradients in the warm-up say nothing on later ones."""
+    rate: float = 0.7
+    """Share of the way to the best mixture, in logarithms, that the proportions go at each update."""
+    memory: float = 8.0
+    """Updates after which a measurement counts 1 / e."""
+    misfit: float = 0.3
+    """What the law may be wrong by, as a share of a group's proportion in the anchor: differences as large as
+    that are not acted on, however sure they are."""
+    least_share: float | None = None
+    """Smallest share of a group. Unset: a tenth of an even one."""
+    anchor: Sequence[float] | None = None
+    """[G] weights of the mixture to start from, and to stay at without evidence. Unset: uniform."""
+
+    def check(self, num_groups: int, num_targets: int | None = None) -> None:
+        require_count("aioli_gradients.num_steps", self.num_steps)
+        if self.steps_per_update is not None:
+            require_count("aioli_gradients.steps_per_update", self.steps_per_update)
+        require_number("aioli_gradients.start", self.start, at_least=0, below=1, what="a share of the run")
+        require_number("aioli_gradients.rate", self.rate, above=0, at_most=1, what="the share of the way")
+        require_number("aioli_gradients.memory", self.memory, above=0, what="a number of updates")
+        require_number("aioli_gradients.misfit", self.misfit, at_least=0)
+        if self.least_share is not None:
+            most = 1 / num_groups
+            require_number(
+                "aioli_gradients.least_share", self.least_share, above=0, at_most=most, what="a least share"
+            )
+        if self.anchor is not None:
+            require_weights("aioli_gradients.anchor", self.anchor, num_groups)
+
+    def init(self, num_groups: int, num_targets: int | None = None) -> AioliGradientsState:
+        return AioliGradientsState(
+            round=0,
+            proportions=self._anchor(num_groups),
+            weight=0.0,
+            squares=0.0,
+            mean=np.zeros(num_groups),
+            spread=np.zeros(num_groups),
+            trust=0.0,
+            skipped=np.zeros(num_groups, dtype=bool),
+        )
+
+    def phase(self, state: AioliGradientsState) -> Phase:
+        return Phase(state.proportions.copy(), self._steps(state.round), "train")
+
+    def update(self, state: AioliGradientsState, observation: np.ndarray | None) -> AioliGradientsState:
+        assert observation is not None, "aioli_gradients observes the alignment of gradients"
+        state = state._replace(round=state.round + 1, skipped=unusable(observation))
+        if state.skipped.any():
+            return state
+        with np.errstate(over="ignore", invalid="ignore"):
+            learned = self._learn(state, state.proportions * observation)
+            following = self._move(learned)
+        usable = np.isfinite(learned.mean) & np.isfinite(learned.spread) & np.isfinite(following.proportions)
+        return following if usable.all() else state._replace(skipped=~usable)
+
+    def report(self, state: AioliGradientsState) -> dict[str, np.ndarray | str]:
+        note: dict[str, np.ndarray | str] = {**report_skipped(state.skipped)}
+        if state.weight == 0:
+            return note
+        best, error = self._best(state)
+        return {"best": best, "stderr": np.array(error), "trust": np.array(state.trust), **note}
+
+    def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
+        return {"aioli/best": self._best(state)[0]} if state.weight else {}
+
+    def result(self, state: AioliGradientsState) -> np.ndarray:
+        return state.proportions
+
+    def settings_in_use(self, state: AioliGradientsState) -> dict[str, Any]:
+        """The length of the phase under way."""
+        return {f"aioli_gradients.{'steps_per_update' if state.round else 'start'}": self._steps(state.round)}
+
+    def _steps(self, number: int) -> int:
+        """Optimizer steps before the measurement of that number."""
+        if number == 0:
+            return max(1, round(self.start * self.num_steps))
+        default = (1.0 - self.start) * self.num_steps / (UPDATES - FIRST_UPDATES + 1)
+        steps = self.steps_per_update or max(1, round(default))
+        return steps if number >= FIRST_UPDATES else max(1, round(FIRST_SHARE * steps))
+
+    def _learn(self, state: AioliGradientsState, u: np.ndarray) -> AioliGradientsState:
+        """The averages with one more measurement of u [G]."""
+        kept = math.exp(-1.0 / self.memory)
+        weight, squares = kept * state.weight + 1.0, kept**2 * state.squares + 1.0
+        error = u - state.mean
+        mean = state.mean + error / weight
+        spread = kept * state.spread + error * (u - mean)
+        return state._replace(weight=weight, squares=squares, mean=mean, spread=spread)
+
+    def _best(self, state: AioliGradientsState) -> tuple[np.ndarray, float]:
+        """theta [G] and its standard error, the same for all groups: infinite with one measurement.
+
+        Of few numbers one knows little of how far they spread, so all groups help.
+        """
+        positive = np.maximum(state.mean, 0.0)
+        total = positive.sum()
+        if total == 0:  # no group helps
+            return self._anchor(len(positive)), math.inf
+        number = state.weight**2 / state.squares  # of measurements, if all had the same weight
+        if number < 1.5:
+            return positive / total, math.inf
+        variance = state.spread.mean() / state.weight / (number - 1.0)
+        return positive / total, math.sqrt(variance) / total
+
+    def _move(self, state: AioliGradientsState) -> AioliGradientsState:
+        """The proportions after an update."""
+        anchor = self._anchor(len(state.mean))
+        best, error = self._best(state)
+        difference = best - anchor
+        distance = float((difference**2 / (error**2 + (self.misfit * anchor) ** 2 + TINY)).mean())
+        by_chance = 1.0 + math.sqrt(2.0 / max(1, len(best) - 1))
+        trust = max(0.0, 1.0 - (by_chance / distance) ** 2) if distance > 0 else 0.0
+        theta = self._at_least(anchor + trust * difference)
+        log_p = (1.0 - self.rate) * np.log(state.proportions) + self.rate * np.log(theta)
+        return state._replace(proportions=self._at_least(softmax(log_p)), trust=trust)
+
+    def _anchor(self, num_groups: int) -> np.ndarray:
+        """[G], the anchor, with no share below the least one."""
+        return self._at_least(normalize_or_uniform(self.anchor, num_groups, "aioli_gradients.anchor"))
+
+    def _at_least(self, proportions: np.ndarray) -> np.ndarray:
+        """[G], the closest proportions with no share below the least one."""
+        least = 0.1 / len(proportions) if self.least_share is None else self.least_share
+        return bounded(proportions, least)
