@@ -118,12 +118,21 @@ def test_its_report_says_what_it_found_and_how_sure_it_is():
     assert np.isinf(first["stderr"]) and first["trust"] == 0
     second = method.report(method.update(state, np.array([3.2, 0.8])))
     # two measurements whose weights are exp(-1/8) and 1, by hand
-    kept = np.exp(-1 / 8)
-    mean = 0.5 * (np.array([3.0, 1.0]) * kept + np.array([3.2, 0.8])) / (1 + kept)
-    np.testing.assert_allclose(second["best"], mean / mean.sum())
+    kept, u = np.exp(-1 / 8), 0.5 * np.array([3.2, 0.8])
+    mean = (0.5 * np.array([3.0, 1.0]) * kept + u) / (1 + kept)
+    best = mean / mean.sum()
+    np.testing.assert_allclose(second["best"], best)
     number = (1 + kept) ** 2 / (1 + kept**2)
-    variance = kept * (0.1 / (1 + kept)) ** 2 / (1 + kept) + (0.1 * kept / (1 + kept)) ** 2 / (1 + kept)
-    assert second["stderr"] == pytest.approx(np.sqrt(variance / (number - 1)) / mean.sum())
+    across = (u @ np.array([-1.0, 3.0])) ** 2 / 10  # of u, squared, at right angles to the first measurement
+    variance = across * kept / (1 + kept) ** 2 / (number - 1)
+    assert second["stderr"] == pytest.approx(np.sqrt(variance * (1 + best @ best)) / mean.sum())
+
+
+def test_what_all_groups_change_by_together_is_no_noise():
+    method, state = build(3), build(3).init(3)
+    for scale in (9.0, 3.0, 1.0, 4.0):
+        state = method.update(state, scale * np.array([0.6, 0.3, 0.1]) / state.proportions)
+    assert method.report(state)["stderr"] == pytest.approx(0.0, abs=1e-7)
 
 
 @pytest.mark.parametrize(

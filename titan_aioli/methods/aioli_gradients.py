@@ -45,6 +45,8 @@ FIRST_UPDATES = 3
 FIRST_SHARE = 1.0 / 8
 """What lies between these, over what lies between two later ones."""
 TINY = 1e-300
+TOO_LARGE = 1e100
+"""Observations as large as this are left out: their squares are not numbers that one can compute with."""
 
 
 class AioliGradientsState(NamedTuple):
@@ -60,8 +62,8 @@ class AioliGradientsState(NamedTuple):
     """Sum of the squares of these weights."""
     mean: np.ndarray
     """[G], weighted mean of u, nats per unit of the learning rate."""
-    spread: np.ndarray
-    """[G], weighted sum of the squared deviations of u from its mean."""
+    spread: float
+    """Weighted sum of the mean squares by which u differed from the direction of its mean."""
     trust: float
     """w of the last update."""
     skipped: np.ndarray
@@ -116,7 +118,7 @@ class AioliGradients:
             weight=0.0,
             squares=0.0,
             mean=np.zeros(num_groups),
-            spread=np.zeros(num_groups),
+            spread=0.0,
             trust=0.0,
             skipped=np.zeros(num_groups, dtype=bool),
         )
@@ -126,14 +128,11 @@ class AioliGradients:
 
     def update(self, state: AioliGradientsState, observation: np.ndarray | None) -> AioliGradientsState:
         assert observation is not None, "aioli_gradients observes the alignment of gradients"
+        observation = np.where(np.abs(observation) < TOO_LARGE, observation, np.inf)
         state = state._replace(round=state.round + 1, skipped=unusable(observation))
-        if state.skipped.any():
-            return state
-        with np.errstate(over="ignore", invalid="ignore"):
-            learned = self._learn(state, state.proportions * observation)
-            following = self._move(learned)
-        usable = np.isfinite(learned.mean) & np.isfinite(learned.spread) & np.isfinite(following.proportions)
-        return following if usable.all() else state._replace(skipped=~usable)
+        return (
+            state if state.skipped.any() else self._move(self._learn(state, state.proportions * observation))
+        )
 
     def report(self, state: AioliGradientsState) -> dict[str, np.ndarray | str]:
         note: dict[str, np.ndarray | str] = {**report_skipped(state.skipped)}
@@ -164,15 +163,15 @@ class AioliGradients:
         """The averages with one more measurement of u [G]."""
         kept = math.exp(-1.0 / self.memory)
         weight, squares = kept * state.weight + 1.0, kept**2 * state.squares + 1.0
-        error = u - state.mean
-        mean = state.mean + error / weight
-        spread = kept * state.spread + error * (u - mean)
+        mean = state.mean + (u - state.mean) / weight
+        spread = kept * state.spread + (1.0 - 1.0 / weight) * _off_direction(u, state.mean)
         return state._replace(weight=weight, squares=squares, mean=mean, spread=spread)
 
     def _best(self, state: AioliGradientsState) -> tuple[np.ndarray, float]:
-        """theta [G] and its standard error, the same for all groups: infinite with one measurement.
+        """theta [G] and its standard error, infinite with one measurement.
 
-        Of few numbers one knows little of how far they spread, so all groups help.
+        One number for all groups, since a few measurements tell too little of each. The last factor is what
+        the error of the sum adds.
         """
         positive = np.maximum(state.mean, 0.0)
         total = positive.sum()
@@ -181,8 +180,9 @@ class AioliGradients:
         number = state.weight**2 / state.squares  # of measurements, if all had the same weight
         if number < 1.5:
             return positive / total, math.inf
-        variance = state.spread.mean() / state.weight / (number - 1.0)
-        return positive / total, math.sqrt(variance) / total
+        best = positive / total
+        variance = state.spread / state.weight / (number - 1.0)
+        return best, math.sqrt(variance * (1.0 + float(best @ best))) / total
 
     def _move(self, state: AioliGradientsState) -> AioliGradientsState:
         """The proportions after an update."""
@@ -191,7 +191,7 @@ class AioliGradients:
         difference = best - anchor
         distance = float((difference**2 / (error**2 + (self.misfit * anchor) ** 2 + TINY)).mean())
         by_chance = 1.0 + math.sqrt(2.0 / max(1, len(best) - 1))
-        trust = max(0.0, 1.0 - (by_chance / distance) ** 2) if distance > 0 else 0.0
+        trust = 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
         theta = self._at_least(anchor + trust * difference)
         log_p = (1.0 - self.rate) * np.log(state.proportions) + self.rate * np.log(theta)
         return state._replace(proportions=self._at_least(softmax(log_p)), trust=trust)
@@ -204,3 +204,16 @@ class AioliGradients:
         """[G], the closest proportions with no share below the least one."""
         least = 0.1 / len(proportions) if self.least_share is None else self.least_share
         return bounded(proportions, least)
+
+
+def _off_direction(u: np.ndarray, mean: np.ndarray) -> float:
+    """Mean square of what of u [G] is not along `mean` [G]; 0 where that is 0.
+
+    What all groups' numbers change by together, from one batch to the next and as losses flatten, does not
+    matter to their shares.
+    """
+    size = float(mean @ mean)
+    if size == 0:
+        return 0.0
+    rest = u - max(0.0, float(u @ mean) / size) * mean
+    return float(rest @ rest) / max(1, len(u) - 1)

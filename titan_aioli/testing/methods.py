@@ -13,7 +13,7 @@ from titan_aioli.methods.walk import Stretch, walk
 SHORT: dict[str, dict[str, Any]] = {
     "aioli": {"num_sweeps": 1, "steps_per_mixture": 1, "steps_per_round": 100},
     "aioli_bayes": {"num_steps": 200, "steps_per_stretch": 1, "prior_odds": 0.9, "looking": (0.0, 0.75)},
-    "aioli_gradients": {"num_steps": 20, "steps_per_update": 1},
+    "aioli_gradients": {"num_steps": 20, "steps_per_update": 1, "misfit": 0.0},
     "skill_it": {"steps_per_round": 2, "steps_per_evaluation": 1},
     "target_excess": {"steps_per_round": 2},
     "ado": {"warmup_updates": 4, "ignored_updates": 1, "num_bins": 8, "steps_per_update": 1},
