@@ -101,6 +101,20 @@ CONFIG = {
         "[mixing.targets.d]\n[mixing.objective]\ncombine = 'worst'",
         *("--mixing.method", "doge"),
     ),
+    "aioli_gradients with a guard": targets(
+        "method aioli_gradients follows one gradient",
+        "[mixing.targets.d]\n[mixing.targets.a]\nrole = 'guard'",
+        *("--mixing.method", "aioli_gradients"),
+    ),
+    "aioli_gradients in pipeline stages": flags(
+        "doge and aioli_gradients run with FSDP, HSDP and tensor parallelism",
+        *("--mixing.method", "aioli_gradients", "--parallelism.pipeline_parallel_degree", "2"),
+    ),
+    "an anchor at targets that are no groups": targets(
+        "mixing.aioli_gradients.anchor is \"targets\", but the targets d are no groups",
+        "[mixing.targets.d]",
+        *("--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.anchor", "targets"),
+    ),
     "a diagonal of other targets": targets("has no diagonal", "[mixing.targets.d]", "--mixing.aioli.diagonal"),
     "mixing that is a number": whole_toml("mixing is 3: it must be a table", "mixing = 3\n"),
     "an empty file": whole_toml("no data groups: add a table", ""),

@@ -49,7 +49,9 @@ def through_json(records):
     return [json.loads(json.dumps(entry)) for entry in records]
 
 
-@pytest.mark.parametrize("name", ["aioli", "aioli_bayes", "skill_it", "doremi", "doge", "odm", "ado"])
+@pytest.mark.parametrize(
+    "name", ["aioli", "aioli_bayes", "aioli_gradients", "skill_it", "doremi", "doge", "odm", "ado"]
+)
 def test_a_run_replayed_through_its_own_method_decides_as_recorded(name):
     records = through_json(record(name, 80))
     assert what_if(records, name, build_method(name, 2)).is_same

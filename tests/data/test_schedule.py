@@ -49,6 +49,16 @@ def test_any_division_into_blocks_gives_the_same_rows(cuts, seed):
     np.testing.assert_array_equal(inside.carry, parts[0].carry)
 
 
+def test_upcoming_are_the_next_rows_of_a_group_whatever_its_share():
+    schedule, proportions = make_schedule(sizes=(5, 9)), np.array([0.3, 0.7])
+    position = schedule.skip(Position.start(2), proportions, 4)
+    alone = schedule.plan(position._replace(carry=np.zeros(2)), np.array([1.0, 0.0]), 3)
+    upcoming = schedule.upcoming(position, 0, 12)
+    np.testing.assert_array_equal(np.sort(upcoming[:4]), np.sort(alone.sequences[0]))
+    np.testing.assert_array_equal(np.sort(upcoming[4:8]), np.sort(alone.sequences[1]))
+    assert position.drawn[0] + 12 > 2 * 5  # into the next epoch
+
+
 def test_skipping_arrives_where_planning_does():
     schedule, proportions = make_schedule(), np.array([0.3, 0.7])
     planned = schedule.plan(Position.start(2), proportions, 13).position_after(12)

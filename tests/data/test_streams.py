@@ -30,3 +30,9 @@ def test_store_weights_hold_in_every_cycle_and_each_store_is_read_through(sizes,
 def test_the_fixed_sample_is_without_repeats_and_bounded():
     assert sorted(fixed_sample("g", 7, 100)) == list(range(7))
     assert len(set(fixed_sample("g", 1000, 64).tolist())) == 64
+
+
+def test_windows_of_the_fixed_sample_follow_each_other_and_begin_again():
+    whole = fixed_sample("g", 7, 7).tolist()
+    assert fixed_sample("g", 7, 3, first=3).tolist() == whole[3:6]
+    assert fixed_sample("g", 7, 3, first=6).tolist() == [whole[6], *whole[:2]]

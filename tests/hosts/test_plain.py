@@ -44,11 +44,12 @@ def mixing_of(stores, method):
     mixing.aioli = replace(mixing.aioli, steps_per_mixture=1, steps_per_round=5)
     mixing.skill_it = replace(mixing.skill_it, steps_per_round=2)
     mixing.odm = replace(mixing.odm, steps_per_update=2)
+    mixing.aioli_gradients = replace(mixing.aioli_gradients, steps_per_update=2, misfit=0.0)
     mixing.ado = replace(mixing.ado, steps_per_update=1, warmup_updates=4, ignored_updates=1)
     return mixing
 
 
-@pytest.mark.parametrize(("num_ranks", "method"), [(1, "aioli"), (2, "odm")])
+@pytest.mark.parametrize(("num_ranks", "method"), [(1, "aioli"), (1, "aioli_gradients"), (2, "odm")])
 def test_killed_and_resumed_equals_never_stopped(num_ranks, method, tmp_path, stores):
     assert launch(num_ranks, tmp_path / "whole", stores, method) == 0
     for step in ("3", "7", "10"):
@@ -161,8 +162,8 @@ def test_the_command_trains_from_a_toml(tmp_path):
     assert read_run(tmp_path / "run").last_step == 4
 
 
-def test_doge_needs_one_rank():
+def test_gradients_need_one_rank():
     host = PlainHost(torch.nn.Linear(1, 1), 1, torch.device("cpu"))
     host.num_data_ranks = 2
-    with pytest.raises(UserError, match="doge runs on one rank"):
+    with pytest.raises(UserError, match="doge and aioli_gradients run on one rank"):
         host.backward(torch.zeros((1, 1)), torch.zeros((1, 1)), 1.0)

@@ -2,7 +2,12 @@
 
 import pytest
 
-from titan_aioli.measure.budget import affordable_sequences, evaluations_of_a_round, relative_overhead
+from titan_aioli.measure.budget import (
+    affordable_sequences,
+    evaluations_of_a_round,
+    relative_overhead,
+    rows_evaluated,
+)
 from titan_aioli.methods import build_method
 
 AIOLI = build_method("aioli", 2, num_sweeps=1, steps_per_mixture=5, steps_per_round=100)
@@ -14,6 +19,16 @@ def test_a_round_of_aioli_evaluates_after_each_mixture_and_at_its_end():
     assert evaluations_of_a_round(prior, 2) == (6 + 1, 8 * 30)
     skill_it = build_method("skill_it", 2, steps_per_round=60, steps_per_evaluation=20)
     assert evaluations_of_a_round(skill_it, 2) == (3, 60)
+
+
+def test_an_alignment_takes_gradients_of_the_groups_and_of_as_many_held_out_rows():
+    """10 measurements of 2 x 2 rows forward and backward in 912 steps of 8 rows: 40 rows of 7,296."""
+    method = build_method("aioli_gradients", 2, num_steps=1000)
+    steps = 100 + 2 * 14 + 7 * 112
+    assert evaluations_of_a_round(method, 2, 1) == (10, steps)
+    assert rows_evaluated(method, 2, 1) == 3 * 4
+    per_sequence = 100 * 40 / (8 * steps)
+    assert affordable_sequences(per_sequence * 5.5, method, 2, 8, largest=64, num_targets=1) == 5
 
 
 def test_a_method_that_does_not_evaluate_costs_nothing():

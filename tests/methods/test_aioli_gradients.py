@@ -46,9 +46,9 @@ def test_it_goes_to_the_best_mixture_and_stops_there(best):
 
 
 def test_what_the_law_may_be_wrong_by_is_kept_from_the_anchor():
-    """D by hand: the mean of (0.5, 0.2, -0.7)^2, relative to the anchor, over 0.3^2; c is 2 for 3 groups."""
+    """D by hand: the mean of (0.5, 0.2, -0.7)^2, relative to the anchor, over 0.2^2; c is 2 for 3 groups."""
     best, anchor = np.array([0.5, 0.4, 0.1]), np.full(3, 1 / 3)
-    trust = 1 - (2 * 0.3**2 / np.mean([0.5**2, 0.2**2, 0.7**2])) ** 2
+    trust = 1 - (2 * 0.2**2 / np.mean([0.5**2, 0.2**2, 0.7**2])) ** 2
     moved = run(build(3, rate=1.0), returns(best), 3)
     np.testing.assert_allclose(moved[-1], anchor + trust * (best - anchor), atol=1e-9)
 
@@ -115,24 +115,24 @@ def test_its_report_says_what_it_found_and_how_sure_it_is():
     state = method.update(method.init(2), np.array([3.0, 1.0]))
     first = method.report(state)
     np.testing.assert_allclose(first["best"], [0.75, 0.25])
-    assert np.isinf(first["stderr"]) and first["trust"] == 0
+    assert np.isinf(first["best_stderr"]) and first["trust"] == 0
     second = method.report(method.update(state, np.array([3.2, 0.8])))
-    # two measurements whose weights are exp(-1/8) and 1, by hand
-    kept, u = np.exp(-1 / 8), 0.5 * np.array([3.2, 0.8])
+    # two measurements whose weights are exp(-1/3) and 1, by hand
+    kept, u = np.exp(-1 / 3), 0.5 * np.array([3.2, 0.8])
     mean = (0.5 * np.array([3.0, 1.0]) * kept + u) / (1 + kept)
     best = mean / mean.sum()
     np.testing.assert_allclose(second["best"], best)
     number = (1 + kept) ** 2 / (1 + kept**2)
     across = (u @ np.array([-1.0, 3.0])) ** 2 / 10  # of u, squared, at right angles to the first measurement
     variance = across * kept / (1 + kept) ** 2 / (number - 1)
-    assert second["stderr"] == pytest.approx(np.sqrt(variance * (1 + best @ best)) / mean.sum())
+    assert second["best_stderr"] == pytest.approx(np.sqrt(variance * (1 + best @ best)) / mean.sum())
 
 
 def test_what_all_groups_change_by_together_is_no_noise():
     method, state = build(3), build(3).init(3)
     for scale in (9.0, 3.0, 1.0, 4.0):
         state = method.update(state, scale * np.array([0.6, 0.3, 0.1]) / state.proportions)
-    assert method.report(state)["stderr"] == pytest.approx(0.0, abs=1e-7)
+    assert method.report(state)["best_stderr"] == pytest.approx(0.0, abs=1e-7)
 
 
 @pytest.mark.parametrize(

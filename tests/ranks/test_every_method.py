@@ -13,6 +13,10 @@ from titan_aioli.testing.torchrun import files, torchrun, train
 SHORT = {
     "aioli": [],
     "aioli_bayes": ["--mixing.aioli_bayes.steps_per_stretch", "1"],
+    "aioli_gradients": [
+        *("--mixing.aioli_gradients.steps_per_update", "2", "--mixing.aioli_gradients.misfit", "0.0"),
+        *("--mixing.aioli_gradients.sequences", "3"),
+    ],
     "skill_it": ["--mixing.skill_it.steps_per_round", "2", "--mixing.skill_it.eta", "1.0"],
     "doremi": ["--mixing.doremi.steps_per_update", "2"],
     "doge": ["--mixing.doge.steps_per_update", "2", "--mixing.doge.sequences", "2"],
@@ -104,6 +108,19 @@ def test_doge_sees_the_inner_products_of_whole_gradients(tmp_path, stores):
         folder = tmp_path / str(num_ranks)
         train(folder, stores, num_ranks, *parallel, *flags)
         np.testing.assert_allclose(read_run(folder).records[1]["observation"], whole, rtol=1e-5)
+
+
+def test_the_alignment_of_gradients_is_that_of_one_rank(tmp_path, stores):
+    """4 ranks take 3 rows of a group: one fills up. Adam's second moments are sharded like the gradients."""
+    flags = [*flags_of("aioli_gradients", None), "--checkpoint.no-enable", "--training.steps", "4"]
+    train(tmp_path / "1", stores, 1, *flags, "--training.local_batch_size", "8")
+    one = [record["observation"] for record in read_run(tmp_path / "1").records[1:]]
+    assert len(one) == 3
+    for name, (num_ranks, parallel) in {"2": FSDP, "4": (4, []), "tp": FSDP_TP}.items():
+        folder = tmp_path / name
+        train(folder, stores, num_ranks, *parallel, *flags)
+        observed = [record["observation"] for record in read_run(folder).records[1:]]
+        np.testing.assert_allclose(observed, one, rtol=1e-4, atol=1e-4 * np.abs(one).max())
 
 
 def test_doremis_reference_must_be_a_checkpoint(tmp_path, stores):

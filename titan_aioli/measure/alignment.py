@@ -42,10 +42,11 @@ class AlignmentObserver:
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         self._host, self._loader, self._targets = host, loader, held_out.seen
         objective, num_targets = settings.objective, len(held_out.seen)
-        self._shares = objective.row_weights(objective.start(num_targets), num_targets) / num_targets
+        weights = objective.row_weights(objective.start(num_targets), num_targets)
+        num_counting = int(np.count_nonzero(weights))
+        self._shares = weights / num_counting
         """[K], what the mean loss of each target counts."""
         self._num_rows = settings.alignment_sequences
-        num_counting = int((self._shares > 0).sum())
         self._num_target_rows = -(-self._num_rows * len(loader.groups) // num_counting)
 
     def begin_step(self) -> None:

@@ -24,12 +24,12 @@ from titan_aioli.measure.observer import MicroBatch, Settings
 from titan_aioli.methods.objective import Objective
 
 
-def check_doge_layout(has_pipeline: bool, has_ddp: bool) -> None:
+def check_gradient_layout(has_pipeline: bool, has_ddp: bool) -> None:
     """Refuse layouts in which the gradients of a group cannot be taken alone."""
     if has_pipeline or has_ddp:
         raise UserError(
-            "doge runs with FSDP, HSDP and tensor parallelism, not with pipeline parallelism or DDP: "
-            "set pipeline_parallel_degree to 1 and data_parallel_shard_degree above 1"
+            "doge and aioli_gradients run with FSDP, HSDP and tensor parallelism, not with pipeline "
+            "parallelism or DDP: set pipeline_parallel_degree to 1 and data_parallel_shard_degree above 1"
         )
 
 

@@ -85,9 +85,9 @@ class AioliGradients:
     """Share of the run before the first measurement: gradients in the warm-up say nothing on later ones."""
     rate: float = 0.7
     """Share of the way to the best mixture, in logarithms, that the proportions go at each update."""
-    memory: float = 8.0
+    memory: float = 3.0
     """Updates after which a measurement counts 1 / e."""
-    misfit: float = 0.3
+    misfit: float = 0.2
     """What the law may be wrong by, as a share of a group's proportion in the anchor: differences as large as
     that are not acted on, however sure they are."""
     least_share: float | None = None
@@ -139,7 +139,7 @@ class AioliGradients:
         if state.weight == 0:
             return note
         best, error = self._best(state)
-        return {"best": best, "stderr": np.array(error), "trust": np.array(state.trust), **note}
+        return {"best": best, "best_stderr": np.array(error), "trust": np.array(state.trust), **note}
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
         return {"aioli/best": self._best(state)[0]} if state.weight else {}

@@ -73,7 +73,10 @@ class PlainHost:
         Raises: UserError: with several ranks, where DDP shares gradients.
         """
         if self.num_data_ranks > 1:
-            raise UserError("doge runs on one rank with the plain host: use torchtitan with FSDP for more")
+            raise UserError(
+                "doge and aioli_gradients run on one rank with the plain host: use torchtitan with FSDP for "
+                "more"
+            )
         (self._loss(self.module, inputs_BS, labels_BS) * scale).backward()
 
     def zero_grad(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
 from titan_aioli.measure.excess import check_reference
-from titan_aioli.measure.gradients import check_doge_layout
+from titan_aioli.measure.gradients import check_gradient_layout
 
 FIXED_DEGREES = (
     "data_parallel_replicate_degree",
@@ -119,7 +119,7 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
         check_reference(mixing.doremi.reference, has_pipeline)
     if observes in ("gradients", "alignment"):
         has_fsdp = shard_degree > 1 or layout.context_parallel_degree > 1
-        check_doge_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
+        check_gradient_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
 
 
 def global_batch_size(training: Any, num_data_ranks: int) -> int:

@@ -15,7 +15,7 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
 from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.excess import check_reference
-from titan_aioli.measure.gradients import check_doge_layout
+from titan_aioli.measure.gradients import check_gradient_layout
 from titan_aioli.measure.host import Forward
 from titan_aioli.measure.losses import RowLoss
 
@@ -69,7 +69,7 @@ class TitanHost:
         Raises: UserError: with pipeline parallelism or plain DDP.
         """
         trainer, dims = self._trainer, self._trainer.parallel_dims
-        check_doge_layout(dims.pp_enabled, dims.dp_replicate_enabled and not dims.fsdp_enabled)
+        check_gradient_layout(dims.pp_enabled, dims.dp_replicate_enabled and not dims.fsdp_enabled)
         rows = self.prepare(inputs_BS, labels_BS)
         with self.router_loads_kept(), trainer.train_context():
             self.loss_of(trainer.model_parts[0], rows, scale).backward()
