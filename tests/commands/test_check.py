@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.bad_input.cases import TRAINING as BAD_INPUT
 from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
-from titan_aioli.commands.check.command import group_table, run_table, short, target_table
+from titan_aioli.commands.check.command import _run_lines, group_table, run_table, short, target_table
 from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
@@ -306,19 +306,38 @@ def test_targets_are_counted_and_shown(stores, tmp_path):
     assert any("odm does not look at targets" in line for line in doubts(static.config, 3, expected))
 
 
+@pytest.mark.parametrize("method", ["aioli_bayes", "aioli_gradients"])
 @pytest.mark.parametrize(
     ("targets", "anchor", "is_doubted"),
     [("b", "even", True), ("b", "targets", False), ("d", "even", False), ("abc", "even", False)],
 )
-def test_an_even_start_is_doubted_where_targets_are_groups(stores, tmp_path, targets, anchor, is_doubted):
+def test_an_even_start_is_doubted_where_targets_are_groups(
+    stores, tmp_path, method, targets, anchor, is_doubted
+):
     """The groups are a, b and c."""
     config = tmp_path / "config.toml"
     config.write_text(TINY.read_text() + "".join(f"\n[mixing.targets.{name}]\n" for name in targets))
-    flags = ["--mixing.method", "aioli_bayes", "--mixing.aioli_bayes.anchor", anchor]
+    flags = ["--mixing.method", method, f"--mixing.{method}.anchor", anchor]
     checked = check_config(["--job.config_file", str(config), "--mixing.stores", str(stores), *flags], 2)
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
     found = [line for line in doubts(checked.config, 3, expected) if "even mixture" in line]
     assert bool(found) == is_doubted
+
+
+def test_what_gradients_cost_is_counted(stores, tmp_path):
+    """Groups a, b and c; one target; 8 sequences of a group, 24 held-out ones; 10 measurements in 1,000 steps."""
+    config = tmp_path / "config.toml"
+    config.write_text(TINY.read_text() + "\n[mixing.targets.d]\n")
+    flags = ["--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.sequences", "8"]
+    flags += ["--training.steps", "1000", "--mixing.evaluation.freq", "0", "--mixing.evaluation.no-test"]
+    checked = check_config(["--job.config_file", str(config), "--mixing.stores", str(stores), *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    assert (expected.gradient_sequences, len(expected.walk.ends)) == (48, 10)
+    gradients = 10 * 48 / (1000 * checked.batch_size)
+    evaluation = expected.evaluated_sequences / (3 * 1000 * checked.batch_size)  # one, at the end
+    assert expected.evaluation_cost == pytest.approx(gradients + evaluation)
+    shown = dict(_run_lines(checked, expected))
+    assert shown["gradients"] == "10 x those of 48 sequences"
 
 
 def contaminated(stores, folder):

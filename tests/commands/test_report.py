@@ -10,7 +10,14 @@ from rich.console import Console
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
 from titan_aioli.commands import report_figure as command
-from titan_aioli.commands.report import epoch_table, judgement_table, loss_table, round_table, target_table
+from titan_aioli.commands.report import (
+    best_mixture_table,
+    epoch_table,
+    judgement_table,
+    loss_table,
+    round_table,
+    target_table,
+)
 from titan_aioli.runs.run import read_run
 
 
@@ -54,6 +61,19 @@ def test_judgements_are_shown_with_the_signal_over_the_noise(tmp_path):
     assert f"{0.5 * (0.04 - 0.01) / 0.02:.2f}" in text and "as measured" not in text
     run.records[-1]["measured_gain"] = [0.08, 0.02]
     assert "+0.080 ± 0.020 as" in shown(judgement_table(run))
+
+
+def test_the_best_mixture_by_gradients_is_shown_with_how_far_it_is_followed(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli_gradients"))
+    run.records[-2].update({"best": [0.8, 0.2], "best_stderr": np.inf, "trust": 0.0})
+    run.records[-1].update({"best": [0.3, 0.7], "best_stderr": 0.0421, "trust": 0.8125})
+    first, second = [
+        line.split()
+        for line in shown(best_mixture_table(run)).splitlines()
+        if "0.00" in line or "0.81" in line
+    ]
+    assert first[1:3] == ["0.00", "-"] and first[4] == "0.80,"
+    assert second[1:3] == ["0.81", "0.042"] and second[4] == "0.70,"
 
 
 def test_the_command_draws_a_figure_of_several_runs(tmp_path, capsys):

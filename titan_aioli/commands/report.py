@@ -47,6 +47,8 @@ def report(
             console.print(evidence_table(run))
         if run.judgements():
             console.print(judgement_table(run))
+        if run.best_mixtures():
+            console.print(best_mixture_table(run))
     draw(loaded, output)
     print(f"figure: {output}")
 
@@ -180,17 +182,41 @@ def judgement_table(run: Run) -> Table:
     table.add_column("best mixture, as far as known")
     every, strength = -(-len(run.judgements()) // MAX_ROUNDS), run.mixture["hyperparameters"]["strength"]
     for record in run.judgements()[every - 1 :: every]:
-        best, slopes = np.array(record["best"]), np.array(record["slopes"])
+        slopes = np.array(record["slopes"])
         signal = strength * (slopes.max() - slopes @ record["centre"]) / record["noise"]
-        largest = ", ".join(f"{escape(run.groups[j])} {best[j]:.2f}" for j in np.argsort(-best)[:4])
         table.add_row(
             str(record["step"]),
             f"{record['probability']:.3f}",
             _with_error(*record["gain"]),
             f"{signal:.2f}",
-            largest,
+            _largest_shares(run, record["best"]),
         )
     return table
+
+
+def best_mixture_table(run: Run) -> Table:
+    """What gradients said is the best mixture, how sure that is, and how far it was followed."""
+    table = Table(
+        title=f"{run_title(run)}: the best mixture by its gradients",
+        caption="followed: 1 wholly; 0 not at all, since chance or what the law is wrong by may explain it; "
+        "error: standard error of a share",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    for name in ("step", "followed", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("best mixture, as far as known")
+    for record in first_and_last(run.best_mixtures(), MAX_ROUNDS):
+        error = record["best_stderr"]
+        cells = str(record["step"]), f"{record['trust']:.2f}", f"{error:.3f}" if np.isfinite(error) else "-"
+        table.add_row(*cells, _largest_shares(run, record["best"]))
+    return table
+
+
+def _largest_shares(run: Run, mixture: Sequence[float]) -> str:
+    """The four groups with the largest shares."""
+    order = np.argsort(-np.array(mixture))[:4]
+    return ", ".join(f"{escape(run.groups[j])} {mixture[j]:.2f}" for j in order)
 
 
 def _with_error(value: float, error: float) -> str:

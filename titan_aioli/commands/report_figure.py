@@ -52,10 +52,11 @@ def _draw_proportions(axis, run: Run, largest: float) -> None:
     Shaded: the phases of LearnParams, or, of a method that judges whether it pays to move, where it does not.
     """
     ends = [record["step"] for record in run.records[1:]] + [run.last_step]
-    judges = bool(run.judgements())
+    judges = bool(run.judgements() or run.best_mixtures())
     for record, end in zip(run.records, ends, strict=True):
         is_learning = record["phase"] == "learn_params" and not judges
-        if (is_learning or record.get("probability", 1.0) < 0.5) and end > record["step"]:
+        stays = record.get("probability", 1.0) < 0.5 or record.get("trust", 1.0) == 0
+        if (is_learning or stays) and end > record["step"]:
             axis.axvspan(record["step"], end, color="0.92", linewidth=0)
     if rounds := run.trained_rounds():
         starts = [record["step"] for record in rounds]

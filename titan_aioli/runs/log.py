@@ -97,6 +97,8 @@ def update_metrics(
     target_names = names if targets is None else targets.names
     if "probability" in record:
         metrics["aioli/probability"] = float(record["probability"])
+    if "trust" in record:
+        metrics["aioli/trust"] = float(record["trust"])
     for name in ("gain", "measured_gain"):
         if name in record:
             gain, error = record[name]
@@ -131,6 +133,8 @@ def update_line(
     if "gain" in record:
         gain, error = record["gain"]
         line += f" | gain {gain:+.4f} \u00b1 {error:.4f}, probability {record['probability']:.3f}"
+    if "trust" in record:
+        line += f" | best {_pairs(names, record['best'], '.3f')}, followed {record['trust']:.2f}"
     if "measured_gain" in record:
         gain, error = record["measured_gain"]
         line += f" | measured gain {gain:+.4f} \u00b1 {error:.4f}"

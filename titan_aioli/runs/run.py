@@ -123,6 +123,10 @@ class Run(NamedTuple):
         """The records that say how probable it is that something can be won, and how much has been."""
         return [record for record in self.records if "probability" in record]
 
+    def best_mixtures(self) -> list[dict[str, Any]]:
+        """The records that say which mixture gradients take for the best, and how far it is followed."""
+        return [record for record in self.records if "trust" in record]
+
     def checks(self) -> dict[int, Check]:
         """By round, whether its law held; {} for a method that predicts nothing."""
         drops = [record for record in self.records if "predicted_drop" in record]

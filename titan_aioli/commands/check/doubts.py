@@ -33,7 +33,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         )
     if mixing.method == "target_excess":
         yield from _target_excess(mixing)
-    if mixing.method == "aioli_bayes":
+    if mixing.method in ("aioli_bayes", "aioli_gradients"):
         yield from _even_anchor(mixing)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients", "alignment"):
         yield (
@@ -49,17 +49,18 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
 
 
 def _even_anchor(mixing: Any) -> Iterator[str]:
-    """An even start of aioli_bayes where the targets are groups, whose weights are a better one."""
+    """An even start where the targets are groups, whose weights are a better one."""
     weights = {
         name: target.weight
         for name, target in mixing.targets.items()
         if target.role == "reward" and target.weight > 0
     }
     is_even = set(weights) == set(mixing.groups) and len(set(weights.values())) == 1
-    if mixing.aioli_bayes.anchor == "even" and weights and set(weights) <= set(mixing.groups) and not is_even:
+    starts_even = getattr(mixing, mixing.method).anchor == "even"
+    if starts_even and weights and set(weights) <= set(mixing.groups) and not is_even:
         yield (
-            "every target is a group, and aioli_bayes starts from an even mixture: set "
-            'mixing.aioli_bayes.anchor = "targets" to start from their weights'
+            f"every target is a group, and {mixing.method} starts from an even mixture: set "
+            f'mixing.{mixing.method}.anchor = "targets" to start from their weights'
         )
 
 
