@@ -73,8 +73,9 @@ def check_kill_and_resume(folder, stores, layout, flags):
         )
     train(folder / "killed", stores, num_ranks, *parallel, *flags, module="tests.ranks.trainers.killing")
     assert files(folder / "killed") == files(folder / "whole")
-    moved = {tuple(record["proportions"]) for record in read_run(folder / "whole").records}
-    assert len(moved) > 1 or "static" in flags  # the method did decide something
+    records = read_run(folder / "whole").records
+    learned = {(*record["proportions"], *record.get("best", ())) for record in records}
+    assert len(learned) > 1 or "static" in flags  # the method did learn or decide something
 
 
 @pytest.mark.parametrize("name", ["doremi"])
@@ -116,7 +117,7 @@ def test_the_alignment_of_gradients_is_that_of_one_rank(tmp_path, stores):
     train(tmp_path / "1", stores, 1, *flags, "--training.local_batch_size", "8")
     one = [record["observation"] for record in read_run(tmp_path / "1").records[1:]]
     assert len(one) == 3
-    for name, (num_ranks, parallel) in {"2": FSDP, "4": (4, []), "tp": FSDP_TP}.items():
+    for name, (num_ranks, parallel) in {"2": FSDP, "4": (4, ["--training.local_batch_size", "2"]), "tp": FSDP_TP}.items():
         folder = tmp_path / name
         train(folder, stores, num_ranks, *parallel, *flags)
         observed = [record["observation"] for record in read_run(folder).records[1:]]
