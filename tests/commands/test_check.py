@@ -325,7 +325,7 @@ def test_an_even_start_is_doubted_where_targets_are_groups(
 
 
 def test_what_gradients_cost_is_counted(stores, tmp_path):
-    """Groups a, b and c; one target; 8 sequences of a group, 24 held-out ones; 10 measurements in 1,000 steps."""
+    """Groups a, b and c, one target: 8 sequences of a group, 24 held-out ones, 10 times in 1,000 steps."""
     config = tmp_path / "config.toml"
     config.write_text(TINY.read_text() + "\n[mixing.targets.d]\n")
     flags = ["--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.sequences", "8"]

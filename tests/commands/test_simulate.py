@@ -50,6 +50,7 @@ def test_observations_are_what_methods_are_promised():
     np.testing.assert_allclose(train[:2], 0.5 * (before + after)[:2])
     assert np.isnan(train[2])
     assert world.observe("gradients", before, after, HALF, 0, 10).shape == (3, 3)
+    np.testing.assert_allclose(world.observe("alignment", before, after, HALF, 0, 10), world.helps(after, 10))
     assert world.observe("nothing", before, after, HALF, 0, 10) is None
 
 

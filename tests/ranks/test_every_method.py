@@ -117,7 +117,11 @@ def test_the_alignment_of_gradients_is_that_of_one_rank(tmp_path, stores):
     train(tmp_path / "1", stores, 1, *flags, "--training.local_batch_size", "8")
     one = [record["observation"] for record in read_run(tmp_path / "1").records[1:]]
     assert len(one) == 3
-    for name, (num_ranks, parallel) in {"2": FSDP, "4": (4, ["--training.local_batch_size", "2"]), "tp": FSDP_TP}.items():
+    for name, (num_ranks, parallel) in {
+        "2": FSDP,
+        "4": (4, ["--training.local_batch_size", "2"]),
+        "tp": FSDP_TP,
+    }.items():
         folder = tmp_path / name
         train(folder, stores, num_ranks, *parallel, *flags)
         observed = [record["observation"] for record in read_run(folder).records[1:]]

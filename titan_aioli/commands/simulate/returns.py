@@ -37,6 +37,9 @@ LOSS_NOISE, NOISE_STEPS = 0.024, 8
 """Standard deviation of the drop of one target's loss in so many steps at the peak learning rate, nats.
 `WALKS` of it stays in the losses, `EVALUATIONS` of it is new in each evaluation."""
 WALKS, EVALUATIONS = 0.7, 0.5
+ALIGNMENT_NOISE, SCALE_NOISE = 0.5, 0.3
+"""Standard deviations of the noise of a measurement of alignments by aioli_gradients, in 10 percent of the
+compute: of each group's, over the mean of their sizes, and of the logarithm of a factor that all share."""
 SHARED = 0.018
 """Share of that variance that all targets have in common: the mean of eight has a noise of 0.009."""
 LOOKING_COST, LOOKING_LEFT = 0.025, (0.16, 0.48)
@@ -193,6 +196,12 @@ class ReturnsWorld(World):
     def errors(self, rows: slice, number: int, step: int) -> Array:
         """Of a given step always the same, as those of an evaluation on given sequences are."""
         return self.noise * self._noise[step, rows]
+
+    def alignment(self, helps: Array, noise: Array, number: int) -> Array:
+        rng = np.random.default_rng((self.seed, 9, number))
+        each, shared = rng.standard_normal(len(helps)), rng.standard_normal()
+        error = self.noise * ALIGNMENT_NOISE * np.abs(helps).mean() * each
+        return np.exp(self.noise * SCALE_NOISE * shared) * helps + error
 
     @cached_property
     def _first_losses(self) -> Array:

@@ -113,13 +113,24 @@ class World(ABC):
         noise = self.errors(rows, number, step)
         if kind == "validation":
             return self.losses(after)[rows] + noise
-        if kind in ("gradients", "alignment"):
+        if kind == "alignment":
+            return self.alignment(self.helps(after, step), noise, number)
+        if kind == "gradients":
             helps, ones = self.helps(after, step), np.ones(self.num_groups)
-            aligned = helps / helps.max() + noise
-            return aligned if kind == "alignment" else np.column_stack([aligned, ones, ones])
+            return np.column_stack([helps / helps.max() + noise, ones, ones])
         mean = 0.5 * (self.losses(before) + self.losses(after))[rows]
         train = np.where(proportions > 0, mean + noise, np.nan)
         return train - self._reference() if kind == "excess" else train
+
+    def alignment(self, helps: Array, noise: Array, number: int) -> Array:
+        """[G], what the gradients of the groups show of `helps` [G].
+
+        Args:
+            helps: what a step on each group takes off what the mixture is for.
+            noise: [G], of the groups' losses.
+            number: of the observation.
+        """
+        return helps + np.abs(helps).max() * noise
 
     def graph(self) -> Array:
         """Skill-It's graph [G, K] (or [G, G]): relative drops of runs on each group alone."""
