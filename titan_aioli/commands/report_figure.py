@@ -66,6 +66,7 @@ def _draw_proportions(axis, run: Run, largest: float) -> None:
     axis.set_ylim(0, largest * 1.15)
     axis.set_title(run_title(run))
     shaded = "probably nothing to win" if judges else "LearnParams" if run.last_matrix() is not None else ""
+    shaded = "stays at the anchor" if run.best_mixtures() else shaded
     axis.set_xlabel(f"step (shaded: {shaded})" if shaded else "step")
 
 
