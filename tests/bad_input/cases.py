@@ -110,6 +110,10 @@ CONFIG = {
         "doge and aioli_gradients run with FSDP, HSDP and tensor parallelism",
         *("--mixing.method", "aioli_gradients", "--parallelism.pipeline_parallel_degree", "2"),
     ),
+    "gradients of no sequences": flags(
+        "mixing.aioli_gradients.sequences is 0: at least 1",
+        *("--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.sequences", "0"),
+    ),
     "an anchor at targets that are no groups": targets(
         "mixing.aioli_gradients.anchor is \"targets\", but the targets d are no groups",
         "[mixing.targets.d]",

@@ -197,6 +197,8 @@ class AioliGradientsTable(methods.AioliGradients):
     num_steps: Hidden[int] = 1024
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        if self.sequences is not None and self.sequences < 1:
+            raise UserError(f"mixing.aioli_gradients.sequences is {self.sequences}: at least 1")
         written |= {"anchor": _anchor("aioli_gradients", self.anchor, self.plan, run)}
         return written if run.num_steps is None else {**written, "num_steps": run.num_steps}
 
