@@ -8,13 +8,13 @@ from hypothesis.extra.numpy import arrays
 
 from titan_aioli.methods import METHODS, OBSERVES, UNTIL_END, Guarded, build_method
 from titan_aioli.methods.odm import ODM
+from titan_aioli.methods.protocol import shape_observed
 from titan_aioli.testing.methods import (
     assert_on_the_simplex,
     check_method,
     draw_observation,
     random_walk,
     recorded_schedule,
-    shape_observed,
     short_method,
 )
 

@@ -31,6 +31,7 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, MixingMethod, Objective, build_method
+from titan_aioli.methods.protocol import OF_GRADIENTS
 from titan_aioli.stores.split import Split
 
 
@@ -147,12 +148,12 @@ def _build_method(
     """The method of the config with its hyperparameters, guarded where the config says so."""
     method = build_method(mixing.method, len(mixing.groups), num_targets, **values)
     method = guarded(mixing, method, num_targets)
-    if method.observes in ("gradients", "alignment") and objective.start(num_targets).size:
+    if method.observes in OF_GRADIENTS and objective.start(num_targets).size:
         raise UserError(
             f"method {mixing.method} follows one gradient: set mixing.objective.unit to nats "
             "or bits_per_byte, combine mean, and no target with role guard"
         )
-    if method.observes in ("validation", "gradients", "alignment") and not mixing.evaluation.validation:
+    if method.observes in ("validation", *OF_GRADIENTS) and not mixing.evaluation.validation:
         raise UserError(
             f"method {mixing.method} needs held-out losses: set mixing.evaluation.validation = true"
         )

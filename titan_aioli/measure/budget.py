@@ -8,6 +8,7 @@ T (1 + G k) D_e / (3 D_t), D_t the tokens trained on, D_e those of all targets.
 import numpy as np
 
 from titan_aioli.methods import MixingMethod
+from titan_aioli.methods.protocol import shape_observed
 from titan_aioli.methods.walk import walk
 
 MAX_PHASES = 1_000_000
@@ -28,8 +29,7 @@ def evaluations_of_a_round(
     if method.observes not in ROUNDS:
         return 0, 0
     evaluations, steps, rounds = 0, 0, ROUNDS[method.observes]
-    size = num_groups if num_targets is None or method.observes == "alignment" else num_targets
-    observed = np.ones(size)
+    observed = np.ones(shape_observed(method, num_groups, num_targets))
     for number, stretch in enumerate(walk(method, num_groups, lambda _: observed, num_targets=num_targets)):
         if stretch.state.round >= rounds.stop or number == MAX_PHASES:
             break

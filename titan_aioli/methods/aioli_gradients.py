@@ -33,10 +33,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from titan_aioli.methods.checks import require_count, require_number, require_weights
+from titan_aioli.methods.anchored import anchor_mixture, at_least, check_anchor, stepped
+from titan_aioli.methods.checks import require_count, require_number
 from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.proportions import bounded, normalize_or_uniform, softmax
 
 UPDATES = 10
 """Measurements of a run, by default."""
@@ -64,8 +64,6 @@ class AioliGradientsState(NamedTuple):
     """[G], weighted mean of u, nats per unit of the learning rate."""
     spread: float
     """Weighted sum of the mean squares by which u differed from the direction of its mean."""
-    trust: float
-    """w of the last update."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 
@@ -103,13 +101,7 @@ class AioliGradients:
         require_number("aioli_gradients.rate", self.rate, above=0, at_most=1, what="the share of the way")
         require_number("aioli_gradients.memory", self.memory, above=0, what="a number of updates")
         require_number("aioli_gradients.misfit", self.misfit, at_least=0)
-        if self.least_share is not None:
-            most = 1 / num_groups
-            require_number(
-                "aioli_gradients.least_share", self.least_share, above=0, at_most=most, what="a least share"
-            )
-        if self.anchor is not None:
-            require_weights("aioli_gradients.anchor", self.anchor, num_groups)
+        check_anchor("aioli_gradients", self.anchor, self.least_share, num_groups)
 
     def init(self, num_groups: int, num_targets: int | None = None) -> AioliGradientsState:
         return AioliGradientsState(
@@ -119,7 +111,6 @@ class AioliGradients:
             squares=0.0,
             mean=np.zeros(num_groups),
             spread=0.0,
-            trust=0.0,
             skipped=np.zeros(num_groups, dtype=bool),
         )
 
@@ -139,7 +130,8 @@ class AioliGradients:
         if state.weight == 0:
             return note
         best, error = self._best(state)
-        return {"best": best, "best_stderr": np.array(error), "trust": np.array(state.trust), **note}
+        trust = self._trust(best, error)
+        return {"best": best, "best_stderr": np.array(error), "trust": np.array(trust), **note}
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
         return {"aioli/best": self._best(state)[0]} if state.weight else {}
@@ -177,10 +169,10 @@ class AioliGradients:
         total = positive.sum()
         if total == 0:  # no group helps
             return self._anchor(len(positive)), math.inf
+        best = positive / total
         number = state.weight**2 / state.squares  # of measurements, if all had the same weight
         if number < 1.5:
-            return positive / total, math.inf
-        best = positive / total
+            return best, math.inf
         variance = state.spread / state.weight / (number - 1.0)
         return best, math.sqrt(variance * (1.0 + float(best @ best))) / total
 
@@ -188,22 +180,19 @@ class AioliGradients:
         """The proportions after an update."""
         anchor = self._anchor(len(state.mean))
         best, error = self._best(state)
-        difference = best - anchor
-        distance = float((difference**2 / (error**2 + (self.misfit * anchor) ** 2 + TINY)).mean())
+        theta = at_least(anchor + self._trust(best, error) * (best - anchor), self.least_share)
+        return state._replace(proportions=stepped(state.proportions, theta, self.rate, self.least_share))
+
+    def _trust(self, best: np.ndarray, error: float) -> float:
+        """w, how far theta [G] of this standard error is followed."""
+        anchor = self._anchor(len(best))
+        distance = float(((best - anchor) ** 2 / (error**2 + (self.misfit * anchor) ** 2 + TINY)).mean())
         by_chance = 1.0 + math.sqrt(2.0 / max(1, len(best) - 1))
-        trust = 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
-        theta = self._at_least(anchor + trust * difference)
-        log_p = (1.0 - self.rate) * np.log(state.proportions) + self.rate * np.log(theta)
-        return state._replace(proportions=self._at_least(softmax(log_p)), trust=trust)
+        return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
 
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
-        return self._at_least(normalize_or_uniform(self.anchor, num_groups, "aioli_gradients.anchor"))
-
-    def _at_least(self, proportions: np.ndarray) -> np.ndarray:
-        """[G], the closest proportions with no share below the least one."""
-        least = 0.1 / len(proportions) if self.least_share is None else self.least_share
-        return bounded(proportions, least)
+        return anchor_mixture("aioli_gradients", self.anchor, self.least_share, num_groups)
 
 
 def _off_direction(u: np.ndarray, mean: np.ndarray) -> float:

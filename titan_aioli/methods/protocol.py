@@ -21,6 +21,9 @@ PHASES = ("measure", "learn_params", "train", "prior")
 
 OBSERVES = ("nothing", "validation", "train", "excess", "gradients", "alignment")
 
+OF_GRADIENTS = ("gradients", "alignment")
+"""Those of OBSERVES that take gradients of one group alone, and the gradient of one objective."""
+
 
 class Phase(NamedTuple):
     """What to train on now, and for how long."""
@@ -111,6 +114,13 @@ def settings_in_use(method: Any, state: Any) -> dict[str, Any]:
     measurement is made with; one without that function has none.
     """
     return method.settings_in_use(state) if hasattr(method, "settings_in_use") else {}
+
+
+def shape_observed(method: Any, num_groups: int, num_targets: int | None = None) -> tuple[int, ...]:
+    """Shape of one observation; K targets, as many as groups if left out."""
+    if method.observes == "validation" and num_targets is not None:
+        return (num_targets,)
+    return {"nothing": (), "gradients": (num_groups, 3)}.get(method.observes, (num_groups,))
 
 
 def over_targets(method: Any) -> Collection[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.methods import METHODS, MixingMethod, build_method
-from titan_aioli.methods.protocol import PHASES, over_targets
+from titan_aioli.methods.protocol import PHASES, over_targets, shape_observed
 from titan_aioli.methods.walk import Stretch, walk
 
 SHORT: dict[str, dict[str, Any]] = {
@@ -42,13 +42,6 @@ def short_method(name: str, num_groups: int) -> MixingMethod:
     schedule = {"schedule": recorded_schedule(num_groups)} if name == "replay" else {}
     hyperparameters: dict[str, Any] = {**SHORT.get(name, {}), **schedule}
     return build_method(name, num_groups, **hyperparameters)
-
-
-def shape_observed(method: MixingMethod, num_groups: int, num_targets: int | None = None) -> tuple[int, ...]:
-    """Shape of one observation, as protocol.py states it."""
-    if method.observes == "validation" and num_targets is not None:
-        return (num_targets,)
-    return {"nothing": (), "gradients": (num_groups, 3)}.get(method.observes, (num_groups,))
 
 
 def draw_observation(

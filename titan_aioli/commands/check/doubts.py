@@ -5,6 +5,7 @@ from typing import Any
 
 from titan_aioli.commands.check.forecast import Forecast
 from titan_aioli.methods import METHODS
+from titan_aioli.methods.protocol import OF_GRADIENTS
 
 FAR_ABOVE = 2.0
 """Ratio of the cost of all evaluations to `mixing.evaluation.budget` above which it is doubted."""
@@ -35,7 +36,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield from _target_excess(mixing)
     if mixing.method in ("aioli_bayes", "aioli_gradients"):
         yield from _even_anchor(mixing)
-    if mixing.targets and METHODS[mixing.method].observes not in ("validation", "gradients", "alignment"):
+    if mixing.targets and METHODS[mixing.method].observes not in ("validation", *OF_GRADIENTS):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
             "skill_it and doge look at them, and `titan-aioli plan` finds a static mixture for them"

@@ -14,8 +14,9 @@ import numpy as np
 
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.data.targets import HeldOutSet
-from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead
+from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead, rows_evaluated
 from titan_aioli.methods import MixingMethod
+from titan_aioli.methods.protocol import shape_observed
 from titan_aioli.methods.walk import walk
 from titan_aioli.runs.checkpoints import checkpoints
 
@@ -105,8 +106,10 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     sampled = _sequences(targets.validation if targets else mixture.validation, per_target)
     tested = _sequences(_sets(mixture.test, targets and targets.test), evaluation.sequences)
     asked = set(walked.ends) if method.observes == "validation" else set()
-    aligned = 2 * len(mixture.train) * (mixing.aioli_gradients.sequences or per_target)
-    aligned = aligned if method.observes == "alignment" else 0
+    aligned = 0  # rows that pass forward: a backward pass is twice as much
+    if method.observes == "alignment":
+        of_each = mixing.aioli_gradients.sequences or per_target
+        aligned = of_each * rows_evaluated(method, len(mixture.train))
     is_one = per_target == evaluation.sequences and targets is None
     measured = {steps} | (asked if is_one else set())
     measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
@@ -118,7 +121,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         for count, sequences in (
             (len(measured), evaluated),
             (num_samples, sampled),
-            (len(walked.ends), 3 * aligned),  # forward and backward
+            (len(walked.ends), aligned),
             (1, tested),
         )
     ]
@@ -134,7 +137,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         evaluated_sequences=evaluated,
         num_samples=num_samples,
         sampled_sequences=sampled,
-        gradient_sequences=aligned,
+        gradient_sequences=aligned // 3,
         test_sequences=tested,
         evaluation_cost=sum(costs),
     )
@@ -158,8 +161,7 @@ def walk_through(
             if start < num_steps:
                 steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
         return Walk(phase.proportions, ends, steps_by_phase, [(num_steps, phase.proportions)])
-    size = num_groups if num_targets is None or method.observes == "alignment" else num_targets
-    equal = np.ones(size)
+    equal = np.ones(shape_observed(method, num_groups, num_targets))
     observation = None if method.observes == "nothing" else equal
     for step, trained, phase, state in walk(
         method, num_groups, lambda _: observation, num_steps, num_targets

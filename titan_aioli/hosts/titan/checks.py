@@ -11,6 +11,7 @@ from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_gradient_layout
+from titan_aioli.methods.protocol import OF_GRADIENTS
 
 FIXED_DEGREES = (
     "data_parallel_replicate_degree",
@@ -117,7 +118,7 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
     has_pipeline = layout.pipeline_parallel_degree > 1
     if observes == "excess":
         check_reference(mixing.doremi.reference, has_pipeline)
-    if observes in ("gradients", "alignment"):
+    if observes in OF_GRADIENTS:
         has_fsdp = shard_degree > 1 or layout.context_parallel_degree > 1
         check_gradient_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
 

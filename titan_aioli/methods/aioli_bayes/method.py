@@ -38,11 +38,12 @@ from titan_aioli.methods.aioli_bayes.state import (
     START,
     AioliBayesState,
 )
-from titan_aioli.methods.checks import require_count, require_number, require_weights
+from titan_aioli.methods.anchored import anchor_mixture, at_least, check_anchor, stepped
+from titan_aioli.methods.checks import require_count, require_number
 from titan_aioli.methods.faults import skipped_note, unusable
 from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.protocol import Phase
-from titan_aioli.proportions import bounded, normalize_or_uniform, pulled, softmax
+from titan_aioli.proportions import pulled
 
 SCALES = np.array([0.0, 2.0, 8.0, 32.0])
 """[M], prior standard deviation of the slopes under each opinion, over the noise of a stretch."""
@@ -115,16 +116,7 @@ class AioliBayes:
                 "1, the first below the second"
             )
         self.comparing(num_groups).check()
-        if self.least_share is not None:
-            require_number(
-                "aioli_bayes.least_share",
-                self.least_share,
-                above=0,
-                at_most=1 / num_groups,
-                what="a least share",
-            )
-        if self.anchor is not None:
-            require_weights("aioli_bayes.anchor", self.anchor, num_groups)
+        check_anchor("aioli_bayes", self.anchor, self.least_share, num_groups)
         if num_groups > MOST_GROUPS:
             raise ValueError(
                 f"aioli_bayes keeps covariances of {num_groups} x {num_groups} groups: it takes at most "
@@ -231,12 +223,7 @@ class AioliBayes:
 
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
-        return self._at_least(normalize_or_uniform(self.anchor, num_groups, "aioli_bayes.anchor"))
-
-    def _at_least(self, proportions: np.ndarray) -> np.ndarray:
-        """[G], the closest proportions with no share below the least one."""
-        least = 0.1 / len(proportions) if self.least_share is None else self.least_share
-        return bounded(proportions, least)
+        return anchor_mixture("aioli_bayes", self.anchor, self.least_share, num_groups)
 
     def _mixture(self, state: AioliBayesState) -> tuple[np.ndarray, float]:
         """What the present stretch trains on [G], and how far it is pulled to one group."""
@@ -357,9 +344,8 @@ class AioliBayes:
         theta = anchor
         if trust > 0:
             best = posterior[1:] @ law.best_mixture(state.mean, state.origin)[1:] / is_another
-            theta = self._at_least((1.0 - trust) * anchor + trust * best)
-        log_p = (1.0 - self.rate) * np.log(state.proportions) + self.rate * np.log(theta)
-        return state._replace(proportions=self._at_least(softmax(log_p)))
+            theta = at_least((1.0 - trust) * anchor + trust * best, self.least_share)
+        return state._replace(proportions=stepped(state.proportions, theta, self.rate, self.least_share))
 
     def _begin_round(self, state: AioliBayesState) -> AioliBayesState:
         """The weights of the targets for the next round, from the losses now and the last round's drops."""
