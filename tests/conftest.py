@@ -1,8 +1,12 @@
 """What several test files start from."""
 
 import pytest
+from hypothesis import settings
 
 from titan_aioli.testing.stores import write_stores
+
+settings.register_profile("same", derandomize=True)  # the same examples on every machine
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,14 @@ def test_what_is_not_finite_or_too_large_is_left_out():
         assert "stay as they are" in method.report(following)["note"]
 
 
+def test_numbers_of_any_size_are_not_squared_beyond_what_a_number_holds():
+    method, large_then_tiny = build(4, misfit=0.0), [[-1e99, 1e-159, 1e-159, 1e-159], [-1e99, 1, 1e-80, 0]]
+    state = method.init(4)
+    for seen in [np.zeros(4), *map(np.array, large_then_tiny)] * 2:
+        state = method.update(state, seen)
+        np.testing.assert_allclose(method.phase(state).proportions, 0.25)
+
+
 def test_its_report_says_what_it_found_and_how_sure_it_is():
     method = build(2)
     state = method.update(method.init(2), np.array([3.0, 1.0]))

@@ -44,9 +44,10 @@ FIRST_UPDATES = 3
 """So many of them come soon one after the other, so that their spread is known early."""
 FIRST_SHARE = 1.0 / 8
 """What lies between these, over what lies between two later ones."""
-TINY = 1e-300
 TOO_LARGE = 1e100
 """Observations as large as this are left out: their squares are not numbers that one can compute with."""
+TOO_SMALL = 1e-100
+"""A sum of the alignments, or a difference of shares, below which there is none."""
 
 
 class AioliGradientsState(NamedTuple):
@@ -167,7 +168,7 @@ class AioliGradients:
         """
         positive = np.maximum(state.mean, 0.0)
         total = positive.sum()
-        if total == 0:  # no group helps
+        if total < TOO_SMALL:  # no group helps
             return self._anchor(len(positive)), math.inf
         best = positive / total
         number = state.weight**2 / state.squares  # of measurements, if all had the same weight
@@ -186,7 +187,8 @@ class AioliGradients:
     def _trust(self, best: np.ndarray, error: float) -> float:
         """w, how far theta [G] of this standard error is followed."""
         anchor = self._anchor(len(best))
-        distance = float(((best - anchor) ** 2 / (error**2 + (self.misfit * anchor) ** 2 + TINY)).mean())
+        doubt = np.hypot(error, self.misfit * anchor) + TOO_SMALL  # no squares: an error may be huge
+        distance = float((((best - anchor) / doubt) ** 2).mean())
         by_chance = 1.0 + math.sqrt(2.0 / max(1, len(best) - 1))
         return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
 
