@@ -10,9 +10,17 @@ with the gradients g_j of the group's loss and g of the objective's, and P the s
 1 / sqrt(v) of Adam. One measurement takes a gradient for every group and one for the objective, no perturbed
 step, and shows more than a whole round of LearnParams (docs/study.md).
 
-The step. By a law with diminishing returns (aioli_bayes/law.py) a_j = beta theta_j / p_j, theta the best
+The average. By a law with diminishing returns (aioli_bayes/law.py) a_j = beta theta_j / p_j, theta the best
 mixture: the value of a group falls as its share grows. So u_j = p_j a_j is the same wherever p is, and is
-averaged over the run with forgetting. After every measurement
+averaged over the run. Alignments fade as losses flatten, and their noise does not, so that earlier
+measurements are forgotten only as fast as a new one tells more than noise: they keep exp(-i / memory) of
+their weight,
+
+    i = max(0, 1 - sigma^2 / mean_j u_j^2)
+
+with sigma^2 the variance of what of u is not along its mean.
+
+The step. After every measurement
 
     theta_j = max(u_j, 0) / sum_i max(u_i, 0)
     D       = mean_j (theta_j - anchor_j)^2 / (stderr^2 + (misfit anchor_j)^2)
@@ -58,7 +66,7 @@ class AioliGradientsState(NamedTuple):
     proportions: np.ndarray
     """[G], p."""
     weight: float
-    """Sum of the weights of the measurements, each lighter by `memory` than the next."""
+    """Sum of the weights of the measurements; the last one has 1, the others what `memory` left them."""
     squares: float
     """Sum of the squares of these weights."""
     mean: np.ndarray
@@ -85,7 +93,7 @@ class AioliGradients:
     rate: float = 0.7
     """Share of the way to the best mixture, in logarithms, that the proportions go at each update."""
     memory: float = 3.0
-    """Updates after which a measurement counts 1 / e."""
+    """Updates, each of them telling far more than noise, after which a measurement counts 1 / e."""
     misfit: float = 0.2
     """What the law may be wrong by, as a share of a group's proportion in the anchor: differences as large as
     that are not acted on, however sure they are."""
@@ -154,7 +162,7 @@ class AioliGradients:
 
     def _learn(self, state: AioliGradientsState, u: np.ndarray) -> AioliGradientsState:
         """The averages with one more measurement of u [G]."""
-        kept = math.exp(-1.0 / self.memory)
+        kept = math.exp(-_above_noise(u, _variance(state)) / self.memory)
         weight, squares = kept * state.weight + 1.0, kept**2 * state.squares + 1.0
         mean = state.mean + (u - state.mean) / weight
         spread = kept * state.spread + (1.0 - 1.0 / weight) * _off_direction(u, state.mean)
@@ -171,10 +179,7 @@ class AioliGradients:
         if total < TOO_SMALL:  # no group helps
             return self._anchor(len(positive)), math.inf
         best = positive / total
-        number = state.weight**2 / state.squares  # of measurements, if all had the same weight
-        if number < 1.5:
-            return best, math.inf
-        variance = state.spread / state.weight / (number - 1.0)
+        variance = _variance(state) * state.squares / state.weight**2
         return best, math.sqrt(variance * (1.0 + float(best @ best))) / total
 
     def _move(self, state: AioliGradientsState) -> AioliGradientsState:
@@ -195,6 +200,20 @@ class AioliGradients:
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
         return anchor_mixture("aioli_gradients", self.anchor, self.least_share, num_groups)
+
+
+def _variance(state: AioliGradientsState) -> float:
+    """sigma^2, of one group's u in one measurement; infinite with one measurement."""
+    number = state.weight**2 / state.squares if state.weight else 0.0  # if all had the same weight
+    return state.spread / state.weight * number / (number - 1.0) if number > 1.5 else math.inf
+
+
+def _above_noise(u: np.ndarray, variance: float) -> float:
+    """i, the share of the size of u [G] that is not noise; 1 while its variance is not known."""
+    size = float(np.mean(u**2))
+    if not math.isfinite(variance):
+        return 1.0
+    return 1.0 - variance / size if size > variance else 0.0
 
 
 def _off_direction(u: np.ndarray, mean: np.ndarray) -> float:
