@@ -138,6 +138,10 @@ def test_without_a_limit_the_rows_are_the_shares():
     [
         ("stop", ["a (max_epochs 0.05); the run ends there, not at step 40", "about {} of 40 steps"]),
         ("redistribute", ["a (max_epochs 0.05); its share goes to the other groups", "40 steps x 8"]),
+        (
+            "spread",
+            ["a: a share of {:.3g} at most, with which max_epochs 0.05 last to the end", "40 steps x 8"],
+        ),
         ("repeat", ["times, more than max_epochs 0.05: a warning", "40 steps x 8"]),
     ],
 )
@@ -145,12 +149,13 @@ def test_the_command_names_what_a_limit_does(when, expected, stores, capsys):
     flags = ["--mixing.stores", str(stores), "--mixing.method", "stratified", "--training.steps", "40"]
     flags += ["--mixing.when_used_up", when, "--mixing.groups.a.max_epochs", "0.05"]
     sequences = check_config(["--job.config_file", str(TINY), *flags]).mixture.train[0].num_sequences
-    stop = int(0.05 * sequences) * 3 // 8
+    rows = int(0.05 * sequences)
+    stop = rows * 3 // 8
     main(["check", str(TINY), "--world-size", "2", *flags])
     text = " ".join(capsys.readouterr().out.split())
     for part in expected:
-        assert part.format(stop) in text
-    assert (f"about step {stop}: a" in text) == (when != "repeat")
+        assert part.format(rows / (40 * 8) if when == "spread" else stop) in text
+    assert (f"about step {stop}: a" in text) == ("about step" in text) == (when in ("stop", "redistribute"))
 
 
 def test_eight_groups_fit_eighty_columns():

@@ -148,6 +148,38 @@ def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores, caplog):
     assert caplog.messages.count(f"mixing: {reason}") == 1
 
 
+@pytest.mark.parametrize("method", ["stratified", "aioli"])
+def test_a_group_that_is_spread_lasts_to_the_end(tmp_path, stores, method):
+    mixing: Mixing = mixing_of(stores, method)
+    mixing.when_used_up, mixing.groups["a"].max_epochs = "spread", 0.01
+    session = train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    most = int(0.01 * session.loader.schedule.num_sequences[0])
+    num_rows = SCHEDULE.num_steps * SCHEDULE.batch_size
+    trained = [r["proportions"][0] for r in read_run(tmp_path).records if r["phase"] == "train"]
+    assert 0 < most < num_rows / 3 and session.controller.step == SCHEDULE.num_steps
+    assert max(trained) <= most / num_rows + 1e-12
+    assert session.loader.position.drawn[0] == most
+
+
+def test_a_run_with_a_spread_group_is_replayed_as_recorded(tmp_path, stores, capsys):
+    mixing: Mixing = mixing_of(stores, "odm")
+    mixing.when_used_up, mixing.groups["a"].max_epochs = "spread", 0.02
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    main(["replay", str(tmp_path), "--output", str(tmp_path / "replay.png")])
+    assert "are decided as recorded" in capsys.readouterr().out
+
+
+def test_groups_that_cannot_last_for_the_run_are_refused(tmp_path, stores):
+    mixing: Mixing = mixing_of(stores, "stratified")
+    mixing.when_used_up = "spread"
+    for group in mixing.groups.values():
+        group.max_epochs = 0.01
+    with pytest.raises(
+        UserError, match=r"the groups give \d+ rows, and the run trains on \d+: raise max_epochs"
+    ):
+        train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+
+
 def test_the_results_of_a_run_that_does_not_run_out_say_nothing_of_it(tmp_path, stores):
     train(*tiny_model(), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
     assert "out_of_data" not in read_run(tmp_path).results

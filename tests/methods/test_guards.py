@@ -1,5 +1,7 @@
 """Guards: each one's numbers by hand, and that a guarded method stays a method."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,26 @@ def test_least_share_is_kept_and_the_rest_stays_in_proportion():
     # wish exp(0) : exp(log 2) : exp(log 97) = 0.01 : 0.02 : 0.97; the first two are lifted to 0.1
     guarded = Guarded(skill_it(3), min_share=0.1)
     np.testing.assert_allclose(after(guarded, np.log([1, 2, 97]))[0], [0.1, 0.1, 0.8], atol=1e-12)
+
+
+def test_largest_shares_are_kept_and_what_is_left_goes_to_the_others_in_proportion():
+    # wish 0.6 : 0.3 : 0.1; the first is held at 0.2, the others share 0.8 as 3 : 1
+    guarded = Guarded(skill_it(3), max_share=[0.2, 1.0, 1.0])
+    np.testing.assert_allclose(after(guarded, np.log([6, 3, 1]))[0], [0.2, 0.6, 0.2], atol=1e-12)
+    np.testing.assert_allclose(guarded.init(3).proportions, [0.2, 0.4, 0.4], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({"max_share": [0.5, 0.4]}, "no mixture is within the bounds: least sums to 0.0, most to 0.9"),
+        ({"max_share": [0.1, 1.0], "min_share": 0.2}, "guards.min_share is 0.2: above the largest share"),
+        ({"max_share": [1.0]}, "guards.max_share has 1 numbers for 2 groups"),
+    ],
+)
+def test_largest_shares_that_cannot_be_kept_are_refused(bounds, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Guarded(skill_it(2), **bounds).check(2)
 
 
 def test_largest_change_walks_in_a_straight_line():

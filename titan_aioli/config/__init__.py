@@ -148,9 +148,10 @@ class Mixing:
     """Micro-batches read in the background, never beyond the current phase. 0: none."""
     audit: bool = False
     """Write rows.csv into the dump folder: one line for each row trained on."""
-    when_used_up: Literal["repeat", "stop", "redistribute"] = "repeat"
+    when_used_up: Literal["repeat", "stop", "redistribute", "spread"] = "repeat"
     """What happens when a group has been read `max_epochs` times: training continues with a warning, it ends,
-    or the group's share goes to the other groups in proportion."""
+    or the group's share goes to the other groups in proportion. `spread`: from the start no group gets a
+    larger share than one that lasts to the end of the run."""
     on_resume: Literal["refuse", "adapt"] = "refuse"
     """What happens if the checkpoint has other groups, targets, stores, limits or another method. `refuse`:
     the run stops. `adapt`: it continues: groups that remain (by name) keep their position, new ones start at

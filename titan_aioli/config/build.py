@@ -4,7 +4,7 @@ Everything is checked here, on every rank and before any of them waits for anoth
 all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +19,8 @@ from titan_aioli.config.groups import (
     open_groups,
     shared_stores,
 )
-from titan_aioli.config.hyperparameters import guard_arguments, guarded, hyperparameters
+from titan_aioli.config.hyperparameters import guard_arguments, hyperparameters
+from titan_aioli.config.limits import describe_limits, largest_shares
 from titan_aioli.config.targets import open_targets, refuse_trained
 from titan_aioli.config.validate import check_types
 from titan_aioli.control.controller import MixtureController
@@ -30,7 +31,7 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
-from titan_aioli.methods import METHODS, MixingMethod, Objective, build_method
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
 from titan_aioli.methods.protocol import OF_GRADIENTS
 from titan_aioli.stores.split import Split
 
@@ -51,6 +52,8 @@ class Mixture(NamedTuple):
     """What each target counts."""
     splits: Mapping[str, Split | None] = {}
     """How each group's stores are cut; None where they are not."""
+    guards: dict[str, Any] | None = None
+    """The bounds around the method, as arguments of Guarded; None: there are none."""
 
     @property
     def group_names(self) -> list[str]:
@@ -82,6 +85,7 @@ def build_mixture(
     vocab_size: int | None,
     flavors: Mapping[str, int] | None = None,
     num_steps: int | None = None,
+    batch_size: int | None = None,
 ) -> Mixture:
     """Open every store and build the method.
 
@@ -91,6 +95,7 @@ def build_mixture(
         vocab_size: of the model; token ids must be below it. None: not checked.
         flavors: vocabularies of other models by name, named where this one's is too small.
         num_steps: optimizer steps of the run, for a method whose measurements depend on it. None: not known.
+        batch_size: B, rows of one step, for limits that are spread over the run. None: not known.
     Raises: UserError: what is wrong, where, and what to do.
     """
     try:
@@ -103,10 +108,12 @@ def build_mixture(
             refuse_trained(targets, train)
         names = [group.name for group in train] if targets is None else targets.names
         values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective, num_steps)
-        method = _build_method(mixing, values, len(names), objective)
+        num_rows = None if num_steps is None or batch_size is None else num_steps * batch_size
+        guards = guard_arguments(mixing, largest_shares(mixing, train, num_rows))
+        method = _build_method(mixing, values, guards, len(names), objective)
         if targets is not None and targets.are(validation):
             targets = None
-        return Mixture(method, train, validation, test, values, targets, objective, splits)
+        return Mixture(method, train, validation, test, values, targets, objective, splits, guards)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
@@ -143,11 +150,17 @@ def _check_values(mixing: Mixing) -> None:
 
 
 def _build_method(
-    mixing: Mixing, values: dict[str, Any], num_targets: int, objective: Objective
+    mixing: Mixing,
+    values: dict[str, Any],
+    guards: dict[str, Any] | None,
+    num_targets: int,
+    objective: Objective,
 ) -> MixingMethod:
     """The method of the config with its hyperparameters, guarded where the config says so."""
-    method = build_method(mixing.method, len(mixing.groups), num_targets, **values)
-    method = guarded(mixing, method, num_targets)
+    method: MixingMethod = build_method(mixing.method, len(mixing.groups), num_targets, **values)
+    if guards is not None:
+        method = Guarded(method, **guards)
+        method.check(len(mixing.groups), num_targets)
     if method.observes in OF_GRADIENTS and objective.start(num_targets).size:
         raise UserError(
             f"method {mixing.method} follows one gradient: set mixing.objective.unit to nats "
@@ -186,26 +199,6 @@ def build_controller(
     )
 
 
-def describe_limits(mixing: Mixing) -> str:
-    """What bounds the repetition of groups, in words; empty where nothing does."""
-    limits = [f"{name} {group.max_epochs}" for name, group in mixing.groups.items() if group.max_epochs]
-    if not limits or mixing.when_used_up == "repeat":
-        return ""
-    return f"{mixing.when_used_up} after {', '.join(limits)} epochs"
-
-
-def max_drawn(mixing: Mixing, groups: Sequence[Group]) -> np.ndarray | None:
-    """[G] int64, most rows of each group in the whole run; None where nothing bounds them."""
-    if not describe_limits(mixing):
-        return None
-    rows = np.full(len(groups), np.iinfo(np.int64).max)
-    for index, group in enumerate(groups):
-        most = mixing.groups[group.name].max_epochs
-        if most is not None:
-            rows[index] = int(most * group.num_sequences)
-    return rows
-
-
 def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps: int) -> dict[str, Any]:
     """`mixture.json`: what was asked for, and all that the rows follow from besides the ledger."""
     groups = loader.groups
@@ -213,7 +206,7 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         "method": mixing.method,
         "groups": [group.name for group in groups],
         "hyperparameters": mixture.hyperparameters,
-        "guards": guard_arguments(mixing),
+        "guards": mixture.guards,
         "seed": mixing.seed,
         "batch_size": loader.schedule.batch_size,
         "seq_len": loader.seq_len,

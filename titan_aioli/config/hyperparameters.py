@@ -9,7 +9,7 @@ from titan_aioli.config import Mixing
 from titan_aioli.config.methods import GuardsTable, Run
 from titan_aioli.config.sources import by_group
 from titan_aioli.errors import UserError
-from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
+from titan_aioli.methods import METHODS, Objective
 from titan_aioli.runs.plan_file import read_plan
 
 
@@ -53,24 +53,14 @@ def hyperparameters(
     return resolve(written, run)
 
 
-def guarded(mixing: Mixing, method: MixingMethod, num_targets: int | None = None) -> MixingMethod:
-    """The method within the bounds of `[mixing.guards]`, if there are any."""
-    bounds = guard_arguments(mixing)
-    if bounds is None:
-        return method
-    wrapped = Guarded(method, **bounds)
-    wrapped.check(len(mixing.groups), num_targets)
-    return wrapped
-
-
-def guard_arguments(mixing: Mixing) -> dict[str, Any] | None:
-    """The bounds of `[mixing.guards]` as arguments of Guarded; None where all are off."""
-    values = dict(vars(mixing.guards))
+def guard_arguments(mixing: Mixing, max_share: list[float] | None = None) -> dict[str, Any] | None:
+    """The bounds of `[mixing.guards]`, and the largest shares [G], as arguments of Guarded; None: all off."""
+    values = {**vars(mixing.guards), "max_share": max_share}
     names, plan = list(mixing.groups), values.pop("anchor_plan")
     if plan and values["anchor"]:
         raise UserError("mixing.guards.anchor and anchor_plan are both set: leave one out")
     values["anchor"] = by_group(values["anchor"], names, "mixing.guards.anchor") or None
     if plan:
         values["anchor"] = read_plan(Path(plan), names).tolist()
-    is_off = {name: value == getattr(GuardsTable(), name) for name, value in values.items()}
-    return None if all({**is_off, "anchor": values["anchor"] is None}.values()) else values
+    off = {**vars(GuardsTable()), "anchor": None, "max_share": None}
+    return None if all(value == off[name] for name, value in values.items()) else values

@@ -6,7 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from titan_aioli.config import Mixing
-from titan_aioli.config.build import Mixture, build_controller, describe, max_drawn
+from titan_aioli.config.build import Mixture, build_controller, describe
+from titan_aioli.config.limits import max_drawn
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.measure.budget import affordable_sequences

@@ -1,4 +1,4 @@
-"""Guards around any method: how small a share may be, how far it may move at once, how far from a prior.
+"""Guards around any method: how small and large a share may be, how far it may move at once and from a prior.
 
 `Guarded` is itself a method: it keeps the state of the method inside, with `proportions` as they are really
 trained on, so it is saved, resumed and replayed like any other, and what the method computes from its own
@@ -14,21 +14,24 @@ import numpy as np
 
 from titan_aioli.methods.checks import require_number, require_weights
 from titan_aioli.methods.protocol import MixingMethod, Phase, outlook, over_targets, settings_in_use
-from titan_aioli.proportions import bounded, normalize_or_uniform, softmax
+from titan_aioli.proportions import bounded, normalize_or_uniform, softmax, uniform
 
 
 @dataclass(frozen=True)
 class Guarded:
     """A method whose proportions keep within bounds; every guard is off by default.
 
-    In this order: pulled to the anchor, lifted to the least share, and then moved from the last proportions
-    in a straight line, no further than `max_change`, which does not apply to the first proportions of a run.
+    In this order: pulled to the anchor, brought within the least and the largest shares, and then moved from
+    the last proportions in a straight line, no further than `max_change`, which does not apply to the first
+    proportions of a run.
     """
 
     method: MixingMethod
     """What decides."""
     min_share: float = 0.0
     """Least share of every group, at most 1 / G. 0: off."""
+    max_share: Sequence[float] | None = None
+    """[G], largest share of each group, their sum at least 1. None: off."""
     max_change: float = 1.0
     """Largest change of any group's share at one update. 1: off."""
     anchor: Sequence[float] | None = None
@@ -50,6 +53,14 @@ class Guarded:
         require_number(
             "guards.min_share", self.min_share, at_least=0, at_most=1 / num_groups, what="a least share"
         )
+        if self.max_share is not None:
+            require_weights("guards.max_share", self.max_share, num_groups)
+            if min(self.max_share) < self.min_share:
+                raise ValueError(
+                    f"guards.min_share is {self.min_share}: above the largest share of a group, "
+                    f"{min(self.max_share):.4g}, that max_epochs leaves it"
+                )
+            bounded(uniform(num_groups), self.min_share, self.max_share)
         require_number("guards.max_change", self.max_change, above=0, at_most=1, what="the largest change")
         require_number("guards.anchor_strength", self.anchor_strength, at_least=0, at_most=1)
         if self.anchor is not None:
@@ -103,4 +114,6 @@ class Guarded:
                 proportions = softmax(
                     (1 - self.anchor_strength) * log_p + self.anchor_strength * np.log(anchor)
                 )
-        return bounded(proportions, self.min_share) if self.min_share > 0 else proportions
+        if self.min_share == 0 and self.max_share is None:
+            return proportions
+        return bounded(proportions, self.min_share, 1.0 if self.max_share is None else self.max_share)

@@ -205,6 +205,11 @@ def _limit_lines(checked: "Checked", expected: Forecast) -> Iterator[str]:
     """What `max_epochs` would do to the run, a line for each time that it does something."""
     mixing, names = checked.config.mixing, checked.mixture.group_names
     limits = {name: group.max_epochs for name, group in mixing.groups.items() if group.max_epochs}
+    largest = (checked.mixture.guards or {}).get("max_share")
+    for name, share in zip(names, largest or (), strict=largest is not None):
+        if name in limits:
+            most = f"max_epochs {limits[name]:g}"
+            yield f"{name}: a share of {share:.3g} at most, with which {most} last to the end"
     for step, groups in expected.used_up:
         who = ", ".join(f"{names[group]} (max_epochs {limits[names[group]]:g})" for group in groups)
         is_end = (step, groups) == expected.used_up[-1] and max(1, step) == expected.num_steps

@@ -88,7 +88,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         mixture: its method and groups.
         batch_size: B, rows of one optimizer step.
     """
-    from titan_aioli.config.build import max_drawn  # imports torch
+    from titan_aioli.config.limits import max_drawn  # imports torch
 
     mixing, method, evaluation = config.mixing, mixture.method, config.mixing.evaluation
     num_targets, targets = len(mixture.target_names), mixture.targets

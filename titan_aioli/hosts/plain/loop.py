@@ -125,7 +125,13 @@ def _build_session(
     """
     if mixing.separate_documents:
         raise UserError("mixing.separate_documents needs torchtitan 0.3: this loop has no masks by document")
-    mixture = build_mixture(mixing, schedule.seq_len, vocab_size, num_steps=schedule.num_steps)
+    mixture = build_mixture(
+        mixing,
+        schedule.seq_len,
+        vocab_size,
+        num_steps=schedule.num_steps,
+        batch_size=schedule.batch_size,
+    )
     is_writer = host.data_rank == 0
     loader = build_loader(
         mixing,

@@ -123,6 +123,15 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
         check_gradient_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
 
 
+def expected_batch_size(config: Any, world_size: int) -> int:
+    """B, rows of one optimizer step on that many ranks; 0: on as few as the layout allows.
+
+    Raises: UserError: they do not fit the layout.
+    """
+    _, shard_degree = _check_layout(config.parallelism, world_size)
+    return _check_batch(config, shard_degree * config.parallelism.data_parallel_replicate_degree)
+
+
 def global_batch_size(training: Any, num_data_ranks: int) -> int:
     """B, rows of one optimizer step: as given, or one micro-batch of every rank."""
     if training.global_batch_size < 0:

@@ -31,7 +31,7 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
     """
     config = load_config(arguments)
     folder, model = Path(config.job.dump_folder), f"{config.model.name} {config.model.flavor}"
-    checked = check_job(config, open_job_mixture(config), world_size, folder, model)
+    checked = check_job(config, open_job_mixture(config, world_size), world_size, folder, model)
     _refuse_tied_weights(config, checked.world_size)
     _refuse_unfit_experts(config, checked.world_size)
     return checked

@@ -120,7 +120,7 @@ def _count_parameters(args: Any) -> int:
     return int(2 * args.vocab_size * args.dim + args.n_layers * layer)
 
 
-def open_job_mixture(job_config: Any) -> Mixture:
+def open_job_mixture(job_config: Any, world_size: int | None = None) -> Mixture:
     """What the config's `[mixing]` asks for, opened at the first call for a config.
 
     Raises: UserError: see `build_mixture`.
@@ -128,7 +128,7 @@ def open_job_mixture(job_config: Any) -> Mixture:
     sizes = {
         name: getattr(args, "vocab_size", 0) for name, args in _model_args(job_config.model.name).items()
     }
-    return open_mixture(job_config, vocab_size(job_config), sizes)
+    return open_mixture(job_config, vocab_size(job_config), sizes, world_size)
 
 
 def build_dataloader(*, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: Any) -> MixtureLoader:

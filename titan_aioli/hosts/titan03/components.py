@@ -18,12 +18,13 @@ from titan_aioli.hosts.titan.opened import open_mixture
 from titan_aioli.hosts.titan03.flavors import vocab_sizes
 
 
-def open_job_mixture(config: Any) -> Mixture:
+def open_job_mixture(config: Any, world_size: int | None = None) -> Mixture:
     """What the config's `[mixing]` asks for, opened at the first call for a config.
 
     Raises: UserError: see `build_mixture`.
     """
-    return open_mixture(config, config.model_spec.model.vocab_size, vocab_sizes(config.model_spec.name))
+    model = config.model_spec.model
+    return open_mixture(config, model.vocab_size, vocab_sizes(config.model_spec.name), world_size)
 
 
 @dataclass(kw_only=True, slots=True)

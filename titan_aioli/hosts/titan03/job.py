@@ -41,7 +41,7 @@ def check_config(arguments: list[str], world_size: int = 0) -> Checked:
     """
     config = load_config(arguments)
     spec = config.model_spec
-    mixture = open_job_mixture(config)
+    mixture = open_job_mixture(config, world_size)
     return check_job(config, mixture, world_size, Path(config.dump_folder), f"{spec.name} {spec.flavor}")
 
 
