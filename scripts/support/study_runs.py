@@ -129,6 +129,10 @@ class Trainer:
         table = {**_times(arm, setting, steps), **arm.table}
         if arm.method == "skill_it":
             table["graph"] = str(self.folder(run).parent / GRAPH)
+        groups = {group: {"weight": weights.get(group, 0.0)} for group in setting.groups}
+        if arm.spread:
+            for group, most in setting.max_epochs.items():
+                groups[group]["max_epochs"] = most
         return {
             "method": arm.method,
             "seed": run.seed,
@@ -139,7 +143,8 @@ class Trainer:
                 "budget": training.budget,
                 "freq": steps // training.evaluations,
             },
-            "groups": {group: {"weight": weights.get(group, 0.0)} for group in setting.groups},
+            "when_used_up": "spread" if arm.spread else "repeat",
+            "groups": groups,
             "targets": {target: {"weight": weight} for target, weight in setting.targets.items()},
         }
 

@@ -27,6 +27,8 @@ class Arm:
     """By group, of a static mixture; a group left out has none. "targets": the weights of the targets."""
     rounds: int | None = None
     """Updates in a run, of aioli and skill_it."""
+    spread: bool = False
+    """Whether groups are read no more often than the setting's `max_epochs`, spread over the run."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Setting:
     """Weights; empty: the groups, all the same."""
     tokens: int | None = None
     """Of the run; None: the study's steps."""
+    max_epochs: Mapping[str, float] = field(default_factory=dict)
+    """By group, how often the arms with `spread` read it."""
     single_shares: list[float] = field(default_factory=list)
     """The grid has every group alone at each of these."""
     mixtures: list[Mapping[str, float]] = field(default_factory=list)
@@ -56,10 +60,15 @@ class Setting:
         return found
 
     def arms(self, arms: Mapping[str, Arm]) -> dict[str, Arm]:
-        """Those that this setting has: target weights only where they are the weights of groups."""
+        """Those that this setting has.
+
+        Target weights only where they are the weights of groups, limits only where it says which.
+        """
         are_groups = bool(self.targets) and set(self.targets) <= set(self.groups)
         found = {}
         for name, arm in arms.items():
+            if arm.spread and not self.max_epochs:
+                continue
             if "targets" not in (arm.weights, arm.table.get("anchor")):
                 found[name] = arm
             elif are_groups:

@@ -87,6 +87,15 @@ def test_target_weights_are_an_arm_where_the_targets_are_groups():
     assert having == {"S1", "S3", "S4"}
 
 
+def test_limits_on_repetition_are_an_arm_where_the_setting_says_which():
+    study = read_study(SETTINGS)
+    having = {
+        name for name, each in study.settings.items() if "aioli_gradients_spread" in each.arms(study.arms)
+    }
+    assert having == {name for name, each in study.settings.items() if each.max_epochs} == {"S3"}
+    assert all(set(each.max_epochs) <= set(each.groups) for each in study.settings.values())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
