@@ -22,7 +22,7 @@ from titan_aioli.commands.init.command import init
 from titan_aioli.commands.inspect import inspect
 from titan_aioli.commands.plan import plan
 from titan_aioli.commands.replay import replay
-from titan_aioli.commands.report import report
+from titan_aioli.commands.report.command import report
 from titan_aioli.commands.rows import rows
 from titan_aioli.commands.simulate.command import simulate
 from titan_aioli.commands.sweep.command import sweep

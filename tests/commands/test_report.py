@@ -9,15 +9,9 @@ from rich.console import Console
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
-from titan_aioli.commands import report_figure as command
-from titan_aioli.commands.report import (
-    best_mixture_table,
-    epoch_table,
-    judgement_table,
-    loss_table,
-    round_table,
-    target_table,
-)
+from titan_aioli.commands.report import figure as command
+from titan_aioli.commands.report.decisions import best_mixture_table, judgement_table, round_table
+from titan_aioli.commands.report.losses import epoch_table, loss_table, target_table
 from titan_aioli.runs.run import read_run
 
 

@@ -46,8 +46,8 @@ def init(
         stores: folder with GROUP/train, GROUP/validation and perhaps GROUP/test, as `titan-aioli tokenize`
             makes it.
         output: the TOML file to write.
-        method: the mixing method: aioli, aioli_gradients, aioli_bayes, stratified, static, skill_it, doge, odm or
-            ado.
+        method: the mixing method: aioli, aioli_gradients, aioli_bayes, stratified, static, skill_it, doge,
+            odm or ado.
         steps: optimizer steps of the run. Default: 1000, 5000 or 10000 by the size of the model.
         seq_len: tokens of a sequence. Default: 256, 2048 or 4096 by the size of the model, less where a store
             is small.

@@ -7,14 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from titan_aioli.commands.figures import draw_legend, draw_proportions, group_colors, save, subplots
+from titan_aioli.commands.report.compared import UNITS, have_one_objective, run_title
 from titan_aioli.runs.run import Run
-
-UNITS = {
-    "nats": "nats per token",
-    "bits_per_byte": "bits per byte",
-    "relative": "geometric mean, nats per token",
-}
-"""What the unit of an objective (`mixing.objective.unit`) is called."""
 
 
 def draw(runs: Sequence[Run], output: Path) -> None:
@@ -152,15 +146,3 @@ def _share_limits(axes) -> None:
 
 def _has_points(axis) -> bool:
     return any(len(line.get_xdata()) for line in axis.lines)
-
-
-def have_one_objective(runs: Sequence[Run]) -> bool:
-    """Whether the values of the runs' objectives can be compared."""
-    first, num_targets = runs[0].objective, len(runs[0].target_names)
-    return all(first.counts_as(run.objective, num_targets) for run in runs)
-
-
-def run_title(run: Run) -> str:
-    """The name of the run's folder, and the method if the name does not contain it."""
-    method = run.mixture["method"]
-    return run.name if method in run.name else f"{run.name} ({method})"
