@@ -27,13 +27,13 @@ from titan_aioli.measure.gradients import inner_product, local_gradient, num_rep
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import IGNORE_INDEX
-from titan_aioli.measure.observer import MicroBatch, Settings
+from titan_aioli.measure.observer import Observer, Settings
 
 EPSILON = 1e-8
 """Added to the root of a second moment, as Adam does by default."""
 
 
-class AlignmentObserver:
+class AlignmentObserver(Observer):
     """For each group [G]: <g_j, g / sqrt(v)>, nats per unit of the learning rate.
 
     g_j: gradient of the mean training loss of group j; g: of the objective; v: Adam's second moment.
@@ -48,12 +48,6 @@ class AlignmentObserver:
         """[K], what the mean loss of each target counts."""
         self._num_rows = settings.alignment_sequences
         self._num_target_rows = -(-self._num_rows * len(loader.groups) // num_counting)
-
-    def begin_step(self) -> None:
-        pass
-
-    def see(self, batch: MicroBatch) -> None:
-        pass
 
     def measure(self, step: int) -> np.ndarray:
         host, parameters = self._host, list(self._host.parameters())
@@ -70,12 +64,6 @@ class AlignmentObserver:
         if dist.is_initialized():
             dist.all_reduce(products)
         return products.cpu().numpy()
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        pass
 
     def _objective_gradient(self, parameters: Sequence[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
         """This rank's shards of the gradient of the objective, divided as the optimizer does."""

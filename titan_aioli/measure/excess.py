@@ -6,17 +6,16 @@ trained (`Host.reference`). It costs its weights in memory and one forward pass 
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
-from titan_aioli.measure.observer import MicroBatch, PhaseLosses, Settings
+from titan_aioli.measure.observer import MicroBatch, Settings, TrainObserver
 
 
-class ExcessObserver:
+class ExcessObserver(TrainObserver):
     """Mean excess loss of every group over the phase, [G]; nan for a group without tokens.
 
     Source: Xie et al. 2023, arXiv:2305.10429, section 2: the excess of each token is clipped at 0. The code
@@ -24,14 +23,11 @@ class ExcessObserver:
     """
 
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
-        self._losses = PhaseLosses(host, len(loader.groups))
+        super().__init__(host, held_out, loader, settings)
         self._row_loss = host.row_loss
         self._clip_tokens = settings.clip_tokens
         self._reference = host.reference(settings.reference)
         self._row_loss.keep_tokens = True
-
-    def begin_step(self) -> None:
-        pass
 
     def see(self, batch: MicroBatch) -> None:
         with torch.no_grad():
@@ -42,16 +38,7 @@ class ExcessObserver:
         if self._clip_tokens:
             excess_BS = excess_BS.clamp(min=0.0)
         sums_2B = torch.stack([excess_BS.double().sum(dim=1), batch.rows.sums_2B[1]])
-        self._losses.stats.add(sums_2B, batch.group_B)
-
-    def measure(self, step: int) -> np.ndarray:
-        return self._losses.take()
-
-    def state(self) -> dict[str, np.ndarray]:
-        return self._losses.state()
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._losses.restore(state)
+        self._stats.add(sums_2B, batch.group_B)
 
 
 def check_reference(checkpoint: str, has_pipeline: bool) -> None:

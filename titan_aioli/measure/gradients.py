@@ -20,7 +20,7 @@ from titan_aioli.measure.evaluate import Batch, held_out_batches
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.losses import IGNORE_INDEX
-from titan_aioli.measure.observer import MicroBatch, Settings
+from titan_aioli.measure.observer import MicroBatch, Observer, Settings
 from titan_aioli.methods.objective import Objective
 
 
@@ -33,7 +33,7 @@ def check_gradient_layout(has_pipeline: bool, has_ddp: bool) -> None:
         )
 
 
-class GradientObserver:
+class GradientObserver(Observer):
     """For each group [G, 3]: <g_i, v>, |g_i|, |v|; nan in the first two for a group without rows.
 
     g_i is the gradient of the mean loss of group i over its rows in the phase's last step, v that of the
@@ -80,12 +80,6 @@ class GradientObserver:
         observation[~np.isfinite(observation)] = np.inf  # nan is left to groups without tokens
         observation[tokens == 0, :2] = np.nan
         return observation
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        pass
 
     def _add_gradient(self, batches: Iterable[Batch], group: int | None, scale: float) -> None:
         """Add the gradients of `scale` times the summed loss of the rows of one group, or of all rows."""

@@ -5,7 +5,7 @@ rank, and forgets the phase. What it holds in the middle of a phase is saved wit
 all ranks too.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,114 +43,63 @@ class Settings(NamedTuple):
     """What each target counts in the gradient of the objective."""
 
 
-class Observer(Protocol):
-    """One kind of observation (`MixingMethod.observes`); `state` and `measure` are collective."""
+class Observer:
+    """One kind of observation (`MixingMethod.observes`); `state` and `measure` are collective.
 
-    def begin_step(self) -> None:
-        """An optimizer step is about to begin."""
-        ...
-
-    def see(self, batch: MicroBatch) -> None:
-        """Called after each micro-batch, before the next forward pass."""
-        ...
-
-    def measure(self, step: int) -> np.ndarray | None:
-        """The observation of the phase that ended after `step` steps."""
-        ...
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What is known of the phase under way, equal on all ranks."""
-        ...
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Continue in the middle of a phase."""
-        ...
-
-
-class NothingObserver:
-    """For methods that observe nothing."""
+    As it stands, for methods that observe nothing.
+    """
 
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         pass
 
     def begin_step(self) -> None:
-        pass
+        """An optimizer step is about to begin."""
 
     def see(self, batch: MicroBatch) -> None:
-        pass
+        """Called after each micro-batch, before the next forward pass."""
 
-    def measure(self, step: int) -> None:
+    def measure(self, step: int) -> np.ndarray | None:
+        """The observation of the phase that ended after `step` steps."""
         return None
 
     def state(self) -> dict[str, np.ndarray]:
+        """What is known of the phase under way, equal on all ranks."""
         return {}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        pass
+        """Continue in the middle of a phase."""
 
 
-class ValidationObserver:
+class ValidationObserver(Observer):
     """Held-out loss of every target now, [K]."""
 
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         self._held_out = held_out
 
-    def begin_step(self) -> None:
-        pass
-
-    def see(self, batch: MicroBatch) -> None:
-        pass
-
     def measure(self, step: int) -> np.ndarray:
         return self._held_out.sample(step)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {}
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        pass
-
-
-class TrainObserver:
+class TrainObserver(Observer):
     """Mean training loss of every group over the phase, [G]; nan for a group without tokens."""
 
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
-        self._losses = PhaseLosses(host, len(loader.groups))
-
-    def begin_step(self) -> None:
-        pass
-
-    def see(self, batch: MicroBatch) -> None:
-        self._losses.stats.add(batch.rows.sums_2B, batch.group_B)
-
-    def measure(self, step: int) -> np.ndarray:
-        return self._losses.take()
-
-    def state(self) -> dict[str, np.ndarray]:
-        return self._losses.state()
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._losses.restore(state)
-
-
-class PhaseLosses:
-    """Loss sums of every group over a phase, and how they are saved in the middle of it."""
-
-    def __init__(self, host: Host, num_groups: int):
-        self.stats = GroupStats(num_groups, host.device, host.is_reporter)
+        self._stats = GroupStats(len(loader.groups), host.device, host.is_reporter)
         self._is_holder = _is_first_reporter(host)
 
-    def take(self) -> np.ndarray:
-        """The means of the phase, [G]; the next phase starts from zero. Collective."""
-        means = self.stats.means()
-        self.stats.clear()
+    def see(self, batch: MicroBatch) -> None:
+        self._stats.add(batch.rows.sums_2B, batch.group_B)
+
+    def measure(self, step: int) -> np.ndarray:
+        means = self._stats.means()
+        self._stats.clear()
         return means
 
     def state(self) -> dict[str, np.ndarray]:
-        return {"sums": self.stats.collapse(self._is_holder)}
+        return {"sums": self._stats.collapse(self._is_holder)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        self.stats.restore(state["sums"], self._is_holder)
+        self._stats.restore(state["sums"], self._is_holder)
 
 
 def _is_first_reporter(host: Host) -> bool:

@@ -8,16 +8,10 @@ from titan_aioli.measure.excess import ExcessObserver
 from titan_aioli.measure.gradients import GradientObserver
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
-from titan_aioli.measure.observer import (
-    NothingObserver,
-    Observer,
-    Settings,
-    TrainObserver,
-    ValidationObserver,
-)
+from titan_aioli.measure.observer import Observer, Settings, TrainObserver, ValidationObserver
 
 OBSERVERS: dict[str, Callable[[Host, HeldOut, MixtureLoader, Settings], Observer]] = {
-    "nothing": NothingObserver,
+    "nothing": Observer,
     "validation": ValidationObserver,
     "train": TrainObserver,
     "excess": ExcessObserver,
