@@ -36,7 +36,9 @@ from titan_aioli.measure.losses import GroupStats
 from titan_aioli.measure.observers import OBSERVERS
 from titan_aioli.methods import UNTIL_END
 from titan_aioli.methods.protocol import PHASES, over_targets
-from titan_aioli.runs.log import RunLog, by_group, result, target_result
+from titan_aioli.runs.log import RunLog
+from titan_aioli.runs.results import result, target_result
+from titan_aioli.runs.updates import by_group
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from titan_aioli.methods import Objective
-from titan_aioli.runs.log import RunLog, Targets, result, target_result
+from titan_aioli.runs.log import RunLog
+from titan_aioli.runs.results import result, target_result
+from titan_aioli.runs.updates import Targets
 
 RECORD = {"step": 8, "round": 1, "phase": "train", "proportions": [0.75, 0.25], "observation": [3.0, 2.0]}
 

@@ -15,8 +15,9 @@ from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
 from titan_aioli.measure.observer import Settings
 from titan_aioli.methods import Objective
-from titan_aioli.runs import log
 from titan_aioli.runs.audit import AuditFile
+from titan_aioli.runs.log import RunLog
+from titan_aioli.runs.updates import Targets
 from titan_aioli.session import LogMetrics, MixingSession, Options
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def build_session(
 
 def _run_log(
     mixing: Mixing, mixture: Mixture, folder: Path, num_steps: int, is_sampled: bool, is_writer: bool
-) -> log.RunLog:
+) -> RunLog:
     """What the run writes of itself, and its progress bar.
 
     Args:
@@ -134,13 +135,13 @@ def _run_log(
     )
     targets = None
     if mixture.targets is not None or mixture.objective != Objective():
-        targets = log.Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
+        targets = Targets(mixture.target_names, mixture.objective, mixing.objective.unit)
     observes = _observed(mixture, is_sampled)
-    return log.RunLog(folder, mixture.group_names, observes, is_writer, progress, targets)
+    return RunLog(folder, mixture.group_names, observes, is_writer, progress, targets)
 
 
 def _observed(mixture: Mixture, is_sampled: bool) -> str:
-    """What the method observes, as a key of log.OBSERVED."""
+    """What the method observes, as a key of OBSERVED in runs/updates.py."""
     observes = mixture.method.observes
     if observes == "validation" and (is_sampled or mixture.targets is not None):
         return "_".join(["target"] * (mixture.targets is not None) + ["sample"] * is_sampled)
