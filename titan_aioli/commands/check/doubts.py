@@ -9,6 +9,8 @@ from titan_aioli.methods.protocol import OF_GRADIENTS
 
 FAR_ABOVE = 2.0
 """Ratio of the cost of all evaluations to `mixing.evaluation.budget` above which it is doubted."""
+FEW_EPOCHS = 4
+"""So many passes over a group cost little (Muennighoff et al. 2023, arXiv:2305.16264)."""
 
 
 def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
@@ -36,6 +38,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield from _target_excess(mixing)
     if mixing.method in ("aioli_bayes", "aioli_gradients"):
         yield from _even_anchor(mixing)
+        yield from _unbounded_repetition(mixing, expected)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", *OF_GRADIENTS):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
@@ -62,6 +65,22 @@ def _even_anchor(mixing: Any) -> Iterator[str]:
         yield (
             f"every target is a group, and {mixing.method} starts from an even mixture: set "
             f'mixing.{mixing.method}.anchor = "targets" to start from their weights'
+        )
+
+
+def _unbounded_repetition(mixing: Any, expected: Forecast) -> Iterator[str]:
+    """Small groups that a method which asks for what helps now would read again and again."""
+    is_bounded = mixing.when_used_up in ("redistribute", "spread")
+    repeated = [
+        name
+        for (name, group), epochs in zip(mixing.groups.items(), expected.epochs, strict=True)
+        if epochs > FEW_EPOCHS and not (is_bounded and group.max_epochs)
+    ]
+    if repeated and len(repeated) < len(mixing.groups):
+        yield (
+            f"{', '.join(repeated)}: read more than {FEW_EPOCHS} times if the shares stay, and {mixing.method} "
+            "may ask for more: bound it with max_epochs in its group's table and mixing.when_used_up = "
+            '"spread"'
         )
 
 
