@@ -78,9 +78,9 @@ def _unbounded_repetition(mixing: Any, expected: Forecast) -> Iterator[str]:
     ]
     if repeated and len(repeated) < len(mixing.groups):
         yield (
-            f"{', '.join(repeated)}: read more than {FEW_EPOCHS} times if the shares stay, and {mixing.method} "
-            "may ask for more: bound it with max_epochs in its group's table and mixing.when_used_up = "
-            '"spread"'
+            f"{', '.join(repeated)}: read more than {FEW_EPOCHS} times if the shares stay as they are, and "
+            f"{mixing.method} may ask for more: bound it with max_epochs in its group's table and "
+            'mixing.when_used_up = "spread"'
         )
 
 
