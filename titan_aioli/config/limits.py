@@ -34,13 +34,21 @@ def largest_shares(mixing: Mixing, groups: Sequence[Group], num_rows: int | None
 
     Args:
         num_rows: rows of the whole run.
-    Raises: UserError: all groups together last for less than the run, or its length is not known.
+    Raises: UserError: a group may not be read at all, all together last for less than the run, or its length
+        is not known.
     """
     rows = max_drawn(mixing, groups)
     if rows is None or mixing.when_used_up != "spread":
         return None
     if num_rows is None or num_rows < 1:
         raise UserError('mixing.when_used_up is "spread", which needs the length of the run: set its steps')
+    for group, most in zip(groups, rows, strict=True):
+        if most < 1:
+            limit = mixing.groups[group.name].max_epochs
+            raise UserError(
+                f"mixing.groups.{group.name}.max_epochs is {limit}: not one of the group's "
+                f"{group.num_sequences:,} sequences; raise it, or leave the group out"
+            )
     shares = np.minimum(1.0, rows / num_rows)
     if shares.sum() < 1:
         raise UserError(
