@@ -169,14 +169,19 @@ def test_a_run_with_a_spread_group_is_replayed_as_recorded(tmp_path, stores, cap
     assert "decided as recorded" in " ".join(capsys.readouterr().out.split())
 
 
-def test_groups_that_cannot_last_for_the_run_are_refused(tmp_path, stores):
+@pytest.mark.parametrize(
+    ("max_epochs", "message"),
+    [
+        (0.01, r"the groups give \d+ rows, and the run trains on \d+: raise max_epochs"),
+        (1e-6, r"mixing.groups.a.max_epochs is 1e-06: not one of the group's \d+ sequences"),
+    ],
+)
+def test_groups_that_cannot_last_for_the_run_are_refused(tmp_path, stores, max_epochs, message):
     mixing: Mixing = mixing_of(stores, "stratified")
     mixing.when_used_up = "spread"
     for group in mixing.groups.values():
-        group.max_epochs = 0.01
-    with pytest.raises(
-        UserError, match=r"the groups give \d+ rows, and the run trains on \d+: raise max_epochs"
-    ):
+        group.max_epochs = max_epochs
+    with pytest.raises(UserError, match=message):
         train(*tiny_model(), mixing, tmp_path, SCHEDULE)
 
 

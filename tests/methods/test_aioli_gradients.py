@@ -100,6 +100,27 @@ def test_where_no_group_helps_it_returns_to_its_anchor():
     np.testing.assert_allclose(state.proportions, [0.5, 0.5], atol=0.01)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_it_found_stays_where_alignments_fade_into_noise(seed):
+    """Alignments fall to a hundredth, their noise stays."""
+    best, rng = np.array([0.5, 0.4, 0.05, 0.05]), np.random.default_rng(seed)
+    method = build(4)
+    state = method.init(4)
+    for level in np.geomspace(1.0, 0.01, 12):
+        p = method.phase(state).proportions
+        state = method.update(state, (level * best + 0.01 * rng.standard_normal(4)) / p)
+    found = method.phase(state).proportions
+    assert np.abs(found - best).max() < 0.15
+
+
+def test_it_follows_a_best_mixture_that_changes():
+    method = build(3)
+    state = method.init(3)
+    for best in [[0.6, 0.3, 0.1]] * 5 + [[0.1, 0.3, 0.6]] * 7:
+        state = method.update(state, np.array(best) / method.phase(state).proportions)
+    assert method.phase(state).proportions.argmax() == 2
+
+
 def test_what_is_not_finite_or_too_large_is_left_out():
     method = build(2)
     state = method.update(method.update(method.init(2), np.array([2.0, 1.0])), np.array([2.2, 1.0]))
