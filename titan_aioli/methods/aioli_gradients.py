@@ -210,9 +210,9 @@ def _variance(state: AioliGradientsState) -> float:
 
 def _above_noise(u: np.ndarray, variance: float) -> float:
     """i, the share of the size of u [G] that is not noise; 1 while its variance is not known."""
-    size = float(np.mean(u**2))
     if not math.isfinite(variance):
         return 1.0
+    size = float(np.mean(u**2))
     return 1.0 - variance / size if size > variance else 0.0
 
 

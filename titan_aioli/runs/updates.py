@@ -23,8 +23,6 @@ The keys are the method's `observes`, and "sample": the held-out losses too, but
 log and the results use (see measure/held_out.py), so that the two are not taken for one curve. "target" and
 "target_sample" are the same of targets that are not the groups.
 """
-
-
 OF_TARGETS = ("target", "target_sample")
 """Keys of OBSERVED that stand for losses of targets that are not the groups."""
 HELD_OUT = ("validation", "sample", *OF_TARGETS)

@@ -49,8 +49,7 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     """
     if config.training.steps < 1:
         raise UserError(f"training.steps is {config.training.steps}: at least 1")
-    world_size, shard_degree = _check_layout(config.parallelism, world_size)
-    batch_size = _check_batch(config, shard_degree * config.parallelism.data_parallel_replicate_degree)
+    world_size, shard_degree, batch_size = _check_ranks(config, world_size)
     _check_observer(config, mixture.method.observes, shard_degree)
     return Checked(config, mixture, world_size, batch_size, folder, model)
 
@@ -70,6 +69,13 @@ def check_degrees(layout: Any) -> None:
         raise UserError(
             f"parallelism.data_parallel_shard_degree is {shard}: at least 1, or -1 for the ranks left"
         )
+
+
+def _check_ranks(config: Any, world_size: int) -> tuple[int, int, int]:
+    """Number of ranks, how many of them share the weights, and B, rows of one optimizer step."""
+    world_size, shard_degree = _check_layout(config.parallelism, world_size)
+    batch_size = _check_batch(config, shard_degree * config.parallelism.data_parallel_replicate_degree)
+    return world_size, shard_degree, batch_size
 
 
 def _check_layout(layout: Any, world_size: int) -> tuple[int, int]:
@@ -128,8 +134,8 @@ def expected_batch_size(config: Any, world_size: int) -> int:
 
     Raises: UserError: they do not fit the layout.
     """
-    _, shard_degree = _check_layout(config.parallelism, world_size)
-    return _check_batch(config, shard_degree * config.parallelism.data_parallel_replicate_degree)
+    *_, batch_size = _check_ranks(config, world_size)
+    return batch_size
 
 
 def global_batch_size(training: Any, num_data_ranks: int) -> int:
