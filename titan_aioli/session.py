@@ -186,12 +186,13 @@ class MixingSession:
     def _begin(self, done: int) -> None:
         """Write the ledger's first entry, unless resumed; all parts must stand at the same step."""
         self._has_begun, self._begun_at = True, done
-        self._log.begin(done, dict(self._description))
-        if len(self.controller.ledger) == 0:
+        begins_ledger = len(self.controller.ledger) == 0
+        self._log.begin(done, dict(self._description), begins_section=begins_ledger)
+        if begins_ledger:
             if self.loader.position.first_row == 0:
                 self.loader.start_at(done)
-            step, first_row, _, drawn = self.loader.position
-            self._show(self.controller.begin(step, first_row, drawn), {}, shown_at=done + 1)
+            step, first_row, carry, drawn = self.loader.position
+            self._show(self.controller.begin(step, first_row, drawn, carry), {}, shown_at=done + 1)
         if not self.controller.step == self.loader.position.step == done:
             raise ResumeRefused(
                 f"the checkpoint's parts stand at different steps: training {done}, mixture "

@@ -275,3 +275,45 @@ def test_settings_of_learn_params_may_change_between_rounds_only(tmp_path, chang
     changed = other(tmp_path / "8")
     assert changed.load_state_dict(saved_after(8))
     assert changed.phase.name == "train"
+
+
+def test_a_ledger_file_that_is_lost_is_written_again_as_long_as_it_was(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 9)
+    first, path = controller.state_dict(), tmp_path / "ledger.jsonl"
+    steps = [record["step"] for record in read_ledger_file(path)]
+    path.unlink()
+    second = make_controller(tmp_path)
+    second.load_state_dict(first)
+    assert [record["step"] for record in read_ledger_file(path)] == steps
+    state = second.state_dict()
+    advance(second, 20)
+    third = make_controller(tmp_path)
+    third.load_state_dict(state)
+    assert [record["step"] for record in read_ledger_file(path)] == steps
+    path.unlink()
+    other = make_controller(tmp_path, "stratified", adapt=True)  # another method: the old lines are kept too
+    other.load_state_dict(first)
+    other.begin(9, 72)
+    assert [record["step"] for record in read_ledger_file(path)] == [*steps, 9]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "share", "phase_end"),
+    [([[0, [3, 1]], [6, [1, 1]]], 8, 0.5, UNTIL_END), ([[0, [3, 1]], [6, [1, 1]], [9, [1, 3]]], 8, 0.5, 9)],
+)
+def test_a_schedule_that_begins_in_the_middle_is_at_its_stage(tmp_path, schedule, step, share, phase_end):
+    method = build_method("static", 2, schedule=schedule)
+    controller = make_controller(tmp_path, groups=("a", "b"), method=method)
+    controller.begin(step)
+    assert controller.proportions[0] == share and controller.phase_end == phase_end
+
+
+def test_a_replay_that_begins_in_the_middle_keeps_the_recorded_steps(tmp_path):
+    recorded = [[100, "train", 0, [0.75, 0.25]], [110, "train", 1, [0.5, 0.5]]]
+    method = build_method("replay", 2, schedule=recorded)
+    for begin, share, phase_end in ((0, 0.75, 110), (105, 0.75, 110), (110, 0.5, UNTIL_END)):
+        controller = make_controller(tmp_path, groups=("a", "b"), method=method)
+        controller.begin(begin)
+        assert controller.proportions[0] == share and controller.phase_end == phase_end

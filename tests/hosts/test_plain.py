@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from titan_aioli.hosts.plain import PlainHost, train
 from titan_aioli.hosts.plain.loop import Schedule
 from titan_aioli.hosts.plain.model import Transformer
 from titan_aioli.methods import METHODS
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.run import read_run, read_sections
 from titan_aioli.testing.stores import VOCAB_SIZE, write_stores
 from titan_aioli.testing.torchrun import TINY, environment, files
 
@@ -60,17 +61,17 @@ def test_killed_and_resumed_equals_never_stopped(num_ranks, method, tmp_path, st
     assert all(torch.equal(value, killed["model"][name]) for name, value in whole["model"].items())
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_stopped_by_a_signal_and_resumed_equals_never_stopped(num_ranks, tmp_path, stores):
-    assert launch(num_ranks, tmp_path / "whole", stores, "aioli") == 0
+@pytest.mark.parametrize(("num_ranks", "method"), [(1, "aioli"), (2, "aioli"), (2, "odm")])
+def test_stopped_by_a_signal_and_resumed_equals_never_stopped(num_ranks, method, tmp_path, stores):
+    assert launch(num_ranks, tmp_path / "whole", stores, method) == 0
     for step, number in (("5", signal.SIGUSR1), ("9", signal.SIGTERM)):
         status = launch(
-            num_ranks, tmp_path / "run", stores, "aioli", KILL_AT=step, KILL_SIGNAL=str(int(number))
+            num_ranks, tmp_path / "run", stores, method, KILL_AT=step, KILL_SIGNAL=str(int(number))
         )
         assert status == 0 if number == signal.SIGUSR1 else status in (1, 143)
         done = torch.load(tmp_path / "run" / "checkpoint.pt")["step"]
         assert int(step) <= done <= int(step) + 3
-    assert launch(num_ranks, tmp_path / "run", stores, "aioli") == 0
+    assert launch(num_ranks, tmp_path / "run", stores, method) == 0
     assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
@@ -204,3 +205,28 @@ def test_gradients_need_one_rank():
     host.num_data_ranks = 2
     with pytest.raises(UserError, match="doge and aioli_gradients run on one rank"):
         host.backward(torch.zeros((1, 1)), torch.zeros((1, 1)), 1.0)
+
+
+def test_the_rows_of_a_run_that_went_on_with_another_method_are_known(tmp_path, stores, capsys):
+    schedule = SCHEDULE._replace(num_steps=3)
+    mixing, folder = mixing_of(stores, "static"), tmp_path / "run"
+    for name, weight in zip(mixing.groups, (5.0, 3.0, 2.0), strict=True):  # rows are carried over
+        mixing.groups[name].weight = weight
+    train(*tiny_model(), mixing, folder, schedule)
+    train(*tiny_model(), replace(mixing, method="stratified", on_resume="adapt"), folder, SCHEDULE)
+    before, after = read_sections(folder)
+    assert (before.mixture["method"], before.last_step) == ("static", 3)
+    assert (after.mixture["method"], after.last_step) == ("stratified", 6)
+    assert np.abs(after.start().carry).max() > 0.1
+    main(["rows", str(folder), "--check"])
+    assert "48 rows" in capsys.readouterr().out
+
+
+def test_a_run_of_other_groups_from_a_step_on_is_not_replayed(tmp_path, stores):
+    mixing, folder = mixing_of(stores, "static"), tmp_path / "run"
+    train(*tiny_model(), mixing, folder, SCHEDULE._replace(num_steps=3))
+    backwards = dict(reversed(mixing.groups.items()))
+    train(*tiny_model(), replace(mixing, groups=backwards, on_resume="adapt"), folder, SCHEDULE)
+    mixing.method, mixing.replay = "replay", replace(mixing.replay, ledger=str(folder / "ledger.jsonl"))
+    with pytest.raises(UserError, match="at step 3 the run was resumed from other groups"):
+        train(*tiny_model(), mixing, tmp_path / "again", SCHEDULE)

@@ -113,3 +113,24 @@ def test_evaluations_after_the_resumed_step_are_dropped(tmp_path):
         log.evaluated(step, np.array([1.0, 2.0]))
     make_log(tmp_path).begin(2, {})
     assert (tmp_path / "losses.jsonl").read_text() == '{"step": 2, "validation_loss": [1.0, 2.0]}\n'
+
+
+def test_half_a_line_does_not_keep_a_run_from_resuming(tmp_path):
+    log = make_log(tmp_path)
+    log.begin(0, {})
+    log.evaluated(2, np.array([1.0, 2.0]))
+    kept = (tmp_path / "losses.jsonl").read_text()
+    (tmp_path / "losses.jsonl").write_text(kept + '{"step": 4, "valid')
+    make_log(tmp_path).begin(4, {})
+    assert (tmp_path / "losses.jsonl").read_text() == kept
+
+
+def test_a_run_that_goes_on_is_not_finished(tmp_path):
+    log = make_log(tmp_path)
+    log.begin(0, {})
+    log.measured_sequences(["law"], [np.ones((3, 2))])
+    log.finished({"step": 4}, {"law": "aioli", "groups": ["law"], "proportions": np.array([1.0])})
+    before = {path.name for path in tmp_path.iterdir()}
+    make_log(tmp_path).begin(4, {})
+    after = {path.name for path in tmp_path.iterdir()}
+    assert before - after == {"results.json", "plan.json", "sequences.json"}

@@ -10,7 +10,7 @@ import numpy as np
 from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.run import read_run, replaced_name
 
 
 def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> list[float]:
@@ -104,7 +104,7 @@ def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
     The run's mixture.json beside it names the groups; without it the proportions are taken to be in the order
     of `names` already.
 
-    Raises: UserError: the ledger is empty, or of other groups.
+    Raises: UserError: the ledger is empty, of other groups, or of groups that changed at a resume.
     """
     records, described = read_ledger_file(path), path.with_name("mixture.json")
     try:
@@ -116,6 +116,8 @@ def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
         raise UserError(f"{described} does not describe a run of the groups {', '.join(names)}") from None
     if not records:
         raise UserError(f"{path} is empty: give the ledger of a run")
+    for record in records[1:]:
+        _refuse_other_groups(path, record, groups)
     entries = []
     for number, record in enumerate(records, 1):
         shares = record["proportions"]
@@ -123,3 +125,19 @@ def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:
             raise UserError(f"{path}, line {number}: proportions are {shares}, not {len(names)} numbers")
         entries.append([record["step"], record["phase"], record["round"], [shares[k] for k in order]])
     return entries
+
+
+def _refuse_other_groups(ledger: Path, record: Mapping[str, Any], groups: Sequence[str]) -> None:
+    """Refuse a record with which a run went on after a resume from other groups, or from the same reordered.
+
+    Raises: UserError: names the step.
+    """
+    if "drawn" not in record:
+        return
+    kept = ledger.with_name(replaced_name(record["step"]))
+    before = read_json(kept, "what a run writes").get("groups") if kept.is_file() else None
+    if before != groups or record.get("groups") != groups:
+        raise UserError(
+            f"{ledger} cannot be replayed: at step {record['step']} the run was resumed from other groups, "
+            "or in another order: give the ledger of a run with the same groups from start to end"
+        )

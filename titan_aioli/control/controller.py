@@ -54,6 +54,7 @@ class MixtureController:
         self.used_up = np.zeros(len(self.group_names), dtype=bool)
         """[G], groups that nothing more is drawn from: they have been repeated as often as allowed."""
         self._adaptation: Adaptation | None = None
+        self._continues_method = False
         self._phase_start = 0
         self.skipped_updates = 0
         """Number of consecutive observations, the last included, that could not be used."""
@@ -80,22 +81,38 @@ class MixtureController:
         return self.step >= self.phase_end
 
     def begin(
-        self, step: int = 0, first_row: int | None = None, drawn: np.ndarray | None = None
+        self,
+        step: int = 0,
+        first_row: int | None = None,
+        drawn: np.ndarray | None = None,
+        carry: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Write the first entry of the ledger; `step` is above 0 if mixing joins a run in the middle.
 
         Args:
             step: optimizer steps finished.
             first_row: rows trained before. None: those of `step` steps of this batch size.
-            drawn: [G], rows trained of each group; recorded if the run continues with other groups or stores.
+            drawn, carry: [G], of the loader's position; recorded where rows were drawn before, since later
+                rows follow from them.
         """
         assert len(self.ledger) == 0, "the ledger has entries already"
         self.step, self.first_row = step, step * self.batch_size if first_row is None else first_row
-        if self._adaptation is not None:
-            reason = self._adaptation.reason
-            return self._append(None, {"reason": reason, "groups": self.group_names, "drawn": drawn})
+        if not self._continues_method:
+            self._join(step)
+        report: dict[str, Any] = {} if self._adaptation is None else {"reason": self._adaptation.reason}
+        if report or (drawn is not None and drawn.any()):
+            report |= {"groups": self.group_names, "drawn": drawn, "carry": carry}
+        return self._append(None, report)
+
+    def _join(self, step: int) -> None:
+        """Begin the method's first phase here, or that of this step where it follows a fixed schedule."""
         self._phase_start = step
-        return self._append(None, {})
+        if self.method.observes != "nothing":
+            return
+        self._phase_start = 0
+        while self.phase_end <= step:
+            self._phase_start = self.phase_end
+            self._set_state(self.method.update(self.state, None))
 
     def count_step(self) -> None:
         """Count one optimizer step of the current phase."""
@@ -195,13 +212,14 @@ class MixtureController:
         """
         saved = unpack(state_dict["controller"])
         adaptation = compare(self.identity, saved, self.adapt)
-        if adaptation is not None and adaptation.restarts_method:
-            self._phase_start = int(saved["step"])
-            self.ledger_file.rewind(int(saved["ledger_bytes"]), self.ledger)
-        else:
+        self._continues_method = adaptation is None or not adaptation.restarts_method
+        if self._continues_method:
             self._restore(saved, keeps_ledger=adaptation is None)
+        else:
+            before = read_saved(saved)
+            self.ledger_file.rewind(before.ledger_bytes, before.ledger)
         self._adaptation = adaptation  # `begin` then starts a new ledger with its reason
-        return adaptation is None or not adaptation.restarts_method
+        return self._continues_method
 
     def _restore(self, arrays: Arrays, keeps_ledger: bool) -> None:
         """Take over the saved state of the method and the counts and, unless a new one starts, the ledger."""

@@ -43,16 +43,21 @@ class LedgerFile:
     def rewind(self, num_bytes: int, ledger: Ledger) -> None:
         """Cut the file back to the length that a checkpoint recorded.
 
-        If the file is missing or too short, it is written again from the ledger, without observations.
+        If the file is missing or too short, it is written again from the ledger, without observations, and
+        made as long with spaces, so that the lengths that later checkpoints record are right.
         """
         if self.is_writer:
             if self.path.is_file() and self.path.stat().st_size >= num_bytes:
                 os.truncate(self.path, num_bytes)
             else:
-                self.num_bytes = 0
-                for entry in ledger:
-                    self.append({**entry._asdict(), "observation": None})
+                self._write_again(num_bytes, ledger)
         self.num_bytes = num_bytes
+
+    def _write_again(self, num_bytes: int, ledger: Ledger) -> None:
+        lines = [json.dumps(to_plain({**entry._asdict(), "observation": None})) for entry in ledger]
+        text = "\n".join(lines)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(text + " " * (num_bytes - len(text.encode()) - 1) + "\n", encoding="utf-8")
 
 
 def read_ledger_file(path: Path) -> list[dict[str, Any]]:

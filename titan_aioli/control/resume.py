@@ -139,9 +139,9 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name, value in before.items():
         if name in now and now[name] != value:
             raise ResumeRefused(
-                f"{name} was {value} and is {now[name]}, and the checkpoint is in the middle of a LearnParams"
-                " begun with the first: set it back; it may be changed at a checkpoint of a training phase, "
-                "and then holds from the next round on"
+                f"{name} was {value} and is {now[name]}, and the checkpoint is in the middle of a measurement"
+                " begun with the first: set it back; it may be changed at a checkpoint between two "
+                "measurements, and then holds from the next one on"
             )
 
 
@@ -151,21 +151,22 @@ def _name_changes(before: list[str], now: list[str], kind: str = "") -> list[str
     return words + ([f"removed {kind}{', '.join(removed)}"] if removed else [])
 
 
-def read_saved(saved: Mapping[str, np.ndarray], proportions: np.ndarray) -> Saved:
+def read_saved(saved: Mapping[str, np.ndarray], proportions: np.ndarray | None = None) -> Saved:
     """The saved numbers and ledger, checked.
 
     Args:
         saved: the controller's arrays.
-        proportions: [G], of the saved phase.
+        proportions: [G], of the saved phase. None: not known, because another method or other groups follow.
     Raises: ResumeRefused: a value is not possible.
     """
     try:
         arrays = {name: saved[f"ledger.{name}"] for name in LedgerEntry._fields}
-        _check_simplex(np.vstack([*arrays["proportions"], proportions]))
+        shares = arrays["proportions"][-1] if proportions is None else proportions
+        _check_simplex(np.vstack([*arrays["proportions"], shares]))
         counts = [int(saved[name]) for name in COUNTS]
         if min(counts) < 0:
             raise ValueError(f"a count is negative: {counts}")
-        used_up = saved["used_up"].astype(bool).reshape(len(proportions))
+        used_up = saved["used_up"].astype(bool).reshape(len(shares))
         return Saved(Ledger.from_arrays(arrays), used_up, *counts)
     except (ValueError, TypeError, IndexError, AssertionError) as error:
         raise ResumeRefused(f"the saved mixture state is damaged: {error}") from None

@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     """A line of the recorded ledger."""
 
     step: int
-    """The first step of the phase. The first entry's is where the replaying run must start, 0 as a rule."""
+    """The first step of the phase. Before the first entry's, its mixture is trained on."""
     phase: str
     round: int
     proportions: Sequence[float]
@@ -105,7 +105,8 @@ class Replay:
 
     @cached_property
     def _entries(self) -> list[Entry]:
-        """The entries that trained at least one step, and the last."""
+        """The entries that trained at least one step, and the last; the first of them from step 0 on."""
         entries = [Entry(*values) for values in self.schedule or ()]
         trained = [entry for entry, following in pairwise(entries) if following.step > entry.step]
-        return trained + entries[-1:]
+        trained += entries[-1:]
+        return [entry._replace(step=0) for entry in trained[:1]] + trained[1:]

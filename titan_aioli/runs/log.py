@@ -3,25 +3,28 @@
 A run's dump folder holds `mixture.json` (what was asked for), `ledger.jsonl` (what was decided, see
 control/ledger_file.py), `losses.jsonl` (every evaluation) and, when it ends, `results.json` (what came of
 it), `plan.json` (the mixture it found); if asked for, the losses of single sequences are in `sequences.json`.
-Where a resume changed the groups or their stores at step N, the mixture.json of before is kept as
+Where a resume changed groups, stores, limits or method at step N, the mixture.json of before is kept as
 `mixture.before-step-N.json`.
 """
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from titan_aioli.files import write_json
+from titan_aioli.files import replacing, write_json
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.runs.run import keep_replaced
 from titan_aioli.runs.updates import Targets, by_group, update_line, update_metrics
 
 logger = logging.getLogger()
+
+OF_A_FINISHED_RUN = ("results.json", "plan.json", "sequences.json")
+"""Files that say that a run is over; they go when it goes on."""
 
 
 class RunLog:
@@ -52,15 +55,35 @@ class RunLog:
         self.is_writer = is_writer
         self._losses = folder / "losses.jsonl"
 
-    def begin(self, done: int, mixture: dict[str, Any]) -> None:
-        """A run starts, or resumes after `done` steps: keep what was measured up to there."""
+    def begin(self, done: int, mixture: dict[str, Any], begins_section: bool = False) -> None:
+        """A run starts, or resumes after `done` steps: keep what was measured up to there.
+
+        Args:
+            done: optimizer steps.
+            mixture: content of mixture.json.
+            begins_section: whether the ledger begins anew, because this resume changed what the run is of.
+        """
         self.progress.update(done)
         if not self.is_writer:
             return
-        keep_replaced(self.folder, mixture, done)
+        keep_replaced(self.folder, done, begins_section)
         write_json(self.folder / "mixture.json", mixture)
-        lines = self._losses.read_text().splitlines() if done > 0 and self._losses.is_file() else []
-        self._losses.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= done))
+        for name in OF_A_FINISHED_RUN:
+            (self.folder / name).unlink(missing_ok=True)
+        kept = list(self._evaluations_up_to(done)) if done > 0 and self._losses.is_file() else []
+        with replacing(self._losses) as file:
+            file.writelines(kept)
+
+    def _evaluations_up_to(self, done: int) -> Iterator[bytes]:
+        """The lines of losses.jsonl up to a step; a killed run, or a full disk, may leave half a line."""
+        with open(self._losses, "rb") as file:
+            for line in file:
+                try:
+                    is_kept = line.endswith(b"\n") and json.loads(line)["step"] <= done
+                except (ValueError, KeyError, TypeError):
+                    is_kept = False
+                if is_kept:
+                    yield line
 
     def evaluated(self, step: int, losses: np.ndarray, target_losses: np.ndarray | None = None) -> None:
         """An evaluation on the held-out sequences, [G], and [K] where the targets are not the groups."""

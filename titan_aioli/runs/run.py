@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +13,8 @@ from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import WeightedStores
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_json, to_plain, write_json
+from titan_aioli.files import read_json, write_json
 from titan_aioli.methods.objective import Objective, to_objective
-
-ROWS_FOLLOW_FROM = ("groups", "num_sequences", "weighted_stores", "splits", "train_share", "stores")
-"""Keys of mixture.json: with other values the rows of the same ledger are others."""
 
 
 class Check(NamedTuple):
@@ -48,7 +44,7 @@ class Run(NamedTuple):
     mixture: dict[str, Any]
     """mixture.json: method, groups, hyperparameters, sizes."""
     records: list[dict[str, Any]]
-    """ledger.jsonl; where groups or stores were changed at a resume, those of one section between changes."""
+    """ledger.jsonl; where a resume changed groups, stores, limits or method, those between two changes."""
     losses: list[dict[str, Any]]
     """losses.jsonl: every evaluation on the held-out sequences."""
     results: dict[str, Any] | None
@@ -93,10 +89,10 @@ class Run(NamedTuple):
         return Ledger([LedgerEntry(*(record[name] for name in fields)) for record in self.records])
 
     def start(self) -> Position:
-        """Where the first record begins: the start of the run, or where its groups last changed."""
-        first, num_groups = self.records[0], len(self.groups)
-        drawn = np.array(first.get("drawn", [0] * num_groups), dtype=np.int64)
-        return Position(first["step"], first["first_row"], np.zeros(num_groups), drawn)
+        """Where the first record begins: the start of the run, or the last resume with a change."""
+        first, none = self.records[0], [0] * len(self.groups)
+        carry = np.array(first.get("carry", none), dtype=np.float64)
+        return Position(first["step"], first["first_row"], carry, np.array(first.get("drawn", none)))
 
     def schedule(self, batch_size: int) -> Schedule:
         """What the rows of steps of `batch_size` rows are planned with."""
@@ -156,7 +152,7 @@ class Run(NamedTuple):
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's dump folder; where groups or stores were changed at a resume, its last section.
+    """Read a run's dump folder; where a resume changed groups, stores, limits or method, its last section.
 
     Raises: UserError: a file is missing or is not what the run writes.
     """
@@ -164,7 +160,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_sections(folder: Path) -> list[Run]:
-    """A run's sections between the resumes that changed its groups or stores, in order; one if none did.
+    """A run's sections between the resumes that changed what it is of, in order; one if none did.
 
     A section whose mixture.json was not kept (older versions overwrote it) is left out, and those before it.
 
@@ -190,7 +186,7 @@ def read_sections(folder: Path) -> list[Run]:
 
 
 def _cut_into_sections(run: Run) -> list[Run]:
-    """A record of a change gives the rows drawn of each group: a section begins with it."""
+    """A record of a resume with a change gives the rows drawn of each group: a section begins with it."""
     records = run.records
     starts = [0, *(index for index, record in enumerate(records) if "drawn" in record and index)]
     sections = [run._replace(records=records[starts[-1] :])]
@@ -205,24 +201,22 @@ def _cut_into_sections(run: Run) -> list[Run]:
 
 
 def replaced_name(step: int) -> str:
-    """Name of the mixture.json that held up to a step at which a resume changed groups or stores."""
+    """Name of the mixture.json that held up to a step at which a resume changed what the run is of."""
     return f"mixture.before-step-{step}.json"
 
 
-def keep_replaced(folder: Path, mixture: Mapping[str, Any], step: int) -> None:
-    """Keep mixture.json before it is replaced by one of which other rows follow.
+def keep_replaced(folder: Path, step: int, begins_section: bool) -> None:
+    """Keep mixture.json before it is replaced by that of another section.
 
     Args:
         folder: of the run.
-        mixture: what it is replaced by.
         step: steps done; what was kept of later ones is of a past that is trained again.
+        begins_section: whether the ledger begins anew at this step. Where it did so before, in a run that was
+            killed, what was kept then stays.
     """
     for path in folder.glob(replaced_name(0).replace("0", "*")):
         if int(re.findall(r"\d+", path.name)[-1]) > step:
             path.unlink()
-    path = folder / "mixture.json"
-    if step == 0 or not path.is_file():
-        return
-    before, now = read_json(path, "what a run writes"), to_plain(dict(mixture))
-    if any(before.get(name) != now.get(name) for name in ROWS_FOLLOW_FROM):
-        write_json(folder / replaced_name(step), before)
+    path, kept = folder / "mixture.json", folder / replaced_name(step)
+    if begins_section and step > 0 and path.is_file() and not kept.is_file():
+        write_json(kept, read_json(path, "what a run writes"))
