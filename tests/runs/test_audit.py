@@ -1,10 +1,12 @@
 """rows.csv: written step by step, computed again from the ledger, compared row by row."""
 
+import csv
+
 import numpy as np
 import pytest
 
 from tests.runs.small_run import GROUPS, write_run
-from titan_aioli.runs.audit import AuditFile, blocks, check_audit
+from titan_aioli.runs.audit import AuditFile, audited_steps, blocks, check_audit
 from titan_aioli.runs.run import read_run
 
 
@@ -62,3 +64,26 @@ def test_an_audit_that_ends_early_or_late_is_told_apart(tmp_path):
     path.write_text("".join(lines[:-1]))
     with pytest.raises(ValueError, match=r"expected 23,5,.*, found the end of the file"):
         check_audit(run)
+
+
+def test_an_audit_of_a_killed_run_is_compared_as_far_as_it_goes(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli"))
+    write_audit(run)
+    path = run.folder / "rows.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    (run.folder / "results.json").unlink()
+    for num_rows, num_whole in ((24, 24), (22, 20), (20, 20), (3, 0), (0, 0)):
+        path.write_text("".join(lines[: 1 + num_rows]) + "2")  # and the begin of another line
+        killed = read_run(run.folder)
+        assert audited_steps(killed) == num_whole // 4 and check_audit(killed) == num_whole
+    path.write_text("".join([*lines[:5], *lines[6:]]))
+    with pytest.raises(ValueError, match="expected 4,1,"):
+        check_audit(read_run(run.folder))
+
+
+def test_names_with_commas_and_quotes_are_one_field(tmp_path):
+    run = read_run(write_run(tmp_path / "aioli"))
+    audit = AuditFile(run.folder / "rows.csv", ["law, civil", 'the "code"'])
+    audit.write_step(next(blocks(run, 0, 1)), 0)
+    with open(run.folder / "rows.csv", newline="") as file:
+        assert {row["group"] for row in csv.DictReader(file)} == {"law, civil", 'the "code"'}

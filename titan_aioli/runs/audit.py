@@ -17,6 +17,8 @@ from titan_aioli.data.schedule import Block, Schedule
 from titan_aioli.runs.run import Run
 
 HEADER = "row,step,group,epoch,sequence\n"
+TAIL_BYTES = 1 << 16
+"""How much of the end of a long file is read to find its last row."""
 BLOCK_STEPS = 256
 """Largest number of steps whose rows are computed at once."""
 
@@ -26,7 +28,7 @@ class AuditFile:
 
     def __init__(self, path: Path, group_names: Sequence[str]):
         self.path = path
-        self._group_names = list(group_names)
+        self._fields = list(map(_as_field, group_names))
         self._rewound = False
 
     def write_step(self, block: Block, index: int) -> None:
@@ -34,7 +36,7 @@ class AuditFile:
         if not self._rewound:
             self._rewind(block.first_row(index))
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(_lines(block, index, self._group_names)))
+            file.write("".join(_lines(block, index, self._fields)))
 
     def _rewind(self, first_row: int) -> None:
         """Keep the header and the lines of rows before `first_row`."""
@@ -77,34 +79,57 @@ def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:
 def check_audit(run: Run) -> int:
     """Compare rows.csv with the rows that the ledger of a section gives; the number of rows.
 
+    Of a run that is not finished all whole steps of the file are compared, and none need be there.
+
     Raises: ValueError: the first row that differs, or a file that ends early.
     """
     path = run.folder / "rows.csv"
     if not path.is_file():
         raise ValueError(f"{run.folder} has no rows.csv: train with mixing.audit = true")
-    start, count = run.start(), 0
-    steps = ((block, index) for block in blocks(run, 0, run.last_step) for index in range(block.num_steps))
+    start, count, fields = run.start(), 0, list(map(_as_field, run.groups))
+    is_open = run.end_step is None and run.results is None
+    end_step = audited_steps(run) if is_open else run.last_step
+    steps = ((block, index) for block in blocks(run, 0, end_step) for index in range(block.num_steps))
     with open(path, encoding="utf-8") as file:
         next(file, None)
         recorded = _from_row(file, start.first_row)
-        for block, index in track(
-            steps, description="checking", total=run.last_step - start.step, transient=True
-        ):
-            for expected in _lines(block, index, run.groups):
+        for block, index in track(steps, description="checking", total=end_step - start.step, transient=True):
+            for expected in _lines(block, index, fields):
                 if (found := next(recorded, "the end of the file")) != expected:
                     raise ValueError(f"{path}: expected {expected.strip()}, found {found.strip()}")
                 count += 1
-        if run.end_step is None and (extra := next(recorded, None)) is not None:
+        if run.end_step is None and not is_open and (extra := next(recorded, None)) is not None:
             raise ValueError(f"{path}: has {extra.strip()} after the run's last row")
     return count
 
 
-def _lines(block: Block, index: int, group_names: Sequence[str]) -> Iterator[str]:
-    """The lines of rows.csv of one step of a block, in training order."""
+def audited_steps(run: Run) -> int:
+    """The step up to which rows.csv holds every row of a run's last section; 0 without a file."""
+    path, ledger = run.folder / "rows.csv", run.ledger()
+    if not path.is_file():
+        return 0
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = file.read().split(b"\n")[1:-1]  # not the header, nor half a line
+    row, step = map(int, lines[-1].split(b",", 2)[:2]) if lines else (-1, -1)
+    if step < ledger[0].step:
+        return ledger[0].step
+    entry, batch_size = ledger.at_step(step), ledger.batch_size_at(step) or run.mixture["batch_size"]
+    is_whole = row + 1 == entry.first_row + (step + 1 - entry.step) * batch_size
+    return step + is_whole
+
+
+def _lines(block: Block, index: int, names: Sequence[str]) -> Iterator[str]:
+    """The lines of rows.csv of one step of a block, in training order; names as fields of CSV."""
     step, first_row = block.step(index), block.first_row(index)
     columns = zip(block.groups[index], block.epochs[index], block.sequences[index], strict=True)
     for row, (group, epoch, sequence) in enumerate(columns, start=first_row):
-        yield f"{row},{step},{group_names[group]},{epoch},{sequence}\n"
+        yield f"{row},{step},{names[group]},{epoch},{sequence}\n"
+
+
+def _as_field(name: str) -> str:
+    """A name as CSV has it: in quotes where it holds a comma or quotes."""
+    return '"' + name.replace('"', '""') + '"' if {",", '"'} & set(name) else name
 
 
 def _from_row(lines: Iterable[str], first_row: int) -> Iterator[str]:
