@@ -13,6 +13,7 @@ from titan_aioli.measure.losses import (
     GroupStats,
     RowLoss,
     cross_entropy_by_row,
+    row_sums,
     with_row_numbers,
 )
 from titan_aioli.testing.torchrun import free_port
@@ -130,3 +131,16 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path):
     assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2])
     joined = stats_of(*batch()).sums_2G
     assert torch.allclose(first[0], joined, rtol=1e-14)
+
+
+def test_the_order_of_the_additions_does_not_matter():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.rand((400, 64), generator=generator) ** 8 * 12  # from 1e-9 to 12 nats
+    sums = row_sums(tokens)
+    assert (sums - tokens.double().sum(1)).abs().max() <= 2.0**-21
+    orders = [torch.randperm(400, generator=generator) for _ in range(20)]
+    totals = {sum(sums[order].tolist()) for order in orders}
+    assert len(totals) == 1
+    assert len({sum(tokens.double().sum(1)[order].tolist()) for order in orders}) > 1  # without rounding
+    unusual = row_sums(torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]]))
+    assert unusual.isnan().tolist() == [True, False] and unusual[1] == float("inf")

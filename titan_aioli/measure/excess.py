@@ -12,6 +12,7 @@ from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.host import Host
+from titan_aioli.measure.losses import row_sums
 from titan_aioli.measure.observer import MicroBatch, Settings, TrainObserver
 
 
@@ -37,7 +38,7 @@ class ExcessObserver(TrainObserver):
         excess_BS = tokens_BS - reference_BS
         if self._clip_tokens:
             excess_BS = excess_BS.clamp(min=0.0)
-        sums_2B = torch.stack([excess_BS.double().sum(dim=1), batch.rows.sums_2B[1]])
+        sums_2B = torch.stack([row_sums(excess_BS), batch.rows.sums_2B[1]])
         self._stats.add(sums_2B, batch.group_B)
 
 

@@ -22,6 +22,9 @@ from titan_aioli.errors import ResumeRefused
 
 IGNORE_INDEX = -100
 """Label of a position that does not count (torchtitan's and PyTorch's value)."""
+STEPS_OF_A_NAT = 2.0**20
+"""A row's loss sum is rounded to a multiple of one part in so many of a nat: up to 8e9 nats float64 adds such
+sums without rounding, so a total is the same in whatever order ranks, micro-batches and saves add them."""
 
 
 class Rows(NamedTuple):
@@ -65,7 +68,12 @@ def row_parts(tokens: torch.Tensor, labels_BS: torch.Tensor) -> tuple[torch.Tens
     """
     tokens_BS = tokens.view(labels_BS.shape)
     counts_B = (labels_BS != IGNORE_INDEX).sum(dim=1).double()
-    return torch.stack([tokens_BS.double().sum(dim=1), counts_B]), tokens_BS
+    return torch.stack([row_sums(tokens_BS), counts_B]), tokens_BS
+
+
+def row_sums(tokens_BS: torch.Tensor) -> torch.Tensor:
+    """The sum of each row's token losses, [B] float64, rounded (see STEPS_OF_A_NAT)."""
+    return (tokens_BS.double().sum(dim=1) * STEPS_OF_A_NAT).round() / STEPS_OF_A_NAT
 
 
 class RowLoss:
@@ -218,8 +226,7 @@ class GroupStats:
     def collapse(self, is_holder: bool) -> np.ndarray:
         """Move the sum over all ranks to one rank, zero the others, and return the sum, [2, G].
 
-        Called when saving: floating-point sums depend on their order, so the running job must continue from
-        the same partial sums as a resumed one.
+        Called when saving, so that the running job continues from the same partial sums as a resumed one.
         """
         total = self.reduced()
         self.restore(total.cpu().numpy(), is_holder)
