@@ -112,3 +112,18 @@ def test_the_anchor_pulls_once_for_each_decision_not_at_each_observation():
     for _ in range(3):  # the second of these is a decision, the third is not
         state = guarded.update(state, np.log([9.0, 1.0]))
     np.testing.assert_allclose(state.proportions, [0.75, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"), [("doge", {"max_share": [0.5, 0.6, 0.6]}), ("doremi", {"min_share": 0.2})]
+)
+def test_the_mixture_that_a_method_found_keeps_the_bounds_too(name, bounds):
+    guarded = Guarded(build_method(name, 3), **bounds)
+    state = guarded.init(3)
+    for _ in range(50):
+        numbers = [4.0, 0.0, 0.0] if name == "doremi" else [[4.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
+        state = guarded.update(state, np.array(numbers))
+    inside, found = guarded.method.result(state), guarded.result(state)
+    assert inside[0] > found[0] + 0.04 and abs(found.sum() - 1) < 1e-12
+    least, most = bounds.get("min_share", 0), np.array(bounds.get("max_share", 1))
+    assert (found >= least - 1e-12).all() and (found <= most + 1e-12).all()

@@ -101,7 +101,8 @@ class Guarded:
         return outlook(self.method, num_groups)
 
     def result(self, state: Any) -> np.ndarray:
-        return self.method.result(state)
+        found = self.method.result(state)
+        return found if np.array_equal(found, state.proportions) else self._within(found)
 
     def _within(self, proportions: np.ndarray) -> np.ndarray:
         if self.anchor_strength > 0:
