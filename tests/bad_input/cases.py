@@ -110,6 +110,9 @@ CONFIG = {
         "doge and aioli_gradients run with FSDP, HSDP and tensor parallelism",
         *("--mixing.method", "aioli_gradients", "--parallelism.pipeline_parallel_degree", "2"),
     ),
+    "held-out gradients of no sequences": flags(
+        "mixing.doge.sequences is 0: at least 1", *("--mixing.method", "doge", "--mixing.doge.sequences", "0")
+    ),
     "gradients of no sequences": flags(
         "mixing.aioli_gradients.sequences is 0: at least 1",
         *("--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.sequences", "0"),
@@ -128,6 +131,14 @@ CONFIG = {
     "text for a number": toml("mixing.seed is 'x': it must be int", "[mixing]\nseed = 'x'\n"),
     "true for a number": toml("mixing.seed is True: it must be int", "[mixing]\nseed = true\n"),
     "a fraction for a count": toml("mixing.evaluation.sequences is 1.5", "sequences = 1.5", "sequences = 12"),
+    "true for a number that may be left out": toml("groups.a.max_epochs is True: it must be", "[mixing.groups.a]\nmax_epochs = true\n", "[mixing.groups.a]\n"),
+    "true in a list of numbers": toml("groups.a.store_weights is ", "[mixing.groups.a]\nstore_weights = [true]\n", "[mixing.groups.a]\n"),
+    "a seed below 0": toml("mixing.seed is -1: at least 0, below 2.63", "[mixing]\nseed = -1\n"),
+    "a seed of more than 63 bits": toml("mixing.seed is 9223372036854775808: at least 0", "[mixing]\nseed = 9223372036854775808\n"),
+    "nothing to read ahead": toml("mixing.read_ahead is -1: at least 0", "[mixing]\nread_ahead = -1\n"),
+    "endless epochs": toml("groups.a.max_epochs is inf: a finite number above 0", "[mixing.groups.a]\nmax_epochs = inf\n", "[mixing.groups.a]\n"),
+    "a name of two lines": toml("a group is named 'x.ny': a name has at least one character", '[mixing.groups."x\\ny"]\n', GROUPS),
+    "a group without a name": toml("a group is named '': a name has", '[mixing.groups.""]\n', GROUPS),
     "a choice that is none": toml("mixing.aioli.order is 'any'", "order = 'any'\neta = 1.0", "eta = 1.0"),
     # flags
     "unknown method": flags("mixing.method is 'magic': choose one of stratified, static", "--mixing.method", "magic"),

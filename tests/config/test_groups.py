@@ -141,3 +141,12 @@ def test_documents_of_plain_arrays_are_found_by_their_separator_in_one_scan(tmp_
     table.end_of_document = None
     mixture = build_mixture(Mixing(groups={"law": table}), 1, None)
     assert mixture.train[0].num_tokens == 11  # cut at tokens
+
+
+def test_every_group_that_trains_on_a_held_out_part_is_named(store):
+    whole, cut = Group(train=[store], validation=[store], test=[store]), Group(train=[store], split=[8, 1, 1])
+    for groups_ in ({"whole": whole, "cut": cut}, {"cut": cut, "whole": whole}):
+        found = build_mixture(Mixing(groups=groups_), 4, None).shared_stores()
+        pairs = sorted(sentence.split(" is held out as ")[1].split(":")[0] for sentence in found)
+        whose = [("cut", "whole"), ("whole", "cut"), ("whole", "whole")]
+        assert pairs == [f"{held_out} and trained on as {trained}" for held_out, trained in whose]

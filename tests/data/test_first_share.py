@@ -52,3 +52,8 @@ def test_training_shrinks_and_held_out_data_do_not(stores):
 def test_shares_that_cannot_be_are_refused(stores, share):
     with pytest.raises(UserError, match=r"mixing.train_share is .*: above 0, at most 1"):
         build_mixture(mixing_of(stores, share), 16, None)
+
+
+def test_an_empty_store_stays_empty():
+    (documents, tokens) = first_share([store([]), TokenStore("s", np.arange(0))], 0.5)
+    assert documents.num_tokens == tokens.num_tokens == 0

@@ -142,11 +142,20 @@ def _check_values(mixing: Mixing) -> None:
             "mixing.evaluation.sequence_losses needs the losses that evaluation.validation = false leaves "
             "out: set one of them back"
         )
+    if not 0 <= mixing.seed < 1 << 63:
+        raise UserError(f"mixing.seed is {mixing.seed}: at least 0, below 2^63")
+    if mixing.read_ahead < 0:
+        raise UserError(f"mixing.read_ahead is {mixing.read_ahead}: at least 0 (nothing is read ahead)")
     if mixing.max_skipped_updates < 1:
         raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
     for name, group in mixing.groups.items():
-        if group.max_epochs is not None and not group.max_epochs > 0:
-            raise UserError(f"mixing.groups.{name}.max_epochs is {group.max_epochs}: it must be above 0")
+        if not name or not name.isprintable():
+            raise UserError(f"a group is named {name!r}: a name has at least one character, all printable")
+        if group.max_epochs is not None and not 0 < group.max_epochs < np.inf:
+            raise UserError(
+                f"mixing.groups.{name}.max_epochs is {group.max_epochs}: a finite number above 0; leave it "
+                "out for no bound"
+            )
 
 
 def _build_method(

@@ -169,21 +169,26 @@ def shared_stores(train: Sequence[Group], held_out: Sequence[HeldOutSet]) -> Ite
 
     Parts of one store that do not overlap are not shared.
     """
-    trained = {}
-    for group in train:
-        for store in group.stores:
-            trained.update({os.path.realpath(file): (group.name, store) for file in store.files})
+    trained: dict[str, list[tuple[str, TokenStore]]] = {}
+    for file, name, store in _files(train):
+        trained.setdefault(file, []).append((name, store))
     seen = set()
-    for group in held_out:
-        for store in group.stores:
-            for file in map(os.path.realpath, store.files):
-                name, other = trained.get(file, ("", None))
-                if other is not None and (file, name, group.name) not in seen and _overlap(store, other):
-                    seen.add((file, name, group.name))
-                    yield (
-                        f"{store.path} is held out as {group.name} and trained on as {name}: its losses say "
-                        "how well the model remembers it: hold out other documents, or set split"
-                    )
+    for file, set_name, store in _files(held_out):
+        for name, other in trained.get(file, ()):
+            if (file, name, set_name) not in seen and _overlap(store, other):
+                seen.add((file, name, set_name))
+                yield (
+                    f"{store.path} is held out as {set_name} and trained on as {name}: its losses say how "
+                    "well the model remembers it: hold out other documents, or set split"
+                )
+
+
+def _files(sets: Sequence[Group | HeldOutSet]) -> Iterator[tuple[str, str, TokenStore]]:
+    """Every file of every store, links followed, with the name of the group or held-out set and the store."""
+    for each in sets:
+        for store in each.stores:
+            for file in store.files:
+                yield os.path.realpath(file), each.name, store
 
 
 def _overlap(one: TokenStore, other: TokenStore) -> bool:

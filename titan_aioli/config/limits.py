@@ -21,11 +21,12 @@ def max_drawn(mixing: Mixing, groups: Sequence[Group]) -> np.ndarray | None:
     """[G] int64, most rows of each group in the whole run; None where nothing bounds them."""
     if not describe_limits(mixing):
         return None
-    rows = np.full(len(groups), np.iinfo(np.int64).max)
+    largest = np.iinfo(np.int64).max
+    rows = np.full(len(groups), largest)
     for index, group in enumerate(groups):
         most = mixing.groups[group.name].max_epochs
         if most is not None:
-            rows[index] = int(most * group.num_sequences)
+            rows[index] = min(int(most * group.num_sequences), largest)
     return rows
 
 
@@ -49,11 +50,11 @@ def largest_shares(mixing: Mixing, groups: Sequence[Group], num_rows: int | None
                 f"mixing.groups.{group.name}.max_epochs is {limit}: not one of the group's "
                 f"{group.num_sequences:,} sequences; raise it, or leave the group out"
             )
-    shares = np.minimum(1.0, rows / num_rows)
-    if shares.sum() < 1:
+    rows = np.minimum(rows, num_rows)
+    if rows.sum() < num_rows:
         raise UserError(
             f'mixing.when_used_up is "spread": read as often as their max_epochs allow, the groups give '
             f"{rows.sum():,} rows, and the run trains on {num_rows:,}: raise max_epochs, leave it out for a "
             "group, or train for fewer steps"
         )
-    return shares.tolist()
+    return (rows / num_rows).tolist()

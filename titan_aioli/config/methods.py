@@ -250,6 +250,11 @@ class DoGETable(methods.DoGE):
     sequences: int = 4
     """Held-out sequences of every target in the held-out gradient."""
 
+    def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
+        if self.sequences < 1:
+            raise UserError(f"mixing.doge.sequences is {self.sequences}: at least 1")
+        return written
+
 
 @dataclass(frozen=True)
 class ODMTable(methods.ODM):

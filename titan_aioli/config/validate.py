@@ -30,8 +30,8 @@ def check_mixing_keys(args: list[str]) -> None:
 
 def _config_file(args: list[str]) -> str | None:
     for index, arg in enumerate(args):
-        key, equals, value = arg.replace("config-file", "config_file").partition("=")
-        if key == "--job.config_file":
+        key, equals, value = arg.partition("=")
+        if key.replace("-", "_") == "__job.config_file":
             return value if equals else (args[index + 1] if index + 1 < len(args) else None)
     return None
 
@@ -63,12 +63,12 @@ def check_types(section: Any, name: str) -> None:
         if dataclasses.is_dataclass(value):
             check_types(value, key)
             continue
-        is_bool_for_number = isinstance(value, bool) and hints[entry.name] in (int, float)
+        is_wrong = _holds_bool(value) and "bool" not in str(hints[entry.name])  # to Python, True is a number
         try:
             check_type(value, hints[entry.name])
         except TypeCheckError:
-            is_bool_for_number = True
-        if is_bool_for_number:
+            is_wrong = True
+        if is_wrong:
             allowed = str(hints[entry.name]).replace("typing.", "")
             allowed = getattr(hints[entry.name], "__name__", allowed) if "[" not in allowed else allowed
             raise UserError(f"{key} is {value!r}: it must be {allowed}")
@@ -80,3 +80,10 @@ def check_types(section: Any, name: str) -> None:
             for key_in_dict, item in value.items():
                 if dataclasses.is_dataclass(item):
                     check_types(item, f"{key}.{key_in_dict}")
+
+
+def _holds_bool(value: Any) -> bool:
+    """Whether a value from TOML is true or false, or has one of them in it."""
+    if isinstance(value, list | dict):
+        return any(map(_holds_bool, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bool)

@@ -30,5 +30,6 @@ def _num_kept(store: TokenStore, share: float) -> int:
     """Number of documents; of tokens where the store has no documents."""
     wanted = share * store.num_tokens
     if store.document_offsets is None:
-        return max(1, round(wanted))
-    return max(1, int(np.argmin(np.abs(store.document_offsets - wanted))))
+        return min(store.num_tokens, max(1, round(wanted)))
+    nearest = int(np.argmin(np.abs(store.document_offsets - wanted)))
+    return min(len(store.document_offsets) - 1, max(1, nearest))

@@ -105,8 +105,8 @@ def _without_config_file(args: list[str]) -> tuple[Path | None, list[str]]:
     """The TOML file that the arguments name, and the other arguments."""
     path, words, rest = None, [], iter(args)
     for word in rest:
-        key, equals, value = word.replace("config-file", "config_file").partition("=")
-        if key == "--job.config_file":
+        key, equals, value = word.partition("=")
+        if key.replace("-", "_") == "__job.config_file":
             path = Path(value if equals else next(rest, ""))
         else:
             words.append(word)
