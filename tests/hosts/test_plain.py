@@ -230,3 +230,22 @@ def test_a_run_of_other_groups_from_a_step_on_is_not_replayed(tmp_path, stores):
     mixing.method, mixing.replay = "replay", replace(mixing.replay, ledger=str(folder / "ledger.jsonl"))
     with pytest.raises(UserError, match="at step 3 the run was resumed from other groups"):
         train(*tiny_model(), mixing, tmp_path / "again", SCHEDULE)
+
+
+@pytest.mark.parametrize("num_steps", [12, 30])
+def test_a_finished_run_is_extended(num_steps, tmp_path, stores):
+    mixing = mixing_of(stores, "aioli_gradients")
+    mixing.aioli_gradients = replace(mixing.aioli_gradients, steps_per_update=None)
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE._replace(num_steps=num_steps))
+    run = read_run(tmp_path)
+    assert run.results and run.results["step"] == num_steps and run.records[-1]["step"] > 6
+
+
+def test_a_phase_that_a_resume_makes_shorter_than_it_is_ends_at_once(tmp_path, stores):
+    mixing = mixing_of(stores, "skill_it")
+    mixing.skill_it = replace(mixing.skill_it, steps_per_round=9)
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    mixing.skill_it = replace(mixing.skill_it, steps_per_round=4)
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE._replace(num_steps=10))
+    assert [record["step"] for record in read_run(tmp_path).records if record["round"]] == [6, 10]

@@ -37,7 +37,7 @@ arXiv:2310.15393; the law and the averages are this project's.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -147,10 +147,6 @@ class AioliGradients:
 
     def result(self, state: AioliGradientsState) -> np.ndarray:
         return state.proportions
-
-    def settings_in_use(self, state: AioliGradientsState) -> dict[str, Any]:
-        """The length of the phase under way."""
-        return {f"aioli_gradients.{'steps_per_update' if state.round else 'start'}": self._steps(state.round)}
 
     def _steps(self, number: int) -> int:
         """Optimizer steps before the measurement of that number."""
