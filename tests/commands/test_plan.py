@@ -76,6 +76,41 @@ def test_grid_search_takes_the_best_run(runs):
     assert only_code.proportions[1] == table.proportions[:, 1].max()
 
 
+def test_grid_search_takes_the_best_run_within_the_caps(runs, tmp_path):
+    table, output = read_table(runs), tmp_path / "plan.json"
+    assert table.proportions[table.losses.mean(axis=1).argmin(), 0] > 0.4
+    sizes = {"group_tokens": (("web", 100.0), ("code", 900.0)), "training_tokens": 1000.0}
+    plan(runs, output=output, law="grid_search", **sizes)  # at most 40 % of web
+    within = table.proportions[:, 0] <= 0.4
+    expected = table.proportions[within][table.losses[within].mean(axis=1).argmin()]
+    np.testing.assert_array_equal(read_plan(output, ["web", "code"]), expected)
+    with pytest.raises(
+        ValueError, match=r"each of the 6 runs has a share above its cap \(web 0.001, code 0.009\)"
+    ):
+        plan(runs, output=output, law="grid_search", max_epochs=0.01, **sizes)
+
+
+def test_a_share_at_its_cap_is_within_it(runs):
+    table = read_table(runs)
+    best = int(table.losses.mean(axis=1).argmin())
+    caps = np.nextafter(table.proportions[best], 0)  # a cap is computed, and a rounding error is no excess
+    np.testing.assert_array_equal(
+        make_plan(table, "grid_search", caps=caps).proportions, table.proportions[best]
+    )
+
+
+@pytest.mark.parametrize("law", ["grid_search", "mixmin"])
+@pytest.mark.parametrize(
+    "option", ["--anchor web 1", "--anchor-strength 1", "--tau 5", "--freeze web 1", "--huber-delta 0.1"]
+)
+def test_options_of_a_fit_are_refused_where_there_is_none(runs, tmp_path, capsys, law, option):
+    output = tmp_path / "plan.json"
+    with pytest.raises(SystemExit):
+        main(f"plan {runs} --output {output} --law {law} {option}".split())
+    assert f"--law {law} fits no law: leave out {option.split()[0]}, or choose" in capsys.readouterr().err
+    assert not output.exists()
+
+
 @pytest.fixture
 def weighted(runs):
     """The table above, of which only the loss of code counts."""

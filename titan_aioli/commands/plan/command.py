@@ -15,7 +15,7 @@ from rich.console import Console
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
-from titan_aioli.laws.plan import LawName, plan_mixture
+from titan_aioli.laws.plan import FITS, LawName, plan_mixture
 from titan_aioli.laws.table import RunTable, read_table
 from titan_aioli.proportions import normalize
 from titan_aioli.runs.plan_file import write_plan
@@ -53,8 +53,9 @@ def plan(
         output: the plan, a JSON file.
         law: log_linear (b + exp(theta . p), needs one run more than groups), olmix (the same with b above 0,
             Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear, grid_search (the
-            run with the lowest mean loss), or mixmin: the ensemble of the models of single groups that finds
-            the targets most likely (likelihoods.json beside the table, of sweep --single-groups).
+            run with the lowest mean loss, of those within max_epochs), or mixmin: the ensemble of the models
+            of single groups that finds the targets most likely (likelihoods.json beside the table, of sweep
+            --single-groups).
         weights: how much each evaluated group or target counts, as NAME NUMBER ...; if left out, as the table
             says (the objective of a sweep with targets: in its unit, 0 for guards and watched targets), or
             else all the same.
@@ -75,12 +76,20 @@ def plan(
             table (runs.csv in its folder), and compare with what the law predicted.
         figure: draw predicted against measured loss, for the runs of the table and the verified ones.
     """
+    if law not in FITS:
+        _refuse_without_law(
+            law,
+            anchor=anchor,
+            anchor_strength=anchor_strength,
+            tau=tau,
+            freeze=freeze,
+            huber_delta=huber_delta,
+        )
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
     caps = None if sizes is None else repetition_caps(sizes.tokens, sizes.run_tokens, max_epochs)
     counts = _in_order(weights, table.evaluated, "weights") if weights else table.weights
     if law == "mixmin":
-        _refuse_with_mixmin(anchor=anchor, anchor_strength=anchor_strength, tau=tau, freeze=freeze)
         planned = plan_by_mixmin(table, read_likelihoods(runs.with_name("likelihoods.json")), counts, caps)
     else:
         planned = plan_mixture(
@@ -118,10 +127,12 @@ def plan(
     console.print(f"plan: {output}", highlight=False)
 
 
-def _refuse_with_mixmin(**options: Any) -> None:
-    """MixMin has no anchor, no frozen groups and no law of repetition."""
+def _refuse_without_law(law: str, **options: Any) -> None:
+    """The best run and MixMin fit no law, and have no use for the options of a fit and its optimum."""
     if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
-        raise ValueError(f"--law mixmin does not know {' and '.join(given)}: leave it out")
+        raise ValueError(
+            f"--law {law} fits no law: leave out {' and '.join(given)}, or choose {', '.join(FITS)}"
+        )
 
 
 class Sizes(NamedTuple):
