@@ -179,3 +179,20 @@ def test_options_that_name_other_groups_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="--group-tokens leaves out code"):
         plan(runs, output=output, group_tokens=(("web", 1.0),), training_tokens=10)
     assert not output.exists()
+
+
+def test_a_bound_on_repetition_without_sizes_is_refused(runs, tmp_path):
+    output, tokens = tmp_path / "plan.json", (("web", 1.0), ("code", 1.0))
+    with pytest.raises(ValueError, match="--max-epochs needs the tokens of the groups and of the run"):
+        plan(runs, output=output, max_epochs=2.0)
+    with pytest.raises(ValueError, match="--training-tokens bounds nothing without --group-tokens"):
+        plan(runs, output=output, training_tokens=10.0)
+    with pytest.raises(ValueError, match="--group-tokens needs --training-tokens"):
+        plan(runs, output=output, group_tokens=tokens)
+    assert not output.exists()
+
+
+def test_max_epochs_of_inf_bounds_nothing(runs, tmp_path):
+    output, tokens = tmp_path / "plan.json", (("web", 1.0), ("code", 1.0))
+    plan(runs, output=output, group_tokens=tokens, training_tokens=1000.0, max_epochs=float("inf"))
+    np.testing.assert_allclose(read_plan(output, ["web", "code"]), optimal_mixture(LAW, 2), atol=1e-5)

@@ -22,6 +22,8 @@ from titan_aioli.runs.plan_file import write_plan
 
 Array = np.ndarray
 PerGroup = tuple[tuple[str, float], ...]
+MAX_EPOCHS = 4.0
+"""How often a group may be repeated by default."""
 
 
 def plan(
@@ -34,8 +36,8 @@ def plan(
     anchor_strength: float | None = None,
     for_config: Path | None = None,
     group_tokens: PerGroup = (),
-    training_tokens: float = 0.0,
-    max_epochs: float = 4.0,
+    training_tokens: float | None = None,
+    max_epochs: float | None = None,
     tau: float = 0.0,
     freeze: PerGroup = (),
     huber_delta: float = 0.0,
@@ -65,8 +67,9 @@ def plan(
             0.05 for olmix, 0 for the other laws.
         for_config: training config of the run that is planned, which says group_tokens and training_tokens.
         group_tokens: tokens that each group has, as NAME NUMBER ..., to bound repetition.
-        training_tokens: tokens of the run that is planned; needed with group_tokens.
-        max_epochs: how often a group may be repeated.
+        training_tokens: tokens of the run that is planned; needed with group_tokens, and only there.
+        max_epochs: how often a group may be repeated; needs the tokens of groups and run. inf: no bound.
+            Default: 4.
         tau: fit to effective shares: tokens of a group that is read e times count as tau (1 - exp(-e / tau))
             of its size, 15 for example; needs the tokens of groups and run. 0: plain shares.
         freeze: groups that keep these shares relative to each other, as NAME NUMBER ...
@@ -87,7 +90,7 @@ def plan(
         )
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
-    caps = None if sizes is None else repetition_caps(sizes.tokens, sizes.run_tokens, max_epochs)
+    caps = _caps(sizes, max_epochs)
     counts = _in_order(weights, table.evaluated, "weights") if weights else table.weights
     if law == "mixmin":
         planned = plan_by_mixmin(table, read_likelihoods(runs.with_name("likelihoods.json")), counts, caps)
@@ -145,16 +148,20 @@ class Sizes(NamedTuple):
 
 
 def _sizes(
-    table: RunTable, for_config: Path | None, group_tokens: PerGroup, training_tokens: float
+    table: RunTable, for_config: Path | None, group_tokens: PerGroup, training_tokens: float | None
 ) -> Sizes | None:
     """The sizes, from the config of the planned run or as given; None where nothing was given."""
     if for_config is not None:
-        if group_tokens or training_tokens:
+        if group_tokens or training_tokens is not None:
             raise ValueError("--for-config says the tokens: leave out --group-tokens and --training-tokens")
         return _sizes_of_config(table, for_config)
     if not group_tokens:
+        if training_tokens is not None:
+            raise ValueError(
+                "--training-tokens bounds nothing without --group-tokens: give both, or --for-config"
+            )
         return None
-    if training_tokens <= 0:
+    if training_tokens is None:
         raise ValueError("--group-tokens needs --training-tokens: how long the planned run is")
     if missing := set(table.groups) - {name for name, _ in group_tokens}:
         raise ValueError(f"--group-tokens leaves out {', '.join(sorted(missing))}: give every group's tokens")
@@ -175,6 +182,20 @@ def _sizes_of_config(table: RunTable, path: Path) -> Sizes:
     training = checked.config.training
     run_tokens = training.steps * checked.batch_size * training.seq_len
     return Sizes(np.array([tokens[name] for name in table.groups]), run_tokens)
+
+
+def _caps(sizes: Sizes | None, max_epochs: float | None) -> Array | None:
+    """[G], the largest shares; None where nothing bounds them."""
+    if sizes is not None:
+        return repetition_caps(
+            sizes.tokens, sizes.run_tokens, MAX_EPOCHS if max_epochs is None else max_epochs
+        )
+    if max_epochs is not None:
+        raise ValueError(
+            "--max-epochs needs the tokens of the groups and of the run: give --group-tokens and "
+            "--training-tokens, or --for-config"
+        )
+    return None
 
 
 def _anchor(table: RunTable, law: str, anchor: PerGroup, sizes: Sizes | None) -> Array | None:
