@@ -239,7 +239,7 @@ def _left_out(fit: Any, fitted: Any, shares: Array, L: Array, refit_delta: float
                 law = refit_olmix(fitted, shares[kept], L[kept], refit_delta)
             else:
                 law = fit(shares[kept], L[kept])
-        except ValueError:  # too few runs are left
+        except ValueError:  # too few runs are left, or their mixtures are too much alike
             return np.full_like(L, np.nan)
         predictions.append(law.predict(shares[number]))
     return np.array(predictions)
