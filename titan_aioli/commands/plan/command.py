@@ -79,6 +79,7 @@ def plan(
             table (runs.csv in its folder), and compare with what the law predicted.
         figure: draw predicted against measured loss, for the runs of the table and the verified ones.
     """
+    _check_finite(anchor_strength=anchor_strength, tau=tau, huber_delta=huber_delta)
     if law not in FITS:
         _refuse_without_law(
             law,
@@ -91,7 +92,7 @@ def plan(
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
     caps = _caps(sizes, max_epochs)
-    counts = _in_order(weights, table.evaluated, "weights") if weights else table.weights
+    counts = _shares(weights, table.evaluated, "weights") if weights else table.weights
     if law == "mixmin":
         planned = plan_by_mixmin(table, read_likelihoods(runs.with_name("likelihoods.json")), counts, caps)
     else:
@@ -103,7 +104,7 @@ def plan(
             anchor_strength=anchor_strength,
             caps=caps,
             huber_delta=huber_delta or None,
-            frozen=_in_order(freeze, table.groups, "freeze") if freeze else None,
+            frozen=_shares(freeze, table.groups, "freeze") if freeze else None,
             tau=tau or None,
             epochs_of_all=None if sizes is None else sizes.run_tokens / sizes.tokens,
         )
@@ -128,6 +129,13 @@ def plan(
         draw(planned, table, verified, figure)
         console.print(f"figure: {figure}", highlight=False)
     console.print(f"plan: {output}", highlight=False)
+
+
+def _check_finite(**options: float | None) -> None:
+    """Refuse an option that is nan, infinite or below 0."""
+    for name, value in options.items():
+        if value is not None and not 0 <= value < np.inf:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be finite and at least 0")
 
 
 def _refuse_without_law(law: str, **options: Any) -> None:
@@ -163,6 +171,8 @@ def _sizes(
         return None
     if training_tokens is None:
         raise ValueError("--group-tokens needs --training-tokens: how long the planned run is")
+    if not 0 < training_tokens < np.inf:
+        raise ValueError(f"--training-tokens is {training_tokens}: it must be finite and above 0")
     if missing := set(table.groups) - {name for name, _ in group_tokens}:
         raise ValueError(f"--group-tokens leaves out {', '.join(sorted(missing))}: give every group's tokens")
     tokens = _in_order(group_tokens, table.groups, "group-tokens")
@@ -186,28 +196,36 @@ def _sizes_of_config(table: RunTable, path: Path) -> Sizes:
 
 def _caps(sizes: Sizes | None, max_epochs: float | None) -> Array | None:
     """[G], the largest shares; None where nothing bounds them."""
-    if sizes is not None:
-        return repetition_caps(
-            sizes.tokens, sizes.run_tokens, MAX_EPOCHS if max_epochs is None else max_epochs
-        )
-    if max_epochs is not None:
-        raise ValueError(
-            "--max-epochs needs the tokens of the groups and of the run: give --group-tokens and "
-            "--training-tokens, or --for-config"
-        )
-    return None
+    if sizes is None:
+        if max_epochs is not None:
+            raise ValueError(
+                "--max-epochs needs the tokens of the groups and of the run: give --group-tokens and "
+                "--training-tokens, or --for-config"
+            )
+        return None
+    epochs = MAX_EPOCHS if max_epochs is None else max_epochs
+    if not epochs > 0:
+        raise ValueError(f"--max-epochs is {epochs}: it must be above 0 (inf: no bound)")
+    return repetition_caps(sizes.tokens, sizes.run_tokens, epochs)
 
 
 def _anchor(table: RunTable, law: str, anchor: PerGroup, sizes: Sizes | None) -> Array | None:
     """[G]; None: uniform."""
     if anchor:
-        return _in_order(anchor, table.groups, "anchor")
+        return _shares(anchor, table.groups, "anchor")
     return normalize(sizes.tokens, "--group-tokens") if law == "olmix" and sizes is not None else None
+
+
+def _shares(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
+    """`_in_order`, divided by the sum."""
+    return normalize(_in_order(pairs, groups, option), f"--{option}")
 
 
 def _in_order(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
     """Numbers given by name, in the order of the groups; a group left out has 0."""
-    for name, _ in pairs:
+    for name, value in pairs:
         if name not in groups:
             raise ValueError(f"--{option} names {name!r}; the table has the groups {', '.join(groups)}")
+        if not 0 <= value < np.inf:
+            raise ValueError(f"--{option} gives {name} {value}: it must be finite and at least 0")
     return np.array([dict(pairs).get(name, 0.0) for name in groups])
