@@ -9,6 +9,7 @@ import pytest
 from titan_aioli.cli import main
 from titan_aioli.commands.plan import plan
 from titan_aioli.laws import LogLinearLaw, dirichlet_cover, optimal_mixture
+from titan_aioli.laws.mixmin import Likelihoods, write_likelihoods
 from titan_aioli.laws.plan import make_plan
 from titan_aioli.laws.table import read_table
 from titan_aioli.runs.plan_file import read_plan
@@ -101,14 +102,33 @@ def test_a_share_at_its_cap_is_within_it(runs):
 
 @pytest.mark.parametrize("law", ["grid_search", "mixmin"])
 @pytest.mark.parametrize(
-    "option", ["--anchor web 1", "--anchor-strength 1", "--tau 5", "--freeze web 1", "--huber-delta 0.1"]
+    "option",
+    [
+        "--anchor web 1",
+        "--anchor-strength 1",
+        "--tau 5",
+        "--freeze web 1",
+        "--huber-delta 0.1",
+        "--verify",
+        "--figure plan.png",
+    ],
 )
-def test_options_of_a_fit_are_refused_where_there_is_none(runs, tmp_path, capsys, law, option):
+def test_options_of_a_law_are_refused_where_there_is_none(runs, tmp_path, capsys, law, option):
     output = tmp_path / "plan.json"
     with pytest.raises(SystemExit):
         main(f"plan {runs} --output {output} --law {law} {option}".split())
     assert f"--law {law} fits no law: leave out {option.split()[0]}, or choose" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_losses_that_mixmin_cannot_predict_are_a_dash(runs, tmp_path, capsys):
+    """Of four sequences none is held out; of five one is."""
+    values = [np.full((4, 2), -8.0), np.full((5, 2), -8.0)]
+    likelihoods = Likelihoods(["web", "code"], ["web", "code"], values, [np.full(4, 4.0), np.full(5, 4.0)])
+    write_likelihoods(tmp_path / "likelihoods.json", likelihoods)
+    plan(runs, output=tmp_path / "plan.json", law="mixmin")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.count("│") == 7]
+    assert [(row[1], row[3]) for row in rows] == [("web", "-"), ("code", "2.0000")]
 
 
 @pytest.fixture

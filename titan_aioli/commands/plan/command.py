@@ -88,6 +88,8 @@ def plan(
             tau=tau,
             freeze=freeze,
             huber_delta=huber_delta,
+            verify=verify,
+            figure=figure,
         )
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
@@ -139,7 +141,7 @@ def _check_finite(**options: float | None) -> None:
 
 
 def _refuse_without_law(law: str, **options: Any) -> None:
-    """The best run and MixMin fit no law, and have no use for the options of a fit and its optimum."""
+    """The best run and MixMin fit no law: there is nothing to pull, to bend, or to compare with runs."""
     if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
         raise ValueError(
             f"--law {law} fits no law: leave out {' and '.join(given)}, or choose {', '.join(FITS)}"
