@@ -147,6 +147,7 @@ NO_VALIDATION = ["--dry-run", "--mixing.evaluation.no-validation"]
         ([], "no mixtures to train on: give --cover N, --single-groups or --grid FILE"),
         (["--cover", "-1"], "num_points is -1"),
         (["--cover", "2", "--alpha", "0"], "--alpha is 0.0: it must be a positive number"),
+        (["--cover", "2", "--alpha", "0.001"], "alpha is 0.001, too far from 1"),
         (["--cover", "2", "--nproc-per-node", "0"], "--nproc-per-node is 0: at least 1"),
         (["--cover", "2", "--nproc-per-node", "3"], "must be a multiple of local_batch_size 4 x 3"),
         (["--cover", "2", "--mixing.method", "odm"], "--mixing.method: a sweep sets it"),

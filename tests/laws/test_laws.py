@@ -147,6 +147,14 @@ def test_similarity_compares_column_sums():
     assert np.isnan(similarity(np.ones((2, 2)), A[:, :2]).spearman)
 
 
+@pytest.mark.parametrize("alpha", [0.001, 1e308])
+def test_shares_too_small_or_large_for_floats_are_refused(alpha):
+    with pytest.raises(ValueError, match=r"alpha is .*, too far from 1: .* set 0.05 to 1e6"):
+        dirichlet_cover(2, 6, alpha)
+    for allowed in (0.05, 1e6):
+        assert np.allclose(dirichlet_cover(2, 6, allowed).sum(axis=1), 1)
+
+
 def test_cover_is_on_the_simplex_and_more_even_than_a_sample():
     def closest(points):
         distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
