@@ -11,7 +11,7 @@ from titan_aioli.commands.plan import plan
 from titan_aioli.laws import LogLinearLaw, dirichlet_cover, optimal_mixture
 from titan_aioli.laws.mixmin import Likelihoods, write_likelihoods
 from titan_aioli.laws.plan import make_plan
-from titan_aioli.laws.table import read_table
+from titan_aioli.laws.table import read_mixtures, read_table
 from titan_aioli.runs.plan_file import read_plan
 
 LAW = LogLinearLaw(b=np.array([2.0, 1.0]), theta=np.array([[-1.0, 1.0], [0.5, -0.5]]))
@@ -190,6 +190,18 @@ def test_bad_tables_are_refused_by_line(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08 is compressed", b"proportion.a,loss.a\n1," + b"9" * 200_000 + b"\n"]
+)
+def test_a_file_that_is_no_csv_is_named(tmp_path, content):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} is not a table in CSV and UTF-8 \("):
+        read_table(path)
+    with pytest.raises(ValueError, match=rf"{path} is not a table in CSV and UTF-8 \("):
+        read_mixtures(path, ["a"])
 
 
 def test_options_that_name_other_groups_are_refused(runs, tmp_path):

@@ -54,10 +54,10 @@ def plan(
             epochs.GROUP, which --tau needs.
         output: the plan, a JSON file.
         law: log_linear (b + exp(theta . p), needs one run more than groups), olmix (the same with b above 0,
-            Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear, grid_search (the
-            run with the lowest mean loss, of those within max_epochs), or mixmin: the ensemble of the models
-            of single groups that finds the targets most likely (likelihoods.json beside the table, of sweep
-            --single-groups).
+            Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear (theta . p,
+            needs as many runs as groups), grid_search (the run with the lowest mean loss, of those within
+            max_epochs), or mixmin: the ensemble of the models of single groups that finds the targets most
+            likely (likelihoods.json beside the table, of sweep --single-groups).
         weights: how much each evaluated group or target counts, as NAME NUMBER ...; if left out, as the table
             says (the objective of a sweep with targets: in its unit, 0 for guards and watched targets), or
             else all the same.
