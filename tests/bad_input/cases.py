@@ -40,6 +40,8 @@ ABC = ["a", "b", "c"]
 RECORD = '{"step": 0, "first_row": 0, "proportions": [0.5, 0.25, 0.25], "phase": "%s", "round": 0}\n'
 RAW = ("--mixing.groups.a.dtype",)
 TABLE = "proportion.a,proportion.b,loss.a,loss.b"
+RUNS = f"{TABLE}\n0.8,0.2,3,3.2\n0.2,0.8,3.1,3\n0.5,0.5,3,3.05\n0.6,0.4,3,3.1\n"
+SIZES = ("--group-tokens", "a", "900", "b", "900", "--training-tokens")
 GROUPS = "[mixing.groups.a]\n[mixing.groups.b]\n[mixing.groups.c]\n"
 
 # fmt: off
@@ -271,6 +273,22 @@ COMMANDS = {
     ),
     "a negative weight": runs_table(
         r"runs.csv: objective_weight .* is \[1.0, -1.0\]: at least 0", f"{TABLE},objective_weight.a,objective_weight.b\n1,0,3,3,1,-1\n"
+    ),
+    "weights of losses that are all 0": runs_table("--weights sum to 0.0: at least one", RUNS, "--weights", "a", "0", "--law", "grid_search"),
+    "a weight of a loss below 0": runs_table("--weights gives a -1.0: it must be finite", RUNS, "--weights", "a", "-1", "b", "1.1"),
+    "an anchor that is no number": runs_table("--anchor gives b nan: it must be finite", RUNS, "--anchor", "a", "1", "b", "nan"),
+    "an anchor of nothing": runs_table("--anchor sum to 0.0: at least one", RUNS, "--anchor", "a", "0"),
+    "frozen shares that are all 0": runs_table("--freeze sum to 0.0: at least one", RUNS, "--freeze", "a", "0"),
+    "a pull below 0": runs_table("--anchor-strength is -1.0: it must be finite and at least 0", RUNS, "--anchor-strength", "-1"),
+    "a pull that is no number": runs_table("--anchor-strength is nan: it must be finite", RUNS, "--anchor-strength", "nan"),
+    "effective shares of negative epochs": runs_table("--tau is -5.0: it must be finite and at least 0", RUNS, "--tau", "-5"),
+    "residuals of a negative size": runs_table("--huber-delta is -1.0: it must be finite", RUNS, "--huber-delta", "-1"),
+    "repeats that are no number": runs_table("--max-epochs is nan: it must be above 0", RUNS, *SIZES, "100", "--max-epochs", "nan"),
+    "no repeats": runs_table("--max-epochs is 0.0: it must be above 0", RUNS, *SIZES, "100", "--max-epochs", "0"),
+    "a planned run of nan tokens": runs_table("--training-tokens is nan: it must be finite", RUNS, *SIZES, "nan"),
+    "a planned run of no tokens": runs_table("--training-tokens is 0.0: it must be finite and above 0", RUNS, *SIZES, "0"),
+    "a group of nan tokens": runs_table(
+        "--group-tokens gives b nan: it must be finite", RUNS, "--training-tokens", "100", "--group-tokens", "a", "9", "b", "nan"
     ),
 }
 """Faults in the inputs of the other commands."""

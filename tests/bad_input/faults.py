@@ -212,12 +212,12 @@ def command(message, *words):
     return Case(message, lambda folder: [word.replace("FOLDER", str(a_run(folder))) for word in words])
 
 
-def runs_table(message, text):
-    """A table of runs for `titan-aioli plan`."""
+def runs_table(message, text, *words_after):
+    """A table of runs for `titan-aioli plan`, and options."""
 
     def words(folder):
         (folder / "runs.csv").write_text(text)
-        return ["plan", str(folder / "runs.csv"), "--output", str(folder / "plan.json")]
+        return ["plan", str(folder / "runs.csv"), "--output", str(folder / "plan.json"), *words_after]
 
     return Case(message, words)
 

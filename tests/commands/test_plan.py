@@ -9,8 +9,9 @@ import pytest
 from titan_aioli.cli import main
 from titan_aioli.commands.plan import plan
 from titan_aioli.laws import LogLinearLaw, dirichlet_cover, optimal_mixture
+from titan_aioli.laws.mixmin import Likelihoods, write_likelihoods
 from titan_aioli.laws.plan import make_plan
-from titan_aioli.laws.table import read_table
+from titan_aioli.laws.table import read_mixtures, read_table
 from titan_aioli.runs.plan_file import read_plan
 
 LAW = LogLinearLaw(b=np.array([2.0, 1.0]), theta=np.array([[-1.0, 1.0], [0.5, -0.5]]))
@@ -76,6 +77,60 @@ def test_grid_search_takes_the_best_run(runs):
     assert only_code.proportions[1] == table.proportions[:, 1].max()
 
 
+def test_grid_search_takes_the_best_run_within_the_caps(runs, tmp_path):
+    table, output = read_table(runs), tmp_path / "plan.json"
+    assert table.proportions[table.losses.mean(axis=1).argmin(), 0] > 0.4
+    sizes = {"group_tokens": (("web", 100.0), ("code", 900.0)), "training_tokens": 1000.0}
+    plan(runs, output=output, law="grid_search", **sizes)  # at most 40 % of web
+    within = table.proportions[:, 0] <= 0.4
+    expected = table.proportions[within][table.losses[within].mean(axis=1).argmin()]
+    np.testing.assert_array_equal(read_plan(output, ["web", "code"]), expected)
+    with pytest.raises(
+        ValueError, match=r"each of the 6 runs has a share above its cap \(web 0.001, code 0.009\)"
+    ):
+        plan(runs, output=output, law="grid_search", max_epochs=0.01, **sizes)
+
+
+def test_a_share_at_its_cap_is_within_it(runs):
+    table = read_table(runs)
+    best = int(table.losses.mean(axis=1).argmin())
+    caps = np.nextafter(table.proportions[best], 0)  # a cap is computed, and a rounding error is no excess
+    np.testing.assert_array_equal(
+        make_plan(table, "grid_search", caps=caps).proportions, table.proportions[best]
+    )
+
+
+@pytest.mark.parametrize("law", ["grid_search", "mixmin"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--anchor web 1",
+        "--anchor-strength 1",
+        "--tau 5",
+        "--freeze web 1",
+        "--huber-delta 0.1",
+        "--verify",
+        "--figure plan.png",
+    ],
+)
+def test_options_of_a_law_are_refused_where_there_is_none(runs, tmp_path, capsys, law, option):
+    output = tmp_path / "plan.json"
+    with pytest.raises(SystemExit):
+        main(f"plan {runs} --output {output} --law {law} {option}".split())
+    assert f"--law {law} fits no law: leave out {option.split()[0]}, or choose" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_losses_that_mixmin_cannot_predict_are_a_dash(runs, tmp_path, capsys):
+    """Of four sequences none is held out; of five one is."""
+    values = [np.full((4, 2), -8.0), np.full((5, 2), -8.0)]
+    likelihoods = Likelihoods(["web", "code"], ["web", "code"], values, [np.full(4, 4.0), np.full(5, 4.0)])
+    write_likelihoods(tmp_path / "likelihoods.json", likelihoods)
+    plan(runs, output=tmp_path / "plan.json", law="mixmin")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.count("│") == 7]
+    assert [(row[1], row[3]) for row in rows] == [("web", "-"), ("code", "2.0000")]
+
+
 @pytest.fixture
 def weighted(runs):
     """The table above, of which only the loss of code counts."""
@@ -137,6 +192,18 @@ def test_bad_tables_are_refused_by_line(tmp_path, content, message):
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x1f\x8b\x08 is compressed", b"proportion.a,loss.a\n1," + b"9" * 200_000 + b"\n"]
+)
+def test_a_file_that_is_no_csv_is_named(tmp_path, content):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} is not a table in CSV and UTF-8 \("):
+        read_table(path)
+    with pytest.raises(ValueError, match=rf"{path} is not a table in CSV and UTF-8 \("):
+        read_mixtures(path, ["a"])
+
+
 def test_options_that_name_other_groups_are_refused(runs, tmp_path):
     output = tmp_path / "plan.json"
     with pytest.raises(ValueError, match="--anchor names 'math'; the table has the groups web, code"):
@@ -144,3 +211,20 @@ def test_options_that_name_other_groups_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="--group-tokens leaves out code"):
         plan(runs, output=output, group_tokens=(("web", 1.0),), training_tokens=10)
     assert not output.exists()
+
+
+def test_a_bound_on_repetition_without_sizes_is_refused(runs, tmp_path):
+    output, tokens = tmp_path / "plan.json", (("web", 1.0), ("code", 1.0))
+    with pytest.raises(ValueError, match="--max-epochs needs the tokens of the groups and of the run"):
+        plan(runs, output=output, max_epochs=2.0)
+    with pytest.raises(ValueError, match="--training-tokens bounds nothing without --group-tokens"):
+        plan(runs, output=output, training_tokens=10.0)
+    with pytest.raises(ValueError, match="--group-tokens needs --training-tokens"):
+        plan(runs, output=output, group_tokens=tokens)
+    assert not output.exists()
+
+
+def test_max_epochs_of_inf_bounds_nothing(runs, tmp_path):
+    output, tokens = tmp_path / "plan.json", (("web", 1.0), ("code", 1.0))
+    plan(runs, output=output, group_tokens=tokens, training_tokens=1000.0, max_epochs=float("inf"))
+    np.testing.assert_allclose(read_plan(output, ["web", "code"]), optimal_mixture(LAW, 2), atol=1e-5)

@@ -137,18 +137,29 @@ def test_finished_runs_stay_and_a_failed_one_is_named_and_tried_again(sweep, tmp
     assert [(tmp_path / "out" / f"grid-{n:03d}" / "starts").read_text() for n in range(3)] == ["x"] * 3
 
 
+NO_TEST = ["--dry-run", "--mixing.evaluation.no-test"]
+NO_VALIDATION = ["--dry-run", "--mixing.evaluation.no-validation"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "no mixtures to train on: give --cover N, --single-groups or --grid FILE"),
         (["--cover", "-1"], "num_points is -1"),
         (["--cover", "2", "--alpha", "0"], "--alpha is 0.0: it must be a positive number"),
+        (["--cover", "2", "--alpha", "0.001"], "alpha is 0.001, too far from 1"),
         (["--cover", "2", "--nproc-per-node", "0"], "--nproc-per-node is 0: at least 1"),
         (["--cover", "2", "--nproc-per-node", "3"], "must be a multiple of local_batch_size 4 x 3"),
         (["--cover", "2", "--mixing.method", "odm"], "--mixing.method: a sweep sets it"),
         (["--cover", "2", "--mixing.groups.a.weight", "1"], "--mixing.groups.a.weight: a sweep sets it"),
         (["--cover", "2", "--training.stepz", "1"], "--training.stepz"),
         (["--grid", "nowhere.csv"], "nowhere.csv"),
+        (["--cover", "2", "--loss", "test", *NO_TEST], "--loss test needs the test losses"),
+        (["--cover", "2", *NO_VALIDATION], "--loss validation needs the validation losses"),
+        (
+            ["--single-groups", "--loss", "test", *NO_VALIDATION],
+            "a run on one group alone needs the validation losses",
+        ),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_in_one_line(sweep, tmp_path, capfd, arguments, message):
@@ -170,6 +181,10 @@ def test_other_settings_are_refused(sweep, capfd, changed, message):
     assert sweep("--cover", "2", "--dry-run") == 0
     assert sweep(*changed) == 2
     assert message in capfd.readouterr().err
+
+
+def test_losses_that_no_table_needs_may_be_left_out(sweep):
+    assert sweep("--cover", "2", *NO_TEST) == 0
 
 
 def test_a_grid_of_other_groups_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from titan_aioli.laws import (
     dirichlet_cover,
     fit_linear,
     fit_log_linear,
+    fit_olmix,
     mse,
     optimal_mixture,
     r2,
@@ -68,6 +69,29 @@ def test_tables_that_cannot_determine_a_law_are_refused():
         fit_linear(three, np.ones((2, 2)))
 
 
+@pytest.mark.parametrize("fit", [fit_linear, fit_log_linear, fit_olmix])
+@pytest.mark.parametrize(
+    ("shares", "rank"),
+    [
+        ([[0.6, 0.2, 0.2]] * 12, 1),
+        (
+            np.round([[0.75 * q, 1 - q, 0.25 * q] for q in np.linspace(0.1, 0.9, 12)], 7),
+            2,
+        ),  # a keeps 3 : 1 to c
+        ([[q, 1 - q, 0.0] for q in np.linspace(0.1, 0.9, 12)], 2),  # c is never trained on
+    ],
+)
+def test_mixtures_that_leave_a_direction_untried_are_refused(fit, shares, rank):
+    with pytest.raises(ValueError, match=f"the mixtures of the 12 runs span only {rank} of 3 dimensions"):
+        fit(np.array(shares), np.full((12, 1), 3.0))
+
+
+def test_a_group_of_small_shares_is_tried_as_well_as_others():
+    P = dirichlet_cover(3, 6) * [1e-5, 1, 1]  # effective shares of a group that is soon used up
+    theta = np.array([[500.0, 1.0, 2.0]])
+    np.testing.assert_allclose(fit_linear(P, P @ theta.T).theta, theta, rtol=1e-6)
+
+
 def test_optimum_of_two_groups_in_closed_form():
     # d/dp of exp(1 - 2p) + exp(0.5 - (1 - p)) is 0 at 2 exp(1 - 2p) = exp(p - 0.5): p = (1.5 + log 2) / 3
     p = (1.5 + np.log(2)) / 3
@@ -121,6 +145,14 @@ def test_similarity_compares_column_sums():
     assert found.spearman == pytest.approx(-0.5)  # ranks 1.5, 3, 1.5 against 3, 1.5, 1.5
     assert similarity(A, 2 * A).mean == pytest.approx(1)
     assert np.isnan(similarity(np.ones((2, 2)), A[:, :2]).spearman)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 1e308])
+def test_shares_too_small_or_large_for_floats_are_refused(alpha):
+    with pytest.raises(ValueError, match=r"alpha is .*, too far from 1: .* set 0.05 to 1e6"):
+        dirichlet_cover(2, 6, alpha)
+    for allowed in (0.05, 1e6):
+        assert np.allclose(dirichlet_cover(2, 6, allowed).sum(axis=1), 1)
 
 
 def test_cover_is_on_the_simplex_and_more_even_than_a_sample():

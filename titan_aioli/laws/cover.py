@@ -19,13 +19,19 @@ def dirichlet_cover(
     Args:
         alpha: of the symmetric Dirichlet distribution; above 1 keeps away from the corners.
         oversample: doublings of the number of points drawn; 0 is a plain sample.
+    Raises: ValueError: there are no groups or points, or alpha is too small or large for floats.
     Cost: num_points ** 2 * 4 ** oversample numbers of memory; 800 points take half a second.
     """
     for name, value in (("num_groups", num_groups), ("num_points", num_points)):
         if value < 1:
             raise ValueError(f"{name} is {value}: a cover needs at least 1")
     generator = np.random.RandomState(seed)
-    return merge_closest(generator.dirichlet([alpha] * num_groups, num_points * 2**oversample), num_points)
+    drawn = generator.dirichlet([alpha] * num_groups, num_points * 2**oversample)
+    if not np.isclose(drawn.sum(axis=1), 1).all():
+        raise ValueError(
+            f"alpha is {alpha:g}, too far from 1: some shares drawn with it are no numbers: set 0.05 to 1e6"
+        )
+    return merge_closest(drawn, num_points)
 
 
 def merge_closest(points: Array, num_points: int) -> Array:

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 Array = np.ndarray
+RANK_TOLERANCE = 1e-6
+"""Singular value of the mixtures, each group's shares scaled to length 1, that counts as 0."""
 
 
 def best_fit(
@@ -54,7 +56,8 @@ def check_table(proportions: Array, losses: Array, num_parameters: int, law: str
         losses: [N, M], final loss of each evaluated group.
         num_parameters: of the law, for one evaluated group.
         law: its name, for the error.
-    Raises: ValueError: shapes do not fit, a number is not finite, or there are too few runs.
+    Raises: ValueError: shapes do not fit, a number is not finite, there are too few runs, or their mixtures
+        do not span the simplex.
     """
     proportions, losses = np.asarray(proportions, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if proportions.ndim != 2 or losses.ndim != 2 or len(proportions) != len(losses):
@@ -74,4 +77,17 @@ def check_table(proportions: Array, losses: Array, num_parameters: int, law: str
             f"{num_runs} runs are too few for the {law} law of {num_groups} groups: it has {num_parameters} "
             f"parameters for each evaluated group, so at least {num_parameters} runs are needed"
         )
+    _check_span(proportions)
     return proportions, losses
+
+
+def _check_span(proportions: Array) -> None:
+    """Refuse mixtures [N, G] that leave a direction of the simplex untried: a law says nothing about it."""
+    num_runs, num_groups = proportions.shape
+    lengths = np.linalg.norm(proportions, axis=0)
+    rank = np.linalg.matrix_rank(proportions / np.where(lengths > 0, lengths, 1.0), tol=RANK_TOLERANCE)
+    if rank < num_groups:
+        raise ValueError(
+            f"the mixtures of the {num_runs} runs span only {rank} of {num_groups} dimensions: add runs "
+            "whose proportions are no combination of the others, or freeze the groups that kept their ratio"
+        )

@@ -34,16 +34,11 @@ def fit_linear(proportions: Array, losses: Array, huber_delta: float | None = No
         proportions: [N, G], of each run or phase; at least G of them.
         losses: [N, M], final losses (static) or changes of loss (dynamic), nats per token.
         huber_delta: nats per token; None: least squares.
-    Raises: ValueError: see `check_table`, or the mixtures do not span the simplex.
+    Raises: ValueError: see `check_table`.
     """
     num_groups = np.shape(proportions)[-1]
     proportions, losses = check_table(proportions, losses, num_groups, "linear")
-    theta, _, rank, _ = np.linalg.lstsq(proportions, losses, rcond=None)
-    if rank < num_groups:
-        raise ValueError(
-            f"the mixtures of the {len(proportions)} runs span only {rank} of {num_groups} dimensions: add "
-            "runs whose proportions are no combination of the others"
-        )
+    theta = np.linalg.lstsq(proportions, losses, rcond=None)[0]
     if huber_delta is not None:
         columns = [
             best_fit(lambda x, y=y: proportions @ x - y, lambda x: proportions, [start], huber_delta)

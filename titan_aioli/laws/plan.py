@@ -25,6 +25,8 @@ FITS: dict[str, Callable[..., Any]] = {
 """How the laws are fitted: (proportions [N, G], losses [N, M], huber_delta) -> a law."""
 FRONTIER = (0.0, 0.02, 0.05, 0.1, 0.2)
 """Anchor strengths of the table that shows what the pull to the anchor costs."""
+CAP_TOLERANCE = 1e-9
+"""Largest share by which a run may be above a cap and still count as keeping it."""
 RATIO_TOLERANCE = 1e-3
 """Largest share by which the runs of a table may be off the frozen ratios and still count as keeping them."""
 
@@ -58,7 +60,7 @@ class Plan(NamedTuple):
     """The mixture to train on, and why."""
 
     law: str
-    """One of LawName; `grid_search` is the best run of the table."""
+    """One of LawName; `grid_search` is the best run of the table within the caps."""
     groups: list[str]
     proportions: Array
     """[G], on the simplex."""
@@ -113,7 +115,7 @@ def plan_mixture(
 
     Args:
         table: the runs.
-        law: what is fitted; `grid_search`: nothing, the best run is the plan.
+        law: what is fitted; `grid_search`: nothing, the best run within the caps is the plan.
         weights, anchor, caps, frozen: as in `optimal_mixture`.
         anchor_strength: as there. None: 0.05 for olmix, 0 for the other laws.
         huber_delta: nats per token; None: 0.02 for olmix, least squares for the other laws.
@@ -128,7 +130,7 @@ def plan_mixture(
     settings |= {"frozen": frozen, "tau": tau, "epochs_of_all": epochs_of_all, "huber_delta": huber_delta}
     P, L = table.proportions, table.losses
     if law == "grid_search":
-        best = best_run(table, weights)
+        best = best_run(table, weights, caps)
         found = Plan(law, table.groups, P[best], table.evaluated, L[best], None, {}, settings, table.digest)
         return Planned(found, None, L, np.full_like(L, np.nan))
     shares, expand = _fitted_shares(table, frozen, tau)
@@ -156,9 +158,22 @@ def plan_mixture(
     return Planned(found, used, predicted, left_out)
 
 
-def best_run(table: RunTable, weights: Array | None = None) -> int:
-    """Index of the run with the lowest (weighted) mean loss."""
-    return int(np.argmin(np.average(table.losses, axis=1, weights=weights)))
+def best_run(table: RunTable, weights: Array | None = None, caps: Array | None = None) -> int:
+    """Index of the run with the lowest (weighted) mean loss, of those in which no share is above its cap.
+
+    Raises: ValueError: every run has a share above its cap.
+    """
+    means = np.average(table.losses, axis=1, weights=weights)
+    if caps is None:
+        return int(np.argmin(means))
+    within = (table.proportions <= caps + CAP_TOLERANCE).all(axis=1)
+    if not within.any():
+        most = ", ".join(f"{name} {cap:.4g}" for name, cap in zip(table.groups, caps, strict=True))
+        raise ValueError(
+            f"each of the {len(means)} runs has a share above its cap ({most}): train on fewer tokens, allow "
+            "more repeats, add data or runs, or fit a law"
+        )
+    return int(np.argmin(np.where(within, means, np.inf)))
 
 
 def _fitted_shares(table: RunTable, frozen: Array | None, tau: float | None) -> tuple[Array, Array]:
@@ -224,7 +239,7 @@ def _left_out(fit: Any, fitted: Any, shares: Array, L: Array, refit_delta: float
                 law = refit_olmix(fitted, shares[kept], L[kept], refit_delta)
             else:
                 law = fit(shares[kept], L[kept])
-        except ValueError:  # too few runs are left
+        except ValueError:  # too few runs are left, or their mixtures are too much alike
             return np.full_like(L, np.nan)
         predictions.append(law.predict(shares[number]))
     return np.array(predictions)

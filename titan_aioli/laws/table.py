@@ -133,7 +133,7 @@ def _read_optional(
     path: Path, content: bytes, kind: str, other_kind: str, names: Sequence[str]
 ) -> Array | None:
     """[N, names], columns that a table may leave out, ordered as another kind; None: it does."""
-    if not any(name.startswith(f"{kind}.") for name in _header(content)):
+    if not any(name.startswith(f"{kind}.") for name in _parsed(path, content)[0]):
         return None
     ((there, rows),) = _read_columns(path, content, (kind,))
     if sorted(there) != sorted(names):
@@ -144,18 +144,25 @@ def _read_optional(
     return rows[:, [there.index(name) for name in names]]
 
 
-def _header(content: bytes) -> Sequence[str]:
-    return csv.DictReader(content.decode("utf-8-sig").splitlines()).fieldnames or []
+def _parsed(path: Path, content: bytes) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """The names of the columns, and the lines by name.
+
+    Raises: ValueError: the file is no CSV in UTF-8.
+    """
+    try:
+        reader = csv.DictReader(content.decode("utf-8-sig").splitlines())
+        return reader.fieldnames or [], list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a table in CSV and UTF-8 ({error})") from None
 
 
 def _read_columns(path: Path, content: bytes, kinds: Sequence[str]) -> list[tuple[list[str], Array]]:
     """For each kind the names behind `KIND.` in the header, and their numbers [N, names]."""
-    reader = csv.DictReader(content.decode("utf-8-sig").splitlines())
-    columns = [[name for name in reader.fieldnames or [] if name.startswith(f"{kind}.")] for kind in kinds]
+    header, rows = _parsed(path, content)
+    columns = [[name for name in header if name.startswith(f"{kind}.")] for kind in kinds]
     for kind, names in zip(kinds, columns, strict=True):
         if not names:
             raise ValueError(f"{path} has no column {kind}.GROUP: a table of runs needs one for each group")
-    rows = list(reader)
     if not rows:
         raise ValueError(f"{path} has a header but no runs")
     return [

@@ -15,13 +15,15 @@ from rich.console import Console
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
-from titan_aioli.laws.plan import LawName, plan_mixture
+from titan_aioli.laws.plan import FITS, LawName, plan_mixture
 from titan_aioli.laws.table import RunTable, read_table
 from titan_aioli.proportions import normalize
 from titan_aioli.runs.plan_file import write_plan
 
 Array = np.ndarray
 PerGroup = tuple[tuple[str, float], ...]
+MAX_EPOCHS = 4.0
+"""How often a group may be repeated by default."""
 
 
 def plan(
@@ -34,8 +36,8 @@ def plan(
     anchor_strength: float | None = None,
     for_config: Path | None = None,
     group_tokens: PerGroup = (),
-    training_tokens: float = 0.0,
-    max_epochs: float = 4.0,
+    training_tokens: float | None = None,
+    max_epochs: float | None = None,
     tau: float = 0.0,
     freeze: PerGroup = (),
     huber_delta: float = 0.0,
@@ -52,9 +54,10 @@ def plan(
             epochs.GROUP, which --tau needs.
         output: the plan, a JSON file.
         law: log_linear (b + exp(theta . p), needs one run more than groups), olmix (the same with b above 0,
-            Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear, grid_search (the
-            run with the lowest mean loss), or mixmin: the ensemble of the models of single groups that finds
-            the targets most likely (likelihoods.json beside the table, of sweep --single-groups).
+            Huber residuals and 300 starts, needs 3 runs for each group and 3 more), linear (theta . p,
+            needs as many runs as groups), grid_search (the run with the lowest mean loss, of those within
+            max_epochs), or mixmin: the ensemble of the models of single groups that finds the targets most
+            likely (likelihoods.json beside the table, of sweep --single-groups).
         weights: how much each evaluated group or target counts, as NAME NUMBER ...; if left out, as the table
             says (the objective of a sweep with targets: in its unit, 0 for guards and watched targets), or
             else all the same.
@@ -64,8 +67,9 @@ def plan(
             0.05 for olmix, 0 for the other laws.
         for_config: training config of the run that is planned, which says group_tokens and training_tokens.
         group_tokens: tokens that each group has, as NAME NUMBER ..., to bound repetition.
-        training_tokens: tokens of the run that is planned; needed with group_tokens.
-        max_epochs: how often a group may be repeated.
+        training_tokens: tokens of the run that is planned; needed with group_tokens, and only there.
+        max_epochs: how often a group may be repeated; needs the tokens of groups and run. inf: no bound.
+            Default: 4.
         tau: fit to effective shares: tokens of a group that is read e times count as tau (1 - exp(-e / tau))
             of its size, 15 for example; needs the tokens of groups and run. 0: plain shares.
         freeze: groups that keep these shares relative to each other, as NAME NUMBER ...
@@ -75,12 +79,23 @@ def plan(
             table (runs.csv in its folder), and compare with what the law predicted.
         figure: draw predicted against measured loss, for the runs of the table and the verified ones.
     """
+    _check_finite(anchor_strength=anchor_strength, tau=tau, huber_delta=huber_delta)
+    if law not in FITS:
+        _refuse_without_law(
+            law,
+            anchor=anchor,
+            anchor_strength=anchor_strength,
+            tau=tau,
+            freeze=freeze,
+            huber_delta=huber_delta,
+            verify=verify,
+            figure=figure,
+        )
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
-    caps = None if sizes is None else repetition_caps(sizes.tokens, sizes.run_tokens, max_epochs)
-    counts = _in_order(weights, table.evaluated, "weights") if weights else table.weights
+    caps = _caps(sizes, max_epochs)
+    counts = _shares(weights, table.evaluated, "weights") if weights else table.weights
     if law == "mixmin":
-        _refuse_with_mixmin(anchor=anchor, anchor_strength=anchor_strength, tau=tau, freeze=freeze)
         planned = plan_by_mixmin(table, read_likelihoods(runs.with_name("likelihoods.json")), counts, caps)
     else:
         planned = plan_mixture(
@@ -91,7 +106,7 @@ def plan(
             anchor_strength=anchor_strength,
             caps=caps,
             huber_delta=huber_delta or None,
-            frozen=_in_order(freeze, table.groups, "freeze") if freeze else None,
+            frozen=_shares(freeze, table.groups, "freeze") if freeze else None,
             tau=tau or None,
             epochs_of_all=None if sizes is None else sizes.run_tokens / sizes.tokens,
         )
@@ -118,10 +133,19 @@ def plan(
     console.print(f"plan: {output}", highlight=False)
 
 
-def _refuse_with_mixmin(**options: Any) -> None:
-    """MixMin has no anchor, no frozen groups and no law of repetition."""
+def _check_finite(**options: float | None) -> None:
+    """Refuse an option that is nan, infinite or below 0."""
+    for name, value in options.items():
+        if value is not None and not 0 <= value < np.inf:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be finite and at least 0")
+
+
+def _refuse_without_law(law: str, **options: Any) -> None:
+    """The best run and MixMin fit no law: there is nothing to pull, to bend, or to compare with runs."""
     if given := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
-        raise ValueError(f"--law mixmin does not know {' and '.join(given)}: leave it out")
+        raise ValueError(
+            f"--law {law} fits no law: leave out {' and '.join(given)}, or choose {', '.join(FITS)}"
+        )
 
 
 class Sizes(NamedTuple):
@@ -134,17 +158,23 @@ class Sizes(NamedTuple):
 
 
 def _sizes(
-    table: RunTable, for_config: Path | None, group_tokens: PerGroup, training_tokens: float
+    table: RunTable, for_config: Path | None, group_tokens: PerGroup, training_tokens: float | None
 ) -> Sizes | None:
     """The sizes, from the config of the planned run or as given; None where nothing was given."""
     if for_config is not None:
-        if group_tokens or training_tokens:
+        if group_tokens or training_tokens is not None:
             raise ValueError("--for-config says the tokens: leave out --group-tokens and --training-tokens")
         return _sizes_of_config(table, for_config)
     if not group_tokens:
+        if training_tokens is not None:
+            raise ValueError(
+                "--training-tokens bounds nothing without --group-tokens: give both, or --for-config"
+            )
         return None
-    if training_tokens <= 0:
+    if training_tokens is None:
         raise ValueError("--group-tokens needs --training-tokens: how long the planned run is")
+    if not 0 < training_tokens < np.inf:
+        raise ValueError(f"--training-tokens is {training_tokens}: it must be finite and above 0")
     if missing := set(table.groups) - {name for name, _ in group_tokens}:
         raise ValueError(f"--group-tokens leaves out {', '.join(sorted(missing))}: give every group's tokens")
     tokens = _in_order(group_tokens, table.groups, "group-tokens")
@@ -166,16 +196,38 @@ def _sizes_of_config(table: RunTable, path: Path) -> Sizes:
     return Sizes(np.array([tokens[name] for name in table.groups]), run_tokens)
 
 
+def _caps(sizes: Sizes | None, max_epochs: float | None) -> Array | None:
+    """[G], the largest shares; None where nothing bounds them."""
+    if sizes is None:
+        if max_epochs is not None:
+            raise ValueError(
+                "--max-epochs needs the tokens of the groups and of the run: give --group-tokens and "
+                "--training-tokens, or --for-config"
+            )
+        return None
+    epochs = MAX_EPOCHS if max_epochs is None else max_epochs
+    if not epochs > 0:
+        raise ValueError(f"--max-epochs is {epochs}: it must be above 0 (inf: no bound)")
+    return repetition_caps(sizes.tokens, sizes.run_tokens, epochs)
+
+
 def _anchor(table: RunTable, law: str, anchor: PerGroup, sizes: Sizes | None) -> Array | None:
     """[G]; None: uniform."""
     if anchor:
-        return _in_order(anchor, table.groups, "anchor")
+        return _shares(anchor, table.groups, "anchor")
     return normalize(sizes.tokens, "--group-tokens") if law == "olmix" and sizes is not None else None
+
+
+def _shares(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
+    """`_in_order`, divided by the sum."""
+    return normalize(_in_order(pairs, groups, option), f"--{option}")
 
 
 def _in_order(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
     """Numbers given by name, in the order of the groups; a group left out has 0."""
-    for name, _ in pairs:
+    for name, value in pairs:
         if name not in groups:
             raise ValueError(f"--{option} names {name!r}; the table has the groups {', '.join(groups)}")
+        if not 0 <= value < np.inf:
+            raise ValueError(f"--{option} gives {name} {value}: it must be finite and at least 0")
     return np.array([dict(pairs).get(name, 0.0) for name in groups])

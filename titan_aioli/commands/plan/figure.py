@@ -16,12 +16,12 @@ Array = np.ndarray
 def draw(planned: Planned, table: RunTable, verified: Sequence[Verified], path: Path) -> None:
     """Write the figure: the objective of every run, fitted, left out in turn, and of the verified mixtures.
 
-    Raises: ValueError: grid_search predicts nothing.
+    Args:
+        planned: by a law.
+        table: that the law was fitted to.
+        verified: mixtures trained on afterwards, the plan first; may be empty.
+        path: the file to make.
     """
-    if planned.law is None:
-        raise ValueError(
-            "--figure draws what a law predicted, and grid_search has none: choose another --law"
-        )
     weights = planned.plan.settings["weights"]
     measured = np.average(table.losses, axis=1, weights=weights)
     figure, grid = subplots(1, 1, (5, 5))

@@ -63,10 +63,15 @@ def losses_table(made: Plan, table: RunTable) -> Table:
         cells = ["-"] * 3
         if made.fit:
             errors = np.sqrt([made.fit.mse[i], made.fit.held_out_mse[i]])
-            cells = [f"{made.fit.r2[i]:.4f}", f"{errors[0]:.2g}", f"{errors[1]:.2g}"]
-        losses = [f"{made.predicted_losses[i]:.4f}", f"{best[i]:.4f}"]
+            cells = [_cell(made.fit.r2[i], ".4f"), *(_cell(error, ".2g") for error in errors)]
+        losses = [_cell(made.predicted_losses[i], ".4f"), f"{best[i]:.4f}"]
         shown.add_row(escape(name), *counts[i : i + 1], *losses, *cells)
     return shown
+
+
+def _cell(value: float, digits: str) -> str:
+    """The number in this format; "-" where it could not be measured."""
+    return "-" if np.isnan(value) else format(value, digits)
 
 
 def frontier_table(made: Plan) -> Table:

@@ -29,13 +29,12 @@ def verify_plan(runs: Path, table: RunTable, planned: Planned, output: Path) -> 
     Args:
         runs: the table, in the folder of the sweep that made it.
         table: its content.
-        planned: the plan.
+        planned: the plan, by a law.
         output: file of the plan.
     Raises: UserError: the table is not beside its sweep, or a run failed.
     """
     made, law = planned.plan, planned.law
-    if law is None:
-        raise UserError("--verify compares a law with runs, and grid_search has none: choose another --law")
+    assert law is not None, "a law is compared with runs"
     sweep = read_json(_sweep_file(runs), "the plan of a sweep")
     base = _base_config(runs, sweep)
     split = _split_of(runs.parent / sweep["runs"][0]["name"], table)

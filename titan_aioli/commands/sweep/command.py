@@ -89,7 +89,7 @@ def sweep(
     jobs = _jobs(executor, parallel, executor_options)
     settings = {"cover": cover, "alpha": alpha, "seed": seed, "single_groups": single_groups, "grid": grid}
     settings |= {"freeze": freeze} if freeze else {}
-    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags, for_tokens, module)
+    planned, tables = plan_sweep(config, output, settings, nproc_per_node, flags, for_tokens, module, loss)
     settings |= {"for_tokens": for_tokens} if for_tokens else {}
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) as lock:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from titan_aioli.commands.sweep.run import TRAIN, SweepRun
+from titan_aioli.config import Evaluation
 from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml, to_plain, write_json
@@ -54,6 +55,7 @@ def plan_sweep(
     flags: Sequence[str],
     for_tokens: float = 0.0,
     module: str = TRAIN,
+    loss: str = "validation",
 ) -> tuple[Sweep, dict[str, Any]]:
     """The runs to do, and the config's tables, after a check of everything that a run would refuse.
 
@@ -61,6 +63,7 @@ def plan_sweep(
         settings: which mixtures: cover, alpha, seed, single_groups, grid, freeze, as in `sweep`.
         for_tokens: of the run that the sweep is for. 0: groups are read whole.
         module: what every rank executes.
+        loss: `validation` or `test`, the losses that go into the table.
     """
     for flag in flags:
         if OWN_FLAGS.match(flag):
@@ -85,7 +88,19 @@ def plan_sweep(
     ]
     if not runs:
         raise UserError("no mixtures to train on: give --cover N, --single-groups or --grid FILE")
+    _refuse_unmeasured(job.mixing.evaluation, loss, runs)
     return Sweep(output, groups, runs, job.training.steps, nproc_per_node, flags, module), tables
+
+
+def _refuse_unmeasured(evaluation: Evaluation, loss: str, runs: Sequence[SweepRun]) -> None:
+    """Refuse a sweep whose runs would leave out losses that it collects."""
+    wanted = {"validation": "a run on one group alone"} if any(run.is_single for run in runs) else {}
+    for split, by in {**wanted, loss: f"--loss {loss}"}.items():
+        if not getattr(evaluation, split):
+            raise UserError(
+                f"{by} needs the {split} losses, which mixing.evaluation.{split} = false leaves out: set it "
+                "to true"
+            )
 
 
 def share_for(for_tokens: float, run_tokens: int) -> float:
