@@ -57,9 +57,6 @@ def _refuse_others(runs: Sequence[Run]) -> None:
     if not runs:
         raise ValueError("name at least one run's dump folder")
     groups = runs[0].groups
-    for run in runs:
-        if not run.records:
-            raise ValueError(f"{run.folder}/ledger.jsonl is empty: the run has not begun; leave it out")
     for run in runs[1:]:
         if run.groups != groups:
             raise ValueError(f"{run.folder} has groups {run.groups}, {runs[0].folder} has {groups}")
