@@ -96,6 +96,9 @@ def replay(
     loaded = read_run(run)
     recorded = loaded.mixture["method"]
     name = method or recorded
+    for what, given in ((f"the method in {run / 'mixture.json'}", recorded), ("--method", name)):
+        if given not in METHODS:
+            raise ValueError(f"{what} is {given!r}: choose one of {', '.join(METHODS)}")
     changed = parse_settings(settings, [name]).get(name, {})
     result = what_if(loaded.records, recorded, other_method(loaded, name, changed))
     console = Console()
@@ -103,7 +106,8 @@ def replay(
         console.print(f"all {len(result.steps)} entries of {run / 'ledger.jsonl'} are decided as recorded")
     else:
         console.print(difference_table(result, loaded.groups, name))
-    draw(result, loaded.groups, f"{loaded.name} ({recorded})", f"what if: {name}", output)
+    titles = f"{loaded.name} ({recorded})", f"what if: {name}"
+    draw(result, loaded.groups, titles, loaded.last_step, output)
     console.print(f"figure: {output}", highlight=False)
 
 
@@ -188,14 +192,23 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
     return table
 
 
-def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, output: Path) -> None:
-    """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
+def draw(
+    result: WhatIf, groups: Sequence[str], titles: tuple[str, str], last_step: int, output: Path
+) -> None:
+    """Proportions of the recorded run and of the other method, side by side; measuring phases left out.
+
+    Args:
+        result: what both decided.
+        groups: [G], names.
+        titles: of the recorded run and of the other method.
+        last_step: of the run, where the last phase ends.
+        output: the file.
+    """
     figure, axes = subplots(1, 2, (10, 4), sharey=True)
     drawn, tops = largest(result.recorded.proportions[-1]), []
-    sides = ((recorded, result.recorded), (other, result.other))
-    for axis, (title, decisions) in zip(axes[0], sides, strict=True):
+    for axis, title, decisions in zip(axes[0], titles, (result.recorded, result.other), strict=True):
         kept, shares = decisions.mixtures()
-        draw_proportions(axis, result.steps[kept], max(result.steps), shares, groups, drawn)
+        draw_proportions(axis, result.steps[kept], last_step, shares, groups, drawn)
         axis.set(title=title)
         tops.append(shares[:, drawn].max())
     axes[0, 0].set_ylim(0, 1.05 * max(tops))  # of both: the axis is shared
