@@ -150,6 +150,13 @@ def test_the_figure_shows_the_last_phase_to_the_end_of_the_run(tmp_path, monkeyp
             assert all(line.get_xdata()[-1] == 900 for line in axis.lines) and axis.lines
 
 
+def test_names_are_no_markup(tmp_path, capsys):
+    dump(tmp_path, record("aioli", 30, **AIOLI), groups=["web[en]", "code"])
+    main(["replay", str(tmp_path), "--set", "aioli.eta=1.0", "--output", str(tmp_path / "x[a].png")])
+    out = capsys.readouterr().out
+    assert "web[en]" in out and out.endswith(f"figure: {tmp_path}/x[a].png\n")
+
+
 def test_guards_of_the_run_stay_on(tmp_path):
     guards = {"min_share": 0.1, "max_change": 0.01, "anchor": None, "anchor_strength": 0.0}
     records = record("aioli", 30, guards, **AIOLI)

@@ -292,7 +292,14 @@ def test_names_are_no_markup(tmp_path):
     folder = write_run(tmp_path / "a")
     mixture = json.loads((folder / "mixture.json").read_text())
     (folder / "mixture.json").write_text(json.dumps({**mixture, "groups": ["[bold]x", "[/red]y"]}))
-    run = read_run(folder)
+    run = read_run(folder)._replace(name="a[seed1]")
     for table in (loss_table([run]), epoch_table([run]), round_table(run)):
         text = shown(table)
-        assert "[bold]x" in text and "[/red]y" in text
+        assert "[bold]x" in text and "[/red]y" in text and "a[seed1]" in text
+
+
+def test_a_folder_is_shown_by_its_name(tmp_path, capsys):
+    folder = write_run(tmp_path / "a[seed1]:car:", "stratified")
+    main(["report", str(folder), "--output", str(tmp_path / "[x].png")])
+    out = capsys.readouterr().out
+    assert "a[seed1]:car:" in out and out.endswith("[x].png\n")

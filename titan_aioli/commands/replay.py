@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from titan_aioli.commands.figures import (
@@ -101,14 +102,13 @@ def replay(
             raise ValueError(f"{what} is {given!r}: choose one of {', '.join(METHODS)}")
     changed = parse_settings(settings, [name]).get(name, {})
     result = what_if(loaded.records, recorded, other_method(loaded, name, changed))
-    console = Console()
     if result.is_same:
-        console.print(f"all {len(result.steps)} entries of {run / 'ledger.jsonl'} are decided as recorded")
+        print(f"all {len(result.steps)} entries of {run / 'ledger.jsonl'} are decided as recorded")
     else:
-        console.print(difference_table(result, loaded.groups, name))
+        Console(emoji=False).print(difference_table(result, loaded.groups, name))
     titles = f"{loaded.name} ({recorded})", f"what if: {name}"
     draw(result, loaded.groups, titles, loaded.last_step, output)
-    console.print(f"figure: {output}", highlight=False)
+    print(f"figure: {output}")
 
 
 def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMethod:
@@ -182,7 +182,7 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
     table = Table(title=f"recorded -> {name}")
     table.add_column("from step", justify="right")
     for group in groups:
-        table.add_column(group, justify="right")
+        table.add_column(escape(group), justify="right")
     kept, recorded = result.recorded.mixtures()
     others = dict(zip(*result.other.mixtures(), strict=True))
     shared = [(n, before) for n, before in zip(kept, recorded, strict=True) if n in others]

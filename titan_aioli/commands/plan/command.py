@@ -114,8 +114,8 @@ def plan(
         from titan_aioli.commands.plan.figure import draw
 
         draw(planned, table, verified, figure)
-        console.print(f"figure: {figure}", highlight=False)
-    console.print(f"plan: {output}", highlight=False)
+        print(f"figure: {figure}")
+    print(f"plan: {output}")
 
 
 def _refuse_with_mixmin(**options: Any) -> None:

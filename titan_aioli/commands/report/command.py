@@ -35,7 +35,7 @@ def report(
     """
     loaded = [read_run(folder) for folder in runs]
     _refuse_others(loaded)
-    console = Console()
+    console = Console(emoji=False)
     if loaded[0].targets:
         console.print(target_table(loaded))
     console.print(loss_table(loaded))

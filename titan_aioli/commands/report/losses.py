@@ -75,7 +75,7 @@ def _column_for_each(runs: Sequence[Run], first: str, title: str) -> Table:
     table = Table(title=title)
     table.add_column(first, no_wrap=True)
     for run in runs:
-        table.add_column(run_title(run), justify="right")
+        table.add_column(escape(run_title(run)), justify="right")
     return table
 
 

@@ -95,7 +95,7 @@ def simulate(
     if ranks > 0:
         console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
     draw(traces, world, errors, output)
-    console.print(f"figure: {output}", highlight=False)
+    print(f"figure: {output}")
 
 
 def _world(law: LawName, groups: int, targets: int, steps: int, noise: float, seed: int) -> World:
@@ -113,7 +113,7 @@ def _many_worlds(trial: Trial, num_worlds: int, jobs: int, output: Path) -> None
     for table in worlds_tables(trial, outcomes):
         console.print(table)
     draw_worlds(trial, outcomes, output)
-    console.print(f"figure: {output}", highlight=False)
+    print(f"figure: {output}")
 
 
 def result_table(traces: dict[str, Trace], world: World) -> Table:
