@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from titan_aioli.commands.figures import (
+    check_suffix,
     draw_legend,
     draw_proportions,
     first_and_last,
@@ -94,6 +95,7 @@ def replay(
         settings: hyperparameters to change, as METHOD.NAME=VALUE.
         output: the figure; the suffix chooses the format (.png, .pdf, .svg).
     """
+    check_suffix(output, "--output")
     loaded = read_run(run)
     recorded = loaded.mixture["method"]
     name = method or recorded

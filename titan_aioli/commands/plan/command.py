@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
@@ -75,6 +76,8 @@ def plan(
             table (runs.csv in its folder), and compare with what the law predicted.
         figure: draw predicted against measured loss, for the runs of the table and the verified ones.
     """
+    if figure is not None:
+        check_suffix(figure, "--figure")
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
     caps = None if sizes is None else repetition_caps(sizes.tokens, sizes.run_tokens, max_epochs)

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.report.decisions import (
     best_mixture_table,
     evidence_table,
@@ -33,6 +34,7 @@ def report(
         runs: dump folders of runs (job.dump_folder), finished or not.
         output: where the figure goes; the suffix chooses the format (.png, .pdf, .svg).
     """
+    check_suffix(output, "--output")
     loaded = [read_run(folder) for folder in runs]
     _refuse_others(loaded)
     console = Console(emoji=False)

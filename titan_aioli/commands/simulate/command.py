@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.commands.figures import draw_proportions, largest, save, subplots
+from titan_aioli.commands.figures import check_suffix, draw_proportions, largest, save, subplots
 from titan_aioli.commands.settings import parse_settings
 from titan_aioli.commands.simulate.linear import LinearLaw, LinearWorld
 from titan_aioli.commands.simulate.many_ranks import ranks_table
@@ -75,6 +75,7 @@ def simulate(
     for option, value, least in (("worlds", worlds, 0), ("jobs", jobs, 1), ("ranks", ranks, 0)):
         if value < least:
             raise ValueError(f"--{option} is {value}: it must be at least {least}")
+    check_suffix(output, "--output")
     chosen = parse_settings(settings, methods)
     if noise is None:
         noise = 1.0 if law == "returns" else 0.0
