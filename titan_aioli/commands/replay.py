@@ -28,8 +28,8 @@ from titan_aioli.commands.figures import (
     subplots,
     trained,
 )
-from titan_aioli.commands.settings import parse_settings
-from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
+from titan_aioli.commands.settings import build_with, parse_settings
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
 from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.runs.run import Run, read_run
 
@@ -122,7 +122,7 @@ def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMetho
     if run.objective != Objective() and "objective" in [entry.name for entry in fields(METHODS[name])]:
         kept = {**kept, "objective": run.objective}
     num_targets = None if run.targets is None else len(run.targets)
-    method = build_method(name, len(run.groups), num_targets, **{**kept, **changed})
+    method = build_with(name, len(run.groups), num_targets, kept, changed)
     guards = run.mixture.get("guards")
     return Guarded(method, **guards) if guards else method
 
