@@ -1,10 +1,17 @@
-"""Hyperparameters on the command line, as METHOD.NAME=VALUE."""
+"""Hyperparameters on the command line, as METHOD.NAME=VALUE; arguments of which there is at least one."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tyro
+
 from titan_aioli.methods import MixingMethod, build_method
+
+
+def at_least_one(name: str) -> Any:
+    """How the help shows a tuple of positional arguments that the command refuses where it is empty."""
+    return tyro.conf.arg(metavar=f"{name} [{name} ...]", help_behavior_hint="(required)")
 
 
 def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -16,11 +16,13 @@ from titan_aioli.commands.report.decisions import (
 )
 from titan_aioli.commands.report.figure import draw
 from titan_aioli.commands.report.losses import epoch_table, loss_table, target_table
+from titan_aioli.commands.settings import at_least_one
 from titan_aioli.runs.run import Run, read_run
 
 
 def report(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional], output: Path = Path("report.png")
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, at_least_one("RUN")],
+    output: Path = Path("report.png"),
 ) -> None:
     """Compare runs: proportions over time, held-out losses, the mixing matrix.
 
