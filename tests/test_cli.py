@@ -24,6 +24,33 @@ def test_every_command_has_help(name, capsys):
     assert f"usage: titan-aioli {name}" in capsys.readouterr().out
 
 
+def help_of(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    return capsys.readouterr().out.partition("positional arguments")
+
+
+@pytest.mark.parametrize(
+    "name", ["rows", "plan", "replay", "simulate", "report", "check", "init", "tokenize"]
+)
+def test_every_example_is_indented_below_what_it_is_of(name, capsys):
+    lines = help_of(name, capsys)[0].splitlines()
+    examples = [index for index, line in enumerate(lines) if line.strip().startswith(f"titan-aioli {name}")]
+    assert examples
+    for index in examples:
+        assert lines[index].startswith("  ") and lines[index - 1].strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "metavar"), [("report", "RUN"), ("tokenize", "INPUT"), ("train-tokenizer", "INPUT")]
+)
+def test_arguments_of_which_there_is_at_least_one_are_no_option(name, metavar, capsys):
+    usage, _, rest = help_of(name, capsys)
+    positional = " ".join(rest.partition("options")[0].replace("\u2502", " ").split())
+    assert f"] {metavar} [{metavar} ...]" in usage
+    assert "(required)" in positional and "default" not in positional
+
+
 def test_unknown_command_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["tokenise"])

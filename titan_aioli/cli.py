@@ -88,11 +88,14 @@ def run(name: str, arguments: list[str]) -> Any:
     """What a subcommand returns, given its arguments as words."""
     command = COMMANDS[name]
     # tyro keeps the line breaks of the docstring inside the help of an option; it should fill the terminal
-    command.__doc__ = re.sub(r"\n {8,}", " ", cleandoc(command.__doc__ or ""))
+    text = command.__doc__ = re.sub(r"\n {8,}", " ", cleandoc(command.__doc__ or ""))
+    # It takes the indentation from an example that comes first, and adds an empty line before the others
+    description = text.partition("\nArgs:\n")[0].replace("\n\n ", "\n ")
     if "flags" in signature(command).parameters:
         arguments, flags = split_flags(arguments)
         command = partial(command, flags=tuple(flags))
-    return tyro.cli(command, prog=f"titan-aioli {name}", args=arguments, config=STYLE)
+    prog = f"titan-aioli {name}"
+    return tyro.cli(command, prog=prog, description=description, args=arguments, config=STYLE)
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:

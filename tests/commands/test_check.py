@@ -198,6 +198,9 @@ FAULTS = {
     "degree": (["--parallelism.context_parallel_degree", "0"], "context_parallel_degree is 0: at least 1"),
     "seq_len": (["--training.seq_len", "15"], "training.seq_len is 15: it must be a multiple of"),
     "steps": (["--training.steps", "0"], "training.steps is 0: at least 1"),
+    "world size": (["--world-size", "-2"], "--world-size is -2: at least 1, or 0 for as few as"),
+    "checkpoint": (["--checkpoint.interval", "0"], "checkpoint.interval is 0: at least 1"),
+    "log": (["--metrics.log_freq", "0"], "metrics.log_freq is 0: at least 1"),
     "flag": (["--training.stepz", "3"], "--training.stepz, 3 (perhaps --training.steps is meant)"),
     "value": (["--training.steps", "x"], "Error parsing --training.steps"),
     "reference": (["--mixing.method", "doremi"], "mixing.doremi.reference is ''"),
@@ -224,6 +227,12 @@ def test_a_fault_is_one_line_and_status_2(case, stores, tmp_path, capfd):
     common = ["--mixing.stores", str(stores), "--job.dump_folder", str(tmp_path / "run")]
     assert_refused(["check", str(TINY), *flags, *common], message, capfd)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_interval_of_checkpoints_that_are_not_written_may_be_anything(stores, capsys):
+    flags = ["--mixing.stores", str(stores), "--checkpoint.no-enable", "--checkpoint.interval", "0"]
+    main(["check", str(TINY), *flags])
+    assert "starts over (checkpoint.enable)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("case", list(BAD_INPUT)[::4])
@@ -308,7 +317,8 @@ def test_targets_are_counted_and_shown(stores, tmp_path):
     assert ["d", "-", "0.2500"] in [words[:3] for words in shown]
     static = check_config(["--job.config_file", str(config), *flags, "--mixing.method", "odm"], 2)
     expected = forecast(static.config, static.mixture, static.batch_size)
-    assert any("odm does not look at targets" in line for line in doubts(static.config, 3, expected))
+    (line,) = (line for line in doubts(static.config, 3, expected) if "odm does not look at targets" in line)
+    assert "aioli_gradients, aioli_bayes, aioli, skill_it and doge look at them" in line
 
 
 @pytest.mark.parametrize("method", ["aioli_bayes", "aioli_gradients"])

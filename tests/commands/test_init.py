@@ -43,6 +43,16 @@ def refused(words, capsys):
     return line.removeprefix("titan-aioli: error: ")
 
 
+def test_the_methods_that_can_be_written_are_named(folder, capsys):
+    message = refused(["stores", "--output", "my_run.toml", "--method", "magic"], capsys)
+    names = [name for name in METHODS if name not in NEED_A_RUN]
+    assert message == f"--method is 'magic': choose one of {', '.join(names)}"
+    with pytest.raises(SystemExit):
+        main(["init", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert all(name in text.partition("the mixing method: ")[2].partition(";")[0] for name in names)
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in NEED_A_RUN])
 def test_check_accepts_what_is_written_for_every_method(method, folder, capsys):
     main(["init", "stores", "--output", "runs/my_run.toml", "--method", method])

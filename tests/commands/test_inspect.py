@@ -9,6 +9,7 @@ import pytest
 from titan_aioli.cli import main
 from titan_aioli.commands.inspect import TOKENS_AT_ONCE, _beginning, sample
 from titan_aioli.commands.tokenize import tokenize
+from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.tokens import TokenStore
 from titan_aioli.testing.text import TRAIN_ONLY, save_jsonl, save_tokenizer
 
@@ -57,6 +58,22 @@ def test_a_negative_id_is_not_sound(tmp_path):
     np.save(tmp_path / "web.npy", np.array([1, -1], dtype=np.int32))
     with pytest.raises(SystemExit, match="a token id is negative: -1, token 1"):
         inspect(tmp_path / "web.npy")
+
+
+@pytest.mark.parametrize("name", ["web.npy", "web"])
+def test_a_store_without_tokens_is_not_sound(name, tmp_path):
+    np.save(tmp_path / "web.npy", np.zeros(0, dtype=np.uint16))
+    with MegatronWriter(tmp_path / "web", "uint16"):
+        pass
+    with pytest.raises(SystemExit, match=r"not sound: .*web.*: it holds no tokens"):
+        inspect(tmp_path / name)
+
+
+def test_a_negative_number_of_documents_is_a_usage_error(store, capsys):
+    with pytest.raises(SystemExit) as stop:
+        inspect(store, "--documents", -1)
+    assert stop.value.code == 2
+    assert "--documents is -1: it must be at least 0" in capsys.readouterr().err
 
 
 def test_an_id_beyond_the_given_vocabulary_is_named_wherever_it_is(tmp_path, capsys):

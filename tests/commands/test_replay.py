@@ -1,12 +1,14 @@
 """What-if: a recorded ledger fed to its own method, to other hyperparameters, to another method."""
 
 import json
+import re
 from itertools import islice
 
 import numpy as np
 import pytest
 
 from titan_aioli.cli import main
+from titan_aioli.commands import replay as command
 from titan_aioli.commands.replay import other_method, what_if
 from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.methods import Guarded, build_method
@@ -118,6 +120,41 @@ def test_the_command_reads_a_dump_folder(tmp_path, capsys):
     assert "decided as recorded" in capsys.readouterr().out and figure.is_file()
     main(f"replay {tmp_path} --output {figure} --set aioli.eta=1.0".split())
     assert "recorded -> aioli" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recorded", "flags", "message"),
+    [
+        ("aioli", ["--method", "magic"], "--method is 'magic': choose one of stratified"),
+        ("magic", [], r"the method in .*mixture\.json is 'magic': choose one of"),
+    ],
+)
+def test_an_unknown_method_is_one_line(tmp_path, capsys, recorded, flags, message):
+    dump(tmp_path, record("aioli", 5, **AIOLI), method=recorded, objective={"weights": [2.0, 1.0]})
+    with pytest.raises(SystemExit) as stopped:
+        main(["replay", str(tmp_path), *flags])
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_figure_shows_the_last_phase_to_the_end_of_the_run(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(command, "save", lambda figure, output: figures.append(figure))
+    (tmp_path / "results.json").write_text('{"step": 900}')
+    for num_entries in (1, 30):
+        records = record("aioli", num_entries, **AIOLI)
+        dump(tmp_path, records)
+        assert records[-1]["step"] < 900
+        main(["replay", str(tmp_path)])
+        for axis in figures.pop().axes:
+            assert all(line.get_xdata()[-1] == 900 for line in axis.lines) and axis.lines
+
+
+def test_names_are_no_markup(tmp_path, capsys):
+    dump(tmp_path, record("aioli", 30, **AIOLI), groups=["web[en]", "code"])
+    main(["replay", str(tmp_path), "--set", "aioli.eta=1.0", "--output", str(tmp_path / "x[a].png")])
+    out = capsys.readouterr().out
+    assert "web[en]" in out and out.endswith(f"figure: {tmp_path}/x[a].png\n")
 
 
 def test_guards_of_the_run_stay_on(tmp_path):

@@ -39,6 +39,34 @@ def test_an_unfinished_run_is_shown_as_such(tmp_path):
     assert "not finished" in shown(loss_table(runs))
 
 
+def without_split(run, split):
+    """The run as one that did not evaluate on this split."""
+    keys = {f"{split}_loss", f"{split}_loss_mean", f"target_{split}_loss"}
+    keys.add({"validation": "objective", "test": "test_objective"}[split])
+    return run._replace(results={k: v for k, v in run.results.items() if k not in keys})
+
+
+def words_of(table, label):
+    """What stands in the rows that begin with a label."""
+    rows = (" ".join(line.replace("\u2502", " ").split()) for line in shown(table).splitlines())
+    return [row.removeprefix(f"{label} ") for row in rows if row.startswith(f"{label} ")]
+
+
+def test_a_split_that_a_run_did_not_evaluate_is_a_dash_in_its_place(tmp_path):
+    whole = read_run(write_run(tmp_path / "a"))
+    runs = [without_split(whole, "test"), whole, without_split(whole, "validation")]
+    assert words_of(loss_table(runs), "law") == ["3.5000 | - 3.5000 | 3.6000 - | 3.6000"]
+    assert words_of(loss_table(runs[:1]), "law") == ["3.5000"]
+    assert words_of(loss_table(runs[2:]), "law") == ["- | 3.6000"]
+
+
+def test_the_lowest_is_bold_within_its_split(tmp_path):
+    runs = [read_run(write_run(tmp_path / name)) for name in "ab"]
+    runs[1].results["validation_loss"] = [3.4, 2.5]
+    cells = list(loss_table([without_split(runs[0], "test"), runs[1]]).columns[1].cells)
+    assert cells[:2] == ["3.5000 | -", "[bold]2.5000[/bold] | -"]
+
+
 def test_rounds_show_what_training_drew_from(tmp_path):
     text = shown(round_table(read_run(write_run(tmp_path / "aioli"))))
     assert "0.600" in text and "0.750" not in text  # the phase of training, not LearnParams
@@ -121,6 +149,18 @@ def test_targets_come_first_with_what_they_cost_the_other_groups(tmp_path):
     assert "5.0000 | 6.0000" in text and "-0.5000" in text
     assert "2.5000 | 2.4000" in text and "+0.0000" in text  # of code, which is no target
     assert runs[0].objective.value(np.array([1.0, 2.0])) == pytest.approx(0.75 * 2.0 + 0.25 * 2.0)
+
+
+def test_targets_of_runs_with_and_without_test_are_compared_within_a_split(tmp_path):
+    first, other = (
+        read_run(write_targeted(tmp_path / name, value)) for name, value in (("a", 5.0), ("b", 4.5))
+    )
+    table = target_table([without_split(first, "test"), other, without_split(other, "validation")])
+    assert words_of(table, "objective") == ["5.0000 | - 4.5000 | 5.5000 - | 5.5000"]
+    assert words_of(table, "- first run") == [
+        "- -0.5000 | - -",  # of the objective
+        "- +0.0000 | - -",  # of the other groups
+    ]
 
 
 def test_a_figure_of_targeted_runs_has_their_objective(tmp_path, monkeypatch):
@@ -252,7 +292,14 @@ def test_names_are_no_markup(tmp_path):
     folder = write_run(tmp_path / "a")
     mixture = json.loads((folder / "mixture.json").read_text())
     (folder / "mixture.json").write_text(json.dumps({**mixture, "groups": ["[bold]x", "[/red]y"]}))
-    run = read_run(folder)
+    run = read_run(folder)._replace(name="a[seed1]")
     for table in (loss_table([run]), epoch_table([run]), round_table(run)):
         text = shown(table)
-        assert "[bold]x" in text and "[/red]y" in text
+        assert "[bold]x" in text and "[/red]y" in text and "a[seed1]" in text
+
+
+def test_a_folder_is_shown_by_its_name(tmp_path, capsys):
+    folder = write_run(tmp_path / "a[seed1]:car:", "stratified")
+    main(["report", str(folder), "--output", str(tmp_path / "[x].png")])
+    out = capsys.readouterr().out
+    assert "a[seed1]:car:" in out and out.endswith("[x].png\n")

@@ -7,6 +7,8 @@ import pytest
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
 from titan_aioli.commands import rows as command
+from titan_aioli.testing.stores import VOCAB_SIZE
+from titan_aioli.testing.text import save_tokenizer
 
 
 def test_a_step_not_trained_is_refused(tmp_path, capsys):
@@ -14,6 +16,41 @@ def test_a_step_not_trained_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["rows", str(run), "--step", "6"])
     assert "trained steps 0 to 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-steps", "-3"], "--num-steps is -3: it must be at least 1"),
+        (["--num-steps", "0"], "--num-steps is 0: it must be at least 1"),
+        (["--tokenizer", "nowhere"], "no tokenizer at nowhere"),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_line(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["rows", str(write_run(tmp_path / "aioli")), *flags])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"titan-aioli: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("step", "num_steps", "title"), [(5, 4, "step 5;"), (4, 4, "step 4 and 1 more;"), (3, 1, "step 3;")]
+)
+def test_the_title_counts_the_steps_that_are_shown(tmp_path, capsys, step, num_steps, title):
+    run = write_run(tmp_path / "aioli")
+    main(["rows", str(run), "--step", str(step), "--num-steps", str(num_steps)])
+    assert f"aioli: rows of {title}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_tokenizer_may_be_given_as_its_folder(tmp_path, stores, monkeypatch, capsys):
+    run = write_run(tmp_path / "aioli")
+    mixture = json.loads((run / "mixture.json").read_text())
+    mixture["stores"] = {"law": [f"{stores}/a/train"], "code": [f"{stores}/b/train"]}
+    (run / "mixture.json").write_text(json.dumps(mixture))
+    words = ["<|endoftext|>", *(f"word{number}" for number in range(VOCAB_SIZE))]
+    monkeypatch.setenv("COLUMNS", "400")
+    main(["rows", str(run), "--tokenizer", str(save_tokenizer(tmp_path / "tokenizer", words))])
+    assert "word" in capsys.readouterr().out
 
 
 def test_rows_of_stores_that_are_elsewhere_are_shown_without_text(tmp_path, capsys):
@@ -34,3 +71,19 @@ def test_stores_are_opened_once_per_call(tmp_path, stores, monkeypatch, capsys):
     main(["rows", str(run), "--num-steps", "6"])
     assert sorted(opened) == [f"{stores}/a/train", f"{stores}/b/train"]
     assert "a/train" in "".join(capsys.readouterr().out.split())
+
+
+def test_rows_of_a_run_that_is_not_finished_are_those_of_its_audit(tmp_path, capsys):
+    run = write_run(tmp_path / "aioli", results=False)
+    with pytest.raises(SystemExit):
+        main(["rows", str(run), "--step", "3"])
+    assert "trained steps 0 to 1" in capsys.readouterr().err  # as far as the ledger knows
+    (run / "rows.csv").write_text("row,step,group,epoch,sequence\n" + "15,3,law,0,0\n16,4,law,0,0\n")
+    main(["rows", str(run), "--step", "3"])
+    assert "rows of step 3" in " ".join(capsys.readouterr().out.split())
+    (run / "ledger.jsonl").write_text((run / "ledger.jsonl").read_text().splitlines()[0] + "\n")
+    for name in ("losses.jsonl", "rows.csv"):
+        (run / name).unlink()
+    with pytest.raises(SystemExit):
+        main(["rows", str(run)])
+    assert "has no rows yet" in capsys.readouterr().err

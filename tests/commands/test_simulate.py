@@ -108,6 +108,21 @@ def test_settings_are_read_by_method():
         parse_settings(["doge.mu=1"], ["aioli"])
 
 
+@pytest.mark.parametrize(
+    ("law", "setting", "message"),
+    [
+        ("returns", "aioli_bayes.looking=3", "aioli_bayes.looking=3: a value is of another kind"),
+        ("linear", "aioli.steps_per_round=x", 'aioli.steps_per_round="x": a value is of another kind'),
+        ("linear", "aioli.etta=1", "aioli has no hyperparameter 'etta'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line(law, setting, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["simulate", setting.partition(".")[0], "--law", law, "--set", setting])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"titan-aioli: error: {message}")
+
+
 def test_the_command_draws_a_figure_and_prints_a_table(tmp_path, capsys):
     figure = tmp_path / "figures" / "simulate.png"
     main(f"simulate stratified aioli --steps 300 --groups 3 --set aioli.eta=0.5 --output {figure}".split())

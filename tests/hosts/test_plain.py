@@ -1,5 +1,6 @@
 """The plain loop: the session, loader, methods and files of torchtitan's host, resumed bit for bit."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from titan_aioli.config import Mixing
 from titan_aioli.config.read import read_mixing
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.plain import PlainHost, train
+from titan_aioli.hosts.plain.__main__ import command, read_schedule
 from titan_aioli.hosts.plain.loop import Schedule
 from titan_aioli.hosts.plain.model import Transformer
 from titan_aioli.methods import METHODS
@@ -128,6 +130,18 @@ def test_a_reference_that_is_no_checkpoint_is_refused(tmp_path, stores):
         train(*tiny_model(), mixing, tmp_path, SCHEDULE)
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, stores, content):
+    """As the reference of doremi, and as the checkpoint to resume from."""
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    mixing = mixing_of(stores, "doremi")
+    mixing.doremi = replace(mixing.doremi, reference=str(tmp_path / "checkpoint.pt"))
+    with pytest.raises(UserError, match=r"mixing.doremi.reference is .*checkpoint.pt"):
+        train(*tiny_model(), mixing, tmp_path / "run", SCHEDULE)
+    with pytest.raises(UserError, match=r"checkpoint.pt does not fit this run"):
+        train(*tiny_model(), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, stores):
     train(*tiny_model(), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
     other = torch.nn.Embedding(VOCAB_SIZE, VOCAB_SIZE)
@@ -198,6 +212,51 @@ def test_the_command_trains_from_a_toml(tmp_path):
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_run(tmp_path / "run").last_step == 4
+
+
+@pytest.mark.parametrize(
+    ("training", "ranks", "batch_size"),
+    [
+        ({}, 3, 24),
+        ({"global_batch_size": -1, "local_batch_size": 2}, 3, 6),
+        ({"global_batch_size": 16}, 2, 16),
+    ],
+)
+def test_the_batch_is_as_given_or_one_micro_batch_of_every_rank(training, ranks, batch_size):
+    assert read_schedule(training, ranks).batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("global_batch_size = 7", "a global batch of 7 rows cannot be split over 1 data-parallel ranks"),
+        ("global_batch_size = 0", "training.global_batch_size is 0: .* or -1 for one micro-batch of every"),
+        ('local_batch_size = "x"', "training.local_batch_size is 'x': it must be a whole number, at least 1"),
+        ("seq_len = 1.5", "training.seq_len is 1.5: it must be a whole number, at least 1"),
+        ("steps = -3", "training.steps is -3: it must be a whole number, at least 1"),
+    ],
+)
+def test_a_training_section_that_cannot_be_is_one_line(line, message, tmp_path, stores, capsys):
+    key = line.partition(" ")[0]
+    config = re.sub(rf"(?m)^{key} = .*$", line, TINY.read_text())
+    (tmp_path / "config.toml").write_text(config)
+    words = [str(tmp_path / "config.toml"), "--folder", str(tmp_path / "run"), "--stores", str(stores)]
+    assert re.search(message, refusal(words, capsys))
+
+
+def test_a_folder_that_is_a_file_is_one_line(tmp_path, stores, capsys):
+    (tmp_path / "run").touch()
+    words = [str(TINY), "--folder", str(tmp_path / "run"), "--stores", str(stores), "--steps", "2"]
+    assert str(tmp_path / "run") in refusal(words, capsys)
+
+
+def refusal(words, capsys):
+    """The one line that the command prints."""
+    with pytest.raises(SystemExit) as stopped:
+        command(words)
+    assert stopped.value.code == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "titan_aioli: error: " in line)
+    return line
 
 
 def test_gradients_need_one_rank():

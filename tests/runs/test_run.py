@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.runs.small_run import write_run
+from titan_aioli.cli import main
 from titan_aioli.runs.run import read_run
 
 RECORD = {"step": 6, "first_row": 24, "proportions": [0.6, 0.4], "phase": "learn_params", "round": 1}
@@ -48,8 +49,54 @@ def test_a_folder_without_a_ledger_is_no_run(tmp_path):
         read_run(tmp_path)
 
 
-def test_a_broken_line_of_losses_is_refused(tmp_path):
+LINE = '{"step": 2, "validation_loss": [3.8, 2.8]}\n'
+
+
+@pytest.mark.parametrize("unfinished", ['{"step": 4, "valid', '{"step": 4, "valid\n', "\0" * 9])
+def test_an_unfinished_last_line_of_losses_is_left_out(tmp_path, unfinished):
     folder = write_run(tmp_path / "aioli")
-    (folder / "losses.jsonl").write_text("{\n")
-    with pytest.raises(ValueError, match=r"losses\.jsonl holds a line that is not JSON"):
+    (folder / "losses.jsonl").write_text(LINE + unfinished)
+    assert [record["step"] for record in read_run(folder).losses] == [2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f'{LINE}{{"step": 4\n{LINE}'.encode(), r"losses\.jsonl, line 2: not JSON"),
+        (LINE.encode() + b"\xff\xfe\n", r"losses\.jsonl, line 2: not what a run writes .*utf-8"),
+        (b"[]\n", r"losses\.jsonl, line 1: .*must be an object with a step"),
+        (b'{"validation_loss": [1, 2]}\n', r"losses\.jsonl, line 1: .*must be an object with a step"),
+    ],
+)
+def test_another_bad_line_of_losses_is_refused(tmp_path, content, message):
+    folder = write_run(tmp_path / "aioli")
+    (folder / "losses.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mixture.json", "[]", r"mixture\.json .* must hold an object"),
+        ("mixture.json", "{}", r"mixture\.json .* has no 'method'"),
+        ("mixture.json", '{"method": "aioli", "groups": 3}', r"groups is 3, not a list of names"),
+        ("results.json", "[]", r"results\.json .* must hold an object"),
+        ("results.json", "{}", r"results\.json .* has no 'step'"),
+    ],
+)
+def test_a_file_that_no_run_writes_is_refused(tmp_path, name, content, message):
+    folder = write_run(tmp_path / "aioli")
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("words", [["rows"], ["rows", "--check"], ["replay"], ["report"]])
+def test_a_run_that_has_not_begun_is_refused_by_every_command(tmp_path, capsys, words):
+    folder = write_run(tmp_path / "aioli")
+    (folder / "ledger.jsonl").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main([words[0], str(folder), *words[1:]])
+    assert stopped.value.code == 2
+    assert "ledger.jsonl is empty: the run has not begun" in capsys.readouterr().err

@@ -32,6 +32,22 @@ def subplots(rows: int, columns: int, size: tuple[float, float], **options: Any)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
+def check_suffix(output: Path, option: str) -> None:
+    """Check before the work that the figure can be written in the format of the file's suffix.
+
+    Args:
+        output: the file.
+        option: that names it, for the message.
+    Raises: ValueError: it has no suffix, or one that matplotlib does not write.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if output.suffix.lower().removeprefix(".") not in FigureCanvasBase.filetypes:
+        what = f"the suffix {output.suffix}" if output.suffix else "no suffix"
+        others = ", ".join(sorted(f".{name}" for name in FigureCanvasBase.filetypes))
+        raise ValueError(f"{option} {output} has {what}, which chooses the format: give it one of {others}")
+
+
 def save(figure: Any, output: Path) -> None:
     """Write the figure, in the format of the file's suffix; the folder is made where it is missing."""
     from matplotlib import pyplot as plt

@@ -43,6 +43,8 @@ def inspect(
         documents: number of documents to show, evenly spaced over the store.
         dtype: integer dtype of a raw .bin, or of a .npy without a header, such as uint16.
     """
+    if documents < 0:
+        raise ValueError(f"--documents is {documents}: it must be at least 0")
     try:
         opened = open_store(store, dtype)
     except ValueError as error:
@@ -123,8 +125,8 @@ def sample(store: TokenStore, documents: int, tokenizer: Path | None) -> list[st
         offsets = np.append(np.arange(0, store.num_tokens, 256), store.num_tokens)
     model = load_tokenizer(tokenizer) if tokenizer is not None else None
     kind = "document" if store.document_offsets is not None else "tokens from 256 x"
-    lines = []
-    for index in np.unique(np.linspace(0, max(0, len(offsets) - 2), documents, dtype=np.int64)):
+    lines, last = [], len(offsets) - 2
+    for index in np.unique(np.linspace(0, last, documents if last >= 0 else 0, dtype=np.int64)):
         start, end = int(offsets[index]), int(offsets[index + 1])
         lines.append(f"{kind} {index}, {end - start} tokens: {_beginning(store, start, end, model)!r}")
     return lines

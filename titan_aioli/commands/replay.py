@@ -15,9 +15,11 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from titan_aioli.commands.figures import (
+    check_suffix,
     draw_legend,
     draw_proportions,
     first_and_last,
@@ -26,8 +28,8 @@ from titan_aioli.commands.figures import (
     subplots,
     trained,
 )
-from titan_aioli.commands.settings import parse_settings
-from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
+from titan_aioli.commands.settings import build_with, parse_settings
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
 from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.runs.run import Run, read_run
 
@@ -93,18 +95,22 @@ def replay(
         settings: hyperparameters to change, as METHOD.NAME=VALUE.
         output: the figure; the suffix chooses the format (.png, .pdf, .svg).
     """
+    check_suffix(output, "--output")
     loaded = read_run(run)
     recorded = loaded.mixture["method"]
     name = method or recorded
+    for what, given in ((f"the method in {run / 'mixture.json'}", recorded), ("--method", name)):
+        if given not in METHODS:
+            raise ValueError(f"{what} is {given!r}: choose one of {', '.join(METHODS)}")
     changed = parse_settings(settings, [name]).get(name, {})
     result = what_if(loaded.records, recorded, other_method(loaded, name, changed))
-    console = Console()
     if result.is_same:
-        console.print(f"all {len(result.steps)} entries of {run / 'ledger.jsonl'} are decided as recorded")
+        print(f"all {len(result.steps)} entries of {run / 'ledger.jsonl'} are decided as recorded")
     else:
-        console.print(difference_table(result, loaded.groups, name))
-    draw(result, loaded.groups, f"{loaded.name} ({recorded})", f"what if: {name}", output)
-    console.print(f"figure: {output}", highlight=False)
+        Console(emoji=False).print(difference_table(result, loaded.groups, name))
+    titles = f"{loaded.name} ({recorded})", f"what if: {name}"
+    draw(result, loaded.groups, titles, loaded.last_step, output)
+    print(f"figure: {output}")
 
 
 def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMethod:
@@ -116,7 +122,7 @@ def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMetho
     if run.objective != Objective() and "objective" in [entry.name for entry in fields(METHODS[name])]:
         kept = {**kept, "objective": run.objective}
     num_targets = None if run.targets is None else len(run.targets)
-    method = build_method(name, len(run.groups), num_targets, **{**kept, **changed})
+    method = build_with(name, len(run.groups), num_targets, kept, changed)
     guards = run.mixture.get("guards")
     return Guarded(method, **guards) if guards else method
 
@@ -178,7 +184,7 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
     table = Table(title=f"recorded -> {name}")
     table.add_column("from step", justify="right")
     for group in groups:
-        table.add_column(group, justify="right")
+        table.add_column(escape(group), justify="right")
     kept, recorded = result.recorded.mixtures()
     others = dict(zip(*result.other.mixtures(), strict=True))
     shared = [(n, before) for n, before in zip(kept, recorded, strict=True) if n in others]
@@ -188,14 +194,23 @@ def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
     return table
 
 
-def draw(result: WhatIf, groups: Sequence[str], recorded: str, other: str, output: Path) -> None:
-    """Proportions of the recorded run and of the other method, side by side; measuring phases left out."""
+def draw(
+    result: WhatIf, groups: Sequence[str], titles: tuple[str, str], last_step: int, output: Path
+) -> None:
+    """Proportions of the recorded run and of the other method, side by side; measuring phases left out.
+
+    Args:
+        result: what both decided.
+        groups: [G], names.
+        titles: of the recorded run and of the other method.
+        last_step: of the run, where the last phase ends.
+        output: the file.
+    """
     figure, axes = subplots(1, 2, (10, 4), sharey=True)
     drawn, tops = largest(result.recorded.proportions[-1]), []
-    sides = ((recorded, result.recorded), (other, result.other))
-    for axis, (title, decisions) in zip(axes[0], sides, strict=True):
+    for axis, title, decisions in zip(axes[0], titles, (result.recorded, result.other), strict=True):
         kept, shares = decisions.mixtures()
-        draw_proportions(axis, result.steps[kept], max(result.steps), shares, groups, drawn)
+        draw_proportions(axis, result.steps[kept], last_step, shares, groups, drawn)
         axis.set(title=title)
         tops.append(shares[:, drawn].max())
     axes[0, 0].set_ylim(0, 1.05 * max(tops))  # of both: the axis is shared

@@ -15,10 +15,11 @@ from rich.table import Table
 from titan_aioli.data.first_share import first_share
 from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import Block
-from titan_aioli.runs.audit import blocks, check_audit
+from titan_aioli.runs.audit import blocks, check_audit, known_steps
 from titan_aioli.runs.run import Run, read_sections
 from titan_aioli.stores.split import Split, parts_of
 from titan_aioli.stores.store import open_store, store_exists
+from titan_aioli.stores.tokenize.tokenizer import load_tokenizer
 
 TOKENS_SHOWN, CHARACTERS_SHOWN = 24, 60
 
@@ -38,10 +39,12 @@ def rows(
         run: dump folder of a run (job.dump_folder).
         step: optimizer step, counted from 0: step s trains rows s * B to (s + 1) * B - 1.
         num_steps: how many steps to show.
-        tokenizer: tokenizer.json, to show how each sequence begins.
+        tokenizer: tokenizer.json or its folder, to show how each sequence begins.
         check: instead, compute every row of the run again and compare with its rows.csv (mixing.audit);
-            exit status 1 where they differ.
+            exit status 2 where they differ.
     """
+    if num_steps < 1:
+        raise ValueError(f"--num-steps is {num_steps}: it must be at least 1")
     sections = read_sections(run)
     first = sections[0].start().step
     if check:
@@ -49,18 +52,22 @@ def rows(
         since = f" from step {first} on" * (first > 0)
         print(f"{run / 'rows.csv'}: {count} rows{since}, each as the ledger says, none lost or repeated")
         return
-    if not first <= step < sections[-1].last_step:
-        raise ValueError(f"step is {step}: {run} trained steps {first} to {sections[-1].last_step - 1}")
-    loaded = next(section for section in sections if step < section.last_step)
+    last = known_steps(sections[-1])
+    if last == first:
+        raise ValueError(f"{run} has no rows yet: nothing that it wrote is of a step after {first}")
+    if not first <= step < last:
+        raise ValueError(f"--step is {step}: {run} trained steps {first} to {last - 1}")
+    loaded = next(section for section in sections if step < known_steps(section))
+    end = min(step + num_steps, known_steps(loaded))
     table = Table(
         title=f"{loaded.name}: rows of step {step}"
-        + f" and {num_steps - 1} more" * (num_steps > 1)
+        + f" and {end - step - 1} more" * (end - step > 1)
         + f"; steps are counted from 0: the log's step {step + 1}"
     )
     for name in ("row", "step", "group", "epoch", "sequence", "store", "in store", "begins"):
         table.add_column(name, overflow="fold")
     texts = Texts(loaded, tokenizer)
-    for block in blocks(loaded, step, min(step + num_steps, loaded.last_step)):
+    for block in blocks(loaded, step, end):
         for index in range(block.num_steps):
             for place in range(block.groups.shape[1]):
                 table.add_row(*_cells(loaded, block, index, place), *texts.cells(block, index, place))
@@ -73,11 +80,7 @@ class Texts:
     def __init__(self, run: Run, tokenizer: Path | None):
         self._run = run
         self._groups: dict[str, Group | None] = {}
-        self._tokenizer: Any = None
-        if tokenizer is not None:
-            from tokenizers import Tokenizer
-
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
 
     def cells(self, block: Block, index: int, place: int) -> tuple[str, str, str]:
         """Store, sequence in the store and beginning of a row."""

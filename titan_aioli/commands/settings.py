@@ -1,8 +1,17 @@
-"""Hyperparameters on the command line, as METHOD.NAME=VALUE."""
+"""Hyperparameters on the command line, as METHOD.NAME=VALUE; arguments of which there is at least one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import tyro
+
+from titan_aioli.methods import MixingMethod, build_method
+
+
+def at_least_one(name: str) -> Any:
+    """How the help shows a tuple of positional arguments that the command refuses where it is empty."""
+    return tyro.conf.arg(metavar=f"{name} [{name} ...]", help_behavior_hint="(required)")
 
 
 def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -26,3 +35,31 @@ def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str,
             value = text
         chosen.setdefault(name, {})[key] = value
     return chosen
+
+
+def build_with(
+    name: str,
+    num_groups: int,
+    num_targets: int | None,
+    known: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+) -> MixingMethod:
+    """The named method, with values of any kind from the command line.
+
+    Args:
+        name, num_groups, num_targets: of `build_method`.
+        known: hyperparameters that are known to be of the right kind.
+        chosen: those from the command line, which take precedence.
+    Raises: ValueError: as `build_method`, or a value is of another kind than its hyperparameter, such as a
+        number for a list.
+    """
+    try:
+        return build_method(name, num_groups, num_targets, **{**known, **chosen})
+    except (TypeError, KeyError) as error:
+        if not chosen:
+            raise
+        values = ", ".join(f"{name}.{key}={json.dumps(value)}" for key, value in chosen.items())
+        raise ValueError(
+            f"{values}: a value is of another kind than {name} takes ({error}): see the types in "
+            "docs/config.md"
+        ) from None

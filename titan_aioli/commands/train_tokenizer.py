@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from titan_aioli.commands.settings import at_least_one
 from titan_aioli.stores.tokenize.bpe import NUM_BYTES, pieces, save_tokenizer, train_bpe
 from titan_aioli.stores.tokenize.documents import Fields, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
@@ -24,7 +26,7 @@ LONGEST = 100_000
 
 
 def train_tokenizer(
-    inputs: tyro.conf.Positional[tuple[str, ...]],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, at_least_one("INPUT")],
     *,
     output: Path,
     vocab_size: int = 32000,

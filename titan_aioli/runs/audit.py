@@ -87,7 +87,7 @@ def check_audit(run: Run) -> int:
     if not path.is_file():
         raise ValueError(f"{run.folder} has no rows.csv: train with mixing.audit = true")
     start, count, fields = run.start(), 0, list(map(_as_field, run.groups))
-    is_open = run.end_step is None and run.results is None
+    is_open = _is_open(run)
     end_step = audited_steps(run) if is_open else run.last_step
     steps = ((block, index) for block in blocks(run, 0, end_step) for index in range(block.num_steps))
     with open(path, encoding="utf-8") as file:
@@ -101,6 +101,16 @@ def check_audit(run: Run) -> int:
         if run.end_step is None and not is_open and (extra := next(recorded, None)) is not None:
             raise ValueError(f"{path}: has {extra.strip()} after the run's last row")
     return count
+
+
+def known_steps(run: Run) -> int:
+    """The step up to which a section's rows are known; of an unfinished run its audit may know more."""
+    return max(run.last_step, audited_steps(run)) if _is_open(run) else run.last_step
+
+
+def _is_open(run: Run) -> bool:
+    """Whether the run is not finished, as far as its files say, and this is its last section."""
+    return run.end_step is None and run.results is None
 
 
 def audited_steps(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,20 +170,70 @@ def read_sections(folder: Path) -> list[Run]:
     for name in ("mixture.json", "ledger.jsonl"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not the dump folder of a mixing run: it has no {name}")
-    results = folder / "results.json"
-    losses = folder / "losses.jsonl"
-    try:
-        last = Run(
-            name=folder.name,
-            folder=folder,
-            mixture=read_json(folder / "mixture.json", "what a run writes"),
-            records=read_ledger_file(folder / "ledger.jsonl"),
-            losses=[json.loads(line) for line in losses.read_text().splitlines()] if losses.is_file() else [],
-            results=read_json(results, "what a run writes") if results.is_file() else None,
-        )
-        return _cut_into_sections(last)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{losses} holds a line that is not JSON: {error}") from None
+    mixture, results = _read_mixture(folder / "mixture.json"), folder / "results.json"
+    records = read_ledger_file(folder / "ledger.jsonl")
+    if not records:
+        raise UserError(f"{folder}/ledger.jsonl is empty: the run has not begun; try again when it trains")
+    last = Run(
+        name=folder.name,
+        folder=folder,
+        mixture=mixture,
+        records=records,
+        losses=_read_losses(folder / "losses.jsonl"),
+        results=_read_object(results, ["step"]) if results.is_file() else None,
+    )
+    return _cut_into_sections(last)
+
+
+def _read_mixture(path: Path) -> dict[str, Any]:
+    """The content of a mixture.json.
+
+    Raises: UserError: it is not what a run writes.
+    """
+    mixture = _read_object(path, ["method", "groups"])
+    groups = mixture["groups"]
+    if not (isinstance(groups, list) and groups and all(isinstance(name, str) for name in groups)):
+        raise UserError(f"{path} is not what a run writes: groups is {groups!r}, not a list of names")
+    return mixture
+
+
+def _read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """The content of a JSON file of a run.
+
+    Args:
+        path: the file.
+        keys: what it has at least.
+    Raises: UserError: it is not what a run writes.
+    """
+    content = read_json(path, "what a run writes")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not what a run writes: it must hold an object {{...}}")
+    for key in keys:
+        if key not in content:
+            raise UserError(f"{path} is not what a run writes: it has no {key!r}")
+    return content
+
+
+def _read_losses(path: Path) -> list[dict[str, Any]]:
+    """The evaluations of a losses.jsonl; [] where it is not there.
+
+    A last line that is not whole is left out: a killed run or a full disk leaves it.
+
+    Raises: UserError: names another line that is not what a run writes.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    losses = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            losses.append(json.loads(line.decode()))
+            if not isinstance(losses[-1], dict) or not isinstance(losses[-1].get("step"), int):
+                raise ValueError("it must be an object with a step")
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not what a run writes ({error})") from None
+    return losses
 
 
 def _cut_into_sections(run: Run) -> list[Run]:
@@ -195,7 +246,7 @@ def _cut_into_sections(run: Run) -> list[Run]:
         path = run.folder / replaced_name(end_step)
         if not path.is_file():
             break
-        mixture = read_json(path, "what a run writes")
+        mixture = _read_mixture(path)
         sections.append(run._replace(records=records[start:end], mixture=mixture, end_step=end_step))
     return sections[::-1]
 

@@ -41,8 +41,9 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield from _unbounded_repetition(mixing, expected)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", *OF_GRADIENTS):
         yield (
-            f"{mixing.method} does not look at targets: they are measured, and change nothing; aioli, "
-            "skill_it and doge look at them, and `titan-aioli plan` finds a static mixture for them"
+            f"{mixing.method} does not look at targets: they are measured, and change nothing; "
+            "aioli_gradients, aioli_bayes, aioli, skill_it and doge look at them, and `titan-aioli plan` "
+            "finds a static mixture for them"
         )
     budget, cost = mixing.evaluation.budget, 100 * expected.evaluation_cost
     if budget and cost > FAR_ABOVE * budget:

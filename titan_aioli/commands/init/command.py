@@ -47,7 +47,7 @@ def init(
             makes it.
         output: the TOML file to write.
         method: the mixing method: aioli, aioli_gradients, aioli_bayes, stratified, static, skill_it, doge,
-            odm or ado.
+            odm, ado or target_excess; doremi and replay need an earlier run.
         steps: optimizer steps of the run. Default: 1000, 5000 or 10000 by the size of the model.
         seq_len: tokens of a sequence. Default: 256, 2048 or 4096 by the size of the model, less where a store
             is small.
@@ -126,7 +126,8 @@ def _check(output: Path, method: str, force: bool, numbers: dict[str, int | None
     if output.exists() and not force:
         raise ValueError(f"{output} is there: choose another --output, or replace it with --force")
     if method not in METHODS:
-        raise ValueError(f"--method is {method!r}: choose one of {', '.join(METHODS)}")
+        names = [name for name in METHODS if name not in NEED_A_RUN]
+        raise ValueError(f"--method is {method!r}: choose one of {', '.join(names)}")
     if method in NEED_A_RUN:
         raise ValueError(
             f"--method {method} needs the result of an earlier run: write the file with --method stratified, "

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
@@ -91,6 +92,8 @@ def plan(
             verify=verify,
             figure=figure,
         )
+    if figure is not None:
+        check_suffix(figure, "--figure")
     table = read_table(runs)
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
     caps = _caps(sizes, max_epochs)
@@ -129,8 +132,8 @@ def plan(
         from titan_aioli.commands.plan.figure import draw
 
         draw(planned, table, verified, figure)
-        console.print(f"figure: {figure}", highlight=False)
-    console.print(f"plan: {output}", highlight=False)
+        print(f"figure: {figure}")
+    print(f"plan: {output}")
 
 
 def _check_finite(**options: float | None) -> None:

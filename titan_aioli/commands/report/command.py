@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.report.decisions import (
     best_mixture_table,
     evidence_table,
@@ -15,11 +16,13 @@ from titan_aioli.commands.report.decisions import (
 )
 from titan_aioli.commands.report.figure import draw
 from titan_aioli.commands.report.losses import epoch_table, loss_table, target_table
+from titan_aioli.commands.settings import at_least_one
 from titan_aioli.runs.run import Run, read_run
 
 
 def report(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional], output: Path = Path("report.png")
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, at_least_one("RUN")],
+    output: Path = Path("report.png"),
 ) -> None:
     """Compare runs: proportions over time, held-out losses, the mixing matrix.
 
@@ -33,9 +36,10 @@ def report(
         runs: dump folders of runs (job.dump_folder), finished or not.
         output: where the figure goes; the suffix chooses the format (.png, .pdf, .svg).
     """
+    check_suffix(output, "--output")
     loaded = [read_run(folder) for folder in runs]
     _refuse_others(loaded)
-    console = Console()
+    console = Console(emoji=False)
     if loaded[0].targets:
         console.print(target_table(loaded))
     console.print(loss_table(loaded))
@@ -57,9 +61,6 @@ def _refuse_others(runs: Sequence[Run]) -> None:
     if not runs:
         raise ValueError("name at least one run's dump folder")
     groups = runs[0].groups
-    for run in runs:
-        if not run.records:
-            raise ValueError(f"{run.folder}/ledger.jsonl is empty: the run has not begun; leave it out")
     for run in runs[1:]:
         if run.groups != groups:
             raise ValueError(f"{run.folder} has groups {run.groups}, {runs[0].folder} has {groups}")

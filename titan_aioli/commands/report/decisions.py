@@ -99,7 +99,8 @@ def _table(
     run: Run, title: str, caption: str | None, columns: Sequence[str], ends_with_mixture: bool = False
 ) -> Table:
     """A table without rows: columns of numbers and, last, of a mixture in words."""
-    table = Table(title=f"{run_title(run)}: {title}", caption=caption, box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(caption=caption, box=SIMPLE_HEAD, padding=(0, 1))
+    table.title = f"{escape(run_title(run))}: {title}"
     for name in columns:
         table.add_column(name, justify="right", overflow="fold", no_wrap=ends_with_mixture)
     if ends_with_mixture:

@@ -1,6 +1,6 @@
 """Tables of what runs ended with: a row for each target or group, a column for each run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.markup import escape
@@ -9,12 +9,17 @@ from rich.table import Table
 from titan_aioli.commands.report.compared import UNITS, bold, have_one_objective, run_title
 from titan_aioli.runs.run import Run
 
+SPLITS = ("validation", "test")
+"""The kinds of held-out sequences, in the order in which their values are shown."""
+Cell = dict[str, float]
+"""What one run has in one row of a table, by split; a split that was not measured is left out."""
+
 
 def target_table(runs: Sequence[Run]) -> Table:
     """Final loss of every target, the objective, and what it costs the groups that are no target.
 
-    The last two are shown as differences to the first run too (of the test, where there is one). Objectives
-    that differ are shown, each with its unit, and not compared.
+    The last two are shown as differences to the first run too. Objectives that differ are shown, each with
+    its unit, and not compared.
     """
     title, is_one = "Targets: held-out loss, nats per token (validation | test)", have_one_objective(runs)
     if is_one and runs[0].unit != "nats":
@@ -70,69 +75,80 @@ def _column_for_each(runs: Sequence[Run], first: str, title: str) -> Table:
     table = Table(title=title)
     table.add_column(first, no_wrap=True)
     for run in runs:
-        table.add_column(run_title(run), justify="right")
+        table.add_column(escape(run_title(run)), justify="right")
     return table
 
 
-def _loss_cells(run: Run, index: int | None, name: str) -> list[float]:
-    """Validation and, where measured, test value of one row of the table."""
-    if run.results is None:
-        return []
-    values = []
-    for split in ("validation", "test"):
-        if f"{split}_loss" in run.results:
-            mean = run.results[f"{split}_loss_mean"]
+def _loss_cells(run: Run, index: int | None, name: str) -> Cell:
+    """The values of one row of the table of groups; None: of a row over all groups, of this name."""
+    cell = {}
+    for split in SPLITS:
+        if f"{split}_loss" in (found := run.results or {}):
+            mean = found[f"{split}_loss_mean"]
             total = np.exp(mean) if name == "perplexity" and index is None else mean
-            values.append(float(total) if index is None else run.results[f"{split}_loss"][index])
-    return values
+            cell[split] = float(total) if index is None else found[f"{split}_loss"][index]
+    return cell
 
 
-def _target_cells(run: Run, index: int) -> list[float]:
-    """Validation and, where measured, test loss of one target."""
+def _target_cells(run: Run, index: int) -> Cell:
+    """The losses of one target."""
     found = run.results or {}
-    kinds = ("target_validation_loss", "target_test_loss")
-    return [found[kind][index] for kind in kinds if kind in found]
+    keys = {split: f"target_{split}_loss" for split in SPLITS}
+    return {split: found[key][index] for split, key in keys.items() if key in found}
 
 
-def _objective_cells(run: Run) -> list[float]:
-    """The objective of validation and, where measured, test."""
+def _objective_cells(run: Run) -> Cell:
+    """The values of the objective."""
+    found, keys = run.results or {}, {"validation": "objective", "test": "test_objective"}
+    return {split: found[key] for split, key in keys.items() if key in found}
+
+
+def _mean_of_groups(run: Run, places: Sequence[int]) -> Cell:
+    """The mean losses of some groups."""
     found = run.results or {}
-    return [found[kind] for kind in ("objective", "test_objective") if kind in found]
+    keys = {split: f"{split}_loss" for split in SPLITS}
+    return {split: float(np.mean(np.array(found[k])[places])) for split, k in keys.items() if k in found}
 
 
-def _mean_of_groups(run: Run, places: Sequence[int]) -> list[float]:
-    """Mean validation and, where measured, test loss of some groups."""
-    found = run.results or {}
-    kinds = ("validation_loss", "test_loss")
-    return [float(np.mean(np.array(found[kind])[places])) for kind in kinds if kind in found]
+def _best_in_bold(cells: Sequence[Cell], runs: Sequence[Run]) -> list[str]:
+    """A row of the table: the values of each run, the lowest of each split in bold."""
+    lowest = {split: min(cell[split] for cell in cells if split in cell) for split in _measured(cells)}
+    texts = [{s: bold(f"{v:.4f}", v == lowest[s]) for s, v in cell.items()} for cell in cells]
+    return [_joined(text, cells) or _why_none(run) for text, run in zip(texts, runs, strict=True)]
 
 
-def _best_in_bold(cells: Sequence[list[float]], runs: Sequence[Run]) -> list[str]:
-    """A row of the table: the values of each run, the lowest of each kind in bold."""
-    return [
-        " | ".join(
-            bold(f"{value:.4f}", value == min(other[place] for other in cells if other))
-            for place, value in enumerate(values)
-        )
-        or ("not measured" if run.results else "not finished")
-        for values, run in zip(cells, runs, strict=True)
-    ]
-
-
-def _own_values(cells: Sequence[list[float]], runs: Sequence[Run]) -> list[str]:
+def _own_values(cells: Sequence[Cell], runs: Sequence[Run]) -> list[str]:
     """A row of values that are not compared, each with its unit."""
+    texts = [_joined({split: f"{value:.4f}" for split, value in cell.items()}, cells) for cell in cells]
     return [
-        f"{' | '.join(f'{value:.4f}' for value in values)} {run.unit.replace('_', ' ')}"
-        if values
-        else ("not measured" if run.results else "not finished")
-        for values, run in zip(cells, runs, strict=True)
+        f"{text} {run.unit.replace('_', ' ')}" if text else _why_none(run)
+        for text, run in zip(texts, runs, strict=True)
     ]
 
 
-def _differences(cells: Sequence[list[float]]) -> list[str]:
-    """Each run's last value minus that of the first run."""
+def _differences(cells: Sequence[Cell]) -> list[str]:
+    """Each run's values minus those of the first run, of the same split."""
     first = cells[0]
-    return [
-        "-" if values is first or not (values and first) else f"{values[-1] - first[-1]:+.4f}"
-        for values in cells
+    differences = [
+        {split: f"{cell[split] - first[split]:+.4f}" for split in cell if split in first} for cell in cells
     ]
+    return ["-", *(_joined(texts, cells) or "-" for texts in differences[1:])]
+
+
+def _joined(texts: Mapping[str, str], cells: Sequence[Cell]) -> str:
+    """What a run shows in a row of these cells, by split; "" if it has nothing.
+
+    Validation has its place even where no run measured it, so that a test value never stands in it.
+    """
+    splits = SPLITS if "test" in _measured(cells) else SPLITS[:1]
+    return " | ".join(texts.get(split, "-") for split in splits) if texts else ""
+
+
+def _measured(cells: Sequence[Cell]) -> set[str]:
+    """The splits that at least one run has."""
+    return {split for cell in cells for split in cell}
+
+
+def _why_none(run: Run) -> str:
+    """What stands in the place of values that a run does not have."""
+    return "not measured" if run.results else "not finished"

@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.commands.figures import draw_proportions, largest, save, subplots
+from titan_aioli.commands.figures import check_suffix, draw_proportions, largest, save, subplots
 from titan_aioli.commands.settings import parse_settings
 from titan_aioli.commands.simulate.linear import LinearLaw, LinearWorld
 from titan_aioli.commands.simulate.many_ranks import ranks_table
@@ -75,6 +75,7 @@ def simulate(
     for option, value, least in (("worlds", worlds, 0), ("jobs", jobs, 1), ("ranks", ranks, 0)):
         if value < least:
             raise ValueError(f"--{option} is {value}: it must be at least {least}")
+    check_suffix(output, "--output")
     chosen = parse_settings(settings, methods)
     if noise is None:
         noise = 1.0 if law == "returns" else 0.0
@@ -95,7 +96,7 @@ def simulate(
     if ranks > 0:
         console.print(ranks_table(traces, ranks, ROWS_PER_RANK, seed))
     draw(traces, world, errors, output)
-    console.print(f"figure: {output}", highlight=False)
+    print(f"figure: {output}")
 
 
 def _world(law: LawName, groups: int, targets: int, steps: int, noise: float, seed: int) -> World:
@@ -113,7 +114,7 @@ def _many_worlds(trial: Trial, num_worlds: int, jobs: int, output: Path) -> None
     for table in worlds_tables(trial, outcomes):
         console.print(table)
     draw_worlds(trial, outcomes, output)
-    console.print(f"figure: {output}", highlight=False)
+    print(f"figure: {output}")
 
 
 def result_table(traces: dict[str, Trace], world: World) -> Table:

@@ -5,10 +5,11 @@ While it runs it needs twice the size of the stores on disk.
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from titan_aioli.commands.settings import at_least_one
 from titan_aioli.commands.tokenize.options import check, check_held_out, check_lines, renamed_groups
 from titan_aioli.stores.tokenize import contamination
 from titan_aioli.stores.tokenize.documents import Fields
@@ -27,7 +28,7 @@ PLAN_VERSION = 2
 
 
 def tokenize(
-    inputs: tyro.conf.Positional[tuple[str, ...]],
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, at_least_one("INPUT")],
     *,
     tokenizer: Path,
     output: Path,

@@ -9,8 +9,9 @@ Reads `[mixing]`, and of `[training]` steps, seq_len and the batch sizes. Killed
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
@@ -49,19 +50,12 @@ def main(
         save_freq: steps between two checkpoints.
         seed: of the initial weights.
     """
-    mixing, training = read_mixing(config), read_toml(config).get("training", {})
+    mixing = read_mixing(config)
     mixing.method, mixing.stores = method or mixing.method, stores or mixing.stores
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    schedule = read_schedule(read_toml(config).get("training", {}), num_ranks, steps, save_freq)
     if num_ranks > 1:
         dist.init_process_group("gloo")
-    local_batch_size = training.get("local_batch_size", 8)
-    schedule = Schedule(
-        num_steps=steps or training.get("steps", 100),
-        seq_len=training.get("seq_len", 128),
-        batch_size=training.get("global_batch_size", local_batch_size * num_ranks),
-        local_batch_size=local_batch_size,
-        save_freq=save_freq,
-    )
     torch.manual_seed(seed)
     model = Transformer(vocab_size, schedule.seq_len)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
@@ -69,11 +63,56 @@ def main(
     train(wrapped, optimizer, mixing, folder, schedule, vocab_size=vocab_size)
 
 
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+def read_schedule(training: Any, num_ranks: int, steps: int = 0, save_freq: int = 0) -> Schedule:
+    """How long to train, and in which batches.
+
+    Args:
+        training: the config's `[training]`. A negative global_batch_size is one micro-batch of every rank.
+        num_ranks: data-parallel ranks.
+        steps: in place of the config's. 0: those of the config.
+        save_freq: steps between two checkpoints.
+    Raises: UserError: names what is not a number of steps, tokens or sequences.
+    """
+    if not isinstance(training, dict):
+        raise UserError(f"training is {training!r}: it must be a table, [training]")
+    defaults = {"steps": 100, "seq_len": 128, "local_batch_size": 8, "global_batch_size": -1}
+    numbers = {**defaults, **{key: training[key] for key in defaults if key in training}}
+    numbers["steps"] = steps or numbers["steps"]
+    for key, value in numbers.items():
+        may_be_negative = key == "global_batch_size"
+        if type(value) is not int or value == 0 or (value < 0 and not may_be_negative):
+            allowed = "at least 1" + ", or -1 for one micro-batch of every rank" * may_be_negative
+            raise UserError(f"training.{key} is {value!r}: it must be a whole number, {allowed}")
+    if (batch_size := numbers["global_batch_size"]) < 0:
+        batch_size = numbers["local_batch_size"] * num_ranks
+    return Schedule(
+        num_steps=numbers["steps"],
+        seq_len=numbers["seq_len"],
+        batch_size=batch_size,
+        local_batch_size=numbers["local_batch_size"],
+        save_freq=save_freq,
+    )
+
+
+def command(words: list[str] | None = None) -> None:
+    """Run `main`; what the user can fix is one line and exit status 2, without a traceback.
+
+    TITAN_AIOLI_TRACEBACK=1 shows where it was raised.
+
+    Args:
+        words: the command line without the program's name. Default: this process's.
+    """
     try:
-        tyro.cli(main, config=(tyro.conf.FlagConversionOff,))
+        tyro.cli(main, args=words, config=(tyro.conf.FlagConversionOff,))
         if dist.is_initialized():
             dist.destroy_process_group()  # after the model is gone: DDP's destructor hangs without the group
-    except UserError as error:
-        sys.exit(f"titan_aioli: error: {error}")
+    except (ValueError, OSError) as error:
+        if os.environ.get("TITAN_AIOLI_TRACEBACK"):
+            traceback.print_exc()
+        print(f"titan_aioli: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
+    command()

@@ -1,6 +1,7 @@
 """The checkpoint of a plain run: one file with every part of its state."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ import torch.distributed as dist
 
 from titan_aioli.errors import UserError
 from titan_aioli.files import replacing
+
+UNREADABLE = (EOFError, UnpicklingError, KeyError, TypeError, RuntimeError, ValueError)
+"""Errors of a file that is empty, cut short, no checkpoint, or one of other parts."""
 
 
 def save_checkpoint(path: Path, parts: dict[str, Any], step: int, is_writer: bool) -> None:
@@ -33,7 +37,7 @@ def load_checkpoint(path: Path, parts: dict[str, Any], device: torch.device) -> 
         return int(saved["step"])
     except UserError:
         raise
-    except (KeyError, RuntimeError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path} does not fit this run ({' '.join(str(error).split())[:200]}): use the model and "
             "optimizer that it was written with, or another folder"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from titan_aioli.errors import UserError
+from titan_aioli.hosts.plain.checkpoint import UNREADABLE
 from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.host import Forward
 from titan_aioli.measure.losses import IGNORE_INDEX, RowLoss, with_row_numbers
@@ -96,7 +97,7 @@ class PlainHost:
         try:
             saved = torch.load(checkpoint, map_location=self.device, weights_only=True)
             model.load_state_dict(saved["model"])
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise UserError(
                 f"mixing.doremi.reference is {checkpoint!r}: it must be the checkpoint.pt of a run with the "
                 f"same model ({' '.join(str(error).split())[:200]})"

@@ -47,8 +47,7 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
         folder, model: of `Checked`.
     Raises: UserError: the first fault, in one line.
     """
-    if config.training.steps < 1:
-        raise UserError(f"training.steps is {config.training.steps}: at least 1")
+    _check_steps(config)
     world_size, shard_degree, batch_size = _check_ranks(config, world_size)
     _check_observer(config, mixture.method.observes, shard_degree)
     return Checked(config, mixture, world_size, batch_size, folder, model)
@@ -71,6 +70,16 @@ def check_degrees(layout: Any) -> None:
         )
 
 
+def _check_steps(config: Any) -> None:
+    """The run's length, and the numbers of steps that torchtitan divides by."""
+    counts = {"training.steps": config.training.steps, "metrics.log_freq": config.metrics.log_freq}
+    if config.checkpoint.enable:
+        counts["checkpoint.interval"] = config.checkpoint.interval
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{name} is {count}: at least 1")
+
+
 def _check_ranks(config: Any, world_size: int) -> tuple[int, int, int]:
     """Number of ranks, how many of them share the weights, and B, rows of one optimizer step."""
     world_size, shard_degree = _check_layout(config.parallelism, world_size)
@@ -82,6 +91,8 @@ def _check_layout(layout: Any, world_size: int) -> tuple[int, int]:
     """Number of ranks, and how many of them share the weights (data_parallel_shard_degree)."""
     fixed = math.prod(getattr(layout, name) for name in FIXED_DEGREES)
     shard = layout.data_parallel_shard_degree
+    if world_size < 0:
+        raise UserError(f"--world-size is {world_size}: at least 1, or 0 for as few as the layout allows")
     world_size = world_size or fixed * max(shard, 1)
     if world_size % fixed or (shard != -1 and fixed * shard != world_size):
         wanted = f"a multiple of {fixed}" if shard == -1 else f"{fixed * shard}"
