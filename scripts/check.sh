@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh dev
-.venv/bin/ruff format --check .
-.venv/bin/ruff check .
-.venv/bin/pyright
+venv=${VENV:-.venv}
+"$venv/bin/ruff" format --check .
+"$venv/bin/ruff" check .
+"$venv/bin/pyright"
 scripts/test.sh "$@"

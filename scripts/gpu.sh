@@ -6,6 +6,7 @@
 # OUT     the JSON file (gpu.json); pieces that were run before stay in it
 # LARGE   flavor of llama3 for the piece `large` (1B; there with torchtitan 0.3)
 # VENV    the environment (.venv); WHEELS: a folder of wheels to install from where there is no network
+# Ends with status 1 if a piece failed.
 # Pieces: step and large (a step of ours to plain torchtitan's at 160M and at LARGE), memory (peaks), profile (waits for
 # the device in a step), losses (CPU and GPU side by side), loader (pinned memory), nccl (the all-reduce of an update,
 # with two GPUs or more), run8 and run38 (whole runs with evaluations to plain mixing, debug model, 8 and 38 groups).
@@ -24,9 +25,12 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} TOKENIZERS_PARALLELISM=false
 
 deadline=$((SECONDS + 530))
 
-# The command of a piece, which writes $work/NAME.json.
+# The command of a piece, which writes $work/NAME.json; paths in it are quoted.
 piece() {
-    local json=$work/$1.json bench="$python scripts/bench_step.py"
+    local json python=$python
+    printf -v json %q "$work/$1.json"
+    printf -v python %q "$python"
+    local bench="$python scripts/bench_step.py"
     local full="--seq-len 2048 --bf16 --compile --ac selective --turns 8 --steps 5 --groups"
     case $1:${TINY:+tiny} in
         step:tiny | large:tiny) echo "$bench --turns 2 --steps 2 --seq-len 64 --groups --json $json" ;;
@@ -40,6 +44,7 @@ piece() {
     esac
 }
 
+status=0
 [ $# -gt 0 ] || set -- step memory profile losses loader nccl large run8 run38
 for name in "$@"; do
     left=$((deadline - SECONDS))
@@ -49,8 +54,10 @@ for name in "$@"; do
         echo "$name: left out, nine minutes are over"
     else
         echo "== $name"
-        timeout "$((left < 180 ? left : 180))" bash -c "$(piece "$name")" || echo "$name failed, or took too long"
+        timeout "$((left < 180 ? left : 180))" bash -c "$(piece "$name")" ||
+            { echo "$name failed, or took too long"; status=1; }
         [ ! -e "$work/$name.json" ] || "$python" -m scripts.support.gpu_pieces merge "$out" "$name" "$work/$name.json"
     fi
 done
 echo "written: $out"
+exit "$status"

@@ -42,7 +42,7 @@ choose() {
 if [ ! -x "$python" ]; then
     "${PYTHON:-python3}" -m venv "$venv"
 fi
-stamp="$venv/.installed-${extras:-none}"
+stamp="$venv/.installed-${extras:-none}${TORCH:+-torch-$TORCH}${TORCHTITAN:+-torchtitan-$TORCHTITAN}"
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     mapfile -t chosen < <(choose)
     echo "installing into $venv${chosen[*]:+: ${chosen[*]}} (log: $venv/install.log)"
