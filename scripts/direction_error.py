@@ -32,7 +32,7 @@ from titan_aioli.commands.replay import other_method
 from titan_aioli.files import read_toml
 from titan_aioli.methods.aioli.learn_params import shifted_sum, solve_mixing_matrix
 from titan_aioli.methods.walk import walk
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 BASE_STEPS, BASE_FACTOR, POOLING = 4, 0.75, 0.8
 ROUNDS, ROUND_SWEEPS = 6, 4

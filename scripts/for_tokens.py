@@ -32,7 +32,7 @@ from support.ending import run_script
 from support.one_rank import ROOT, train_one_rank
 from support.small_config import small_config
 from support.study_data import derive, prepare
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import start
 
 SMALL = "scarce_man"

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from support.killing import MARK, Soak, train_and_kill
 from titan_aioli.runs.audit import blocks
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 
 def audit(run: Path, steps: int) -> dict[str, int]:

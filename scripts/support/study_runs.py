@@ -12,8 +12,8 @@ from titan_aioli.commands.replay import other_method
 from titan_aioli.files import read_json
 from titan_aioli.measure.budget import affordable_sequences, relative_overhead, rows_evaluated
 from titan_aioli.methods.skill_it import skill_graph
+from titan_aioli.runs.read import read_run
 from titan_aioli.runs.run import Run as Recorded
-from titan_aioli.runs.run import read_run
 
 from .one_rank import TORCHTITAN, train_one_rank
 from .small_config import small_config

@@ -13,7 +13,7 @@ from titan_aioli.commands.replay import other_method, what_if
 from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.methods import Guarded, build_method
 from titan_aioli.methods.walk import walk
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 
 def record(name, num_entries, guards=None, **hyperparameters):

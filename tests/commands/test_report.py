@@ -12,7 +12,7 @@ from titan_aioli.cli import main
 from titan_aioli.commands.report import figure as command
 from titan_aioli.commands.report.decisions import best_mixture_table, judgement_table, round_table
 from titan_aioli.commands.report.losses import epoch_table, loss_table, target_table
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 
 def shown(table):

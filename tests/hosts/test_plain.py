@@ -19,7 +19,7 @@ from titan_aioli.hosts.plain.__main__ import command, read_schedule
 from titan_aioli.hosts.plain.loop import Schedule
 from titan_aioli.hosts.plain.model import Transformer
 from titan_aioli.methods import METHODS
-from titan_aioli.runs.run import read_run, read_sections
+from titan_aioli.runs.read import read_run, read_sections
 from titan_aioli.testing.stores import VOCAB_SIZE, write_stores
 from titan_aioli.testing.torchrun import TINY, environment, files
 

@@ -7,7 +7,7 @@ import pytest
 from tests.hosts.test_plain import SCHEDULE, mixing_of, tiny_model
 from titan_aioli.config.methods import StaticTable
 from titan_aioli.hosts.plain import train
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import files
 
 STAGES = [

@@ -7,7 +7,7 @@ import pytest
 
 from titan_aioli.cli import main
 from titan_aioli.methods import METHODS
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import files, torchrun, train
 
 SHORT = {

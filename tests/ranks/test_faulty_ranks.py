@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.hosts.installed import launch
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import torchrun
 
 LIMIT_SECONDS = 60  # about 6 s on two free cores; a rank that waits for another would take 100 s

@@ -7,7 +7,7 @@ import pytest
 
 from titan_aioli.proportions import softmax
 from titan_aioli.runs.plan_file import write_plan
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import files, torchrun, train, train_losses
 
 PLAN = np.array([0.5, 0.3, 0.2])

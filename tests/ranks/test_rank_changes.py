@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.runs.audit import check_audit
-from titan_aioli.runs.run import read_run, read_sections
+from titan_aioli.runs.read import read_run, read_sections
 from titan_aioli.testing.torchrun import TINY, train
 
 BRIEF = ("--mixing.evaluation.sequences", "6", "--mixing.evaluation.no-test", "--mixing.evaluation.freq", "0")

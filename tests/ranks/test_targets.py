@@ -5,7 +5,7 @@ import json
 import pytest
 
 from titan_aioli.runs.audit import check_audit
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import TINY, files, torchrun, train
 
 TARGETS = "[mixing.targets.b]\nweight = 2.0\n[mixing.targets.d]\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.runs.audit import check_audit
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.torchrun import TINY, files, torchrun, train, train_losses
 
 KILLS = (3, 5, 8, 11, 17)  # 3, 5 and 11 are inside LearnParams

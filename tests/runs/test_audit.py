@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs.small_run import GROUPS, write_run
 from titan_aioli.runs.audit import AuditFile, audited_steps, blocks, check_audit
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 
 def write_audit(run):

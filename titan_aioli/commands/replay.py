@@ -31,7 +31,8 @@ from titan_aioli.commands.figures import (
 from titan_aioli.commands.settings import build_with, parse_settings
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
 from titan_aioli.methods.walk import Stretch, walk
-from titan_aioli.runs.run import Run, read_run
+from titan_aioli.runs.read import read_run
+from titan_aioli.runs.run import Run
 
 Array = np.ndarray
 MAX_LINES = 12

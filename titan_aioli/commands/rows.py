@@ -16,7 +16,8 @@ from titan_aioli.data.first_share import first_share
 from titan_aioli.data.group import Group
 from titan_aioli.data.schedule import Block
 from titan_aioli.runs.audit import blocks, check_audit, known_steps
-from titan_aioli.runs.run import Run, read_sections
+from titan_aioli.runs.read import read_sections
+from titan_aioli.runs.run import Run
 from titan_aioli.stores.split import Split, parts_of
 from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokenize.tokenizer import load_tokenizer

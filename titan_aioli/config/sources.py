@@ -10,7 +10,7 @@ import numpy as np
 from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
-from titan_aioli.runs.run import read_run, replaced_name
+from titan_aioli.runs.read import read_run, replaced_name
 
 
 def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> list[float]:

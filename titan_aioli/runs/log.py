@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from titan_aioli.files import replacing, write_json
 from titan_aioli.runs.plan_file import write_plan
-from titan_aioli.runs.run import keep_replaced
+from titan_aioli.runs.read import keep_replaced
 from titan_aioli.runs.updates import Targets, by_group, update_line, update_metrics
 
 logger = logging.getLogger()

@@ -17,7 +17,8 @@ from titan_aioli.commands.report.decisions import (
 from titan_aioli.commands.report.figure import draw
 from titan_aioli.commands.report.losses import epoch_table, loss_table, target_table
 from titan_aioli.commands.settings import at_least_one
-from titan_aioli.runs.run import Run, read_run
+from titan_aioli.runs.read import read_run
+from titan_aioli.runs.run import Run
 
 
 def report(

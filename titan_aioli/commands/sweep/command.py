@@ -26,7 +26,7 @@ from titan_aioli.laws.table import write_table
 from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.skill_it import skill_graph
 from titan_aioli.proportions import normalize
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 
 def sweep(

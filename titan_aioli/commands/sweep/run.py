@@ -14,7 +14,7 @@ import tomli_w
 
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json, replacing
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 POLL_SECONDS = 0.5
 TRAIN = "titan_aioli.train"

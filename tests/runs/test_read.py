@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
-from titan_aioli.runs.run import read_run
+from titan_aioli.runs.read import read_run
 
 RECORD = {"step": 6, "first_row": 24, "proportions": [0.6, 0.4], "phase": "learn_params", "round": 1}
 

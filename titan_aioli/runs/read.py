@@ -1,0 +1,138 @@
+"""A run's dump folder, read back; and what a resume that changed the run keeps of the past.
+
+Where a resume changed groups, stores, limits or method, the ledger begins anew: the folder then holds several
+sections, and the mixture.json of each (see runs/log.py and control/ledger_file.py for the files).
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from titan_aioli.control.ledger_file import read_ledger_file
+from titan_aioli.errors import UserError
+from titan_aioli.files import read_json, write_json
+from titan_aioli.runs.run import Run
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's dump folder; where a resume changed groups, stores, limits or method, its last section.
+
+    Raises: UserError: a file is missing or is not what the run writes.
+    """
+    return read_sections(folder)[-1]
+
+
+def read_sections(folder: Path) -> list[Run]:
+    """A run's sections between the resumes that changed what it is of, in order; one if none did.
+
+    A section whose mixture.json was not kept (older versions overwrote it) is left out, and those before it.
+
+    Raises: UserError: a file is missing or is not what the run writes.
+    """
+    for name in ("mixture.json", "ledger.jsonl"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not the dump folder of a mixing run: it has no {name}")
+    mixture, results = _read_mixture(folder / "mixture.json"), folder / "results.json"
+    records = read_ledger_file(folder / "ledger.jsonl")
+    if not records:
+        raise UserError(f"{folder}/ledger.jsonl is empty: the run has not begun; try again when it trains")
+    last = Run(
+        name=folder.name,
+        folder=folder,
+        mixture=mixture,
+        records=records,
+        losses=_read_losses(folder / "losses.jsonl"),
+        results=_read_object(results, ["step"]) if results.is_file() else None,
+    )
+    return _cut_into_sections(last)
+
+
+def _read_mixture(path: Path) -> dict[str, Any]:
+    """The content of a mixture.json.
+
+    Raises: UserError: it is not what a run writes.
+    """
+    mixture = _read_object(path, ["method", "groups"])
+    groups = mixture["groups"]
+    if not (isinstance(groups, list) and groups and all(isinstance(name, str) for name in groups)):
+        raise UserError(f"{path} is not what a run writes: groups is {groups!r}, not a list of names")
+    return mixture
+
+
+def _read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """The content of a JSON file of a run.
+
+    Args:
+        path: the file.
+        keys: what it has at least.
+    Raises: UserError: it is not what a run writes.
+    """
+    content = read_json(path, "what a run writes")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not what a run writes: it must hold an object {{...}}")
+    for key in keys:
+        if key not in content:
+            raise UserError(f"{path} is not what a run writes: it has no {key!r}")
+    return content
+
+
+def _read_losses(path: Path) -> list[dict[str, Any]]:
+    """The evaluations of a losses.jsonl; [] where it is not there.
+
+    A last line that is not whole is left out: a killed run or a full disk leaves it.
+
+    Raises: UserError: names another line that is not what a run writes.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    losses = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            losses.append(json.loads(line.decode()))
+            if not isinstance(losses[-1], dict) or not isinstance(losses[-1].get("step"), int):
+                raise ValueError("it must be an object with a step")
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not what a run writes ({error})") from None
+    return losses
+
+
+def _cut_into_sections(run: Run) -> list[Run]:
+    """A record of a resume with a change gives the rows drawn of each group: a section begins with it."""
+    records = run.records
+    starts = [0, *(index for index, record in enumerate(records) if "drawn" in record and index)]
+    sections = [run._replace(records=records[starts[-1] :])]
+    for start, end in reversed(list(pairwise(starts))):
+        end_step = records[end]["step"]
+        path = run.folder / replaced_name(end_step)
+        if not path.is_file():
+            break
+        mixture = _read_mixture(path)
+        sections.append(run._replace(records=records[start:end], mixture=mixture, end_step=end_step))
+    return sections[::-1]
+
+
+def replaced_name(step: int) -> str:
+    """Name of the mixture.json that held up to a step at which a resume changed what the run is of."""
+    return f"mixture.before-step-{step}.json"
+
+
+def keep_replaced(folder: Path, step: int, begins_section: bool) -> None:
+    """Keep mixture.json before it is replaced by that of another section.
+
+    Args:
+        folder: of the run.
+        step: steps done; what was kept of later ones is of a past that is trained again.
+        begins_section: whether the ledger begins anew at this step. Where it did so before, in a run that was
+            killed, what was kept then stays.
+    """
+    for path in folder.glob(replaced_name(0).replace("0", "*")):
+        if int(re.findall(r"\d+", path.name)[-1]) > step:
+            path.unlink()
+    path, kept = folder / "mixture.json", folder / replaced_name(step)
+    if begins_section and step > 0 and path.is_file() and not kept.is_file():
+        write_json(kept, read_json(path, "what a run writes"))
