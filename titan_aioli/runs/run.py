@@ -1,4 +1,4 @@
-"""A finished or running run, read back from its dump folder."""
+"""What one run left behind: what was asked for, decided and measured, and what follows from it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
