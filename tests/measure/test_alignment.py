@@ -59,7 +59,10 @@ def test_it_is_the_inner_product_of_whole_gradients_divided_as_adam_does(num_ste
     divided = 0.25 * b + 0.75 * x
     if num_steps:
         moments = [host.optimizer.state[p]["exp_avg_sq"] for p in host.parameters()]
-        divided /= torch.cat([moment.flatten() for moment in moments]).double().sqrt() + 1e-8
+        v = torch.cat([moment.flatten() for moment in moments]).double()
+        divided /= (
+            0.999 * v + 0.001 * divided**2
+        ).sqrt() + 1e-8  # as in Adam's next step, with this gradient
     for group in range(2):
         next_rows = loader.schedule.upcoming(loader.position, group, 3)
         g = gradient_of(host.model, GROUPS, group, next_rows)
@@ -79,7 +82,8 @@ def test_it_leaves_no_trace():
 
 
 def test_it_is_what_a_small_step_on_a_group_alone_lowers_the_objective_by():
-    """To first order, on the rows that were measured: with every row of the sets."""
+    """To first order, on the rows that were measured: with every row of the sets; Adam's next step divides g_j
+    here, and the objective's gradient there."""
     host = trained_host(5)
     loader = loader_of(GROUPS)
     held_out = HeldOut(host, GROUPS, [], 9, 9, lambda *_: None, Targets(["x"], SETS[1:2], []))

@@ -12,7 +12,6 @@ over both, and the memory of one more sharded gradient.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,18 +24,17 @@ from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.measure.evaluate import read_rows
 from titan_aioli.measure.gradients import inner_product, local_gradient, num_replicas
 from titan_aioli.measure.held_out import HeldOut
-from titan_aioli.measure.host import Host
+from titan_aioli.measure.host import Host, SecondMoment
 from titan_aioli.measure.losses import IGNORE_INDEX
 from titan_aioli.measure.observer import Observer, Settings
-
-EPSILON = 1e-8
-"""Added to the root of a second moment, as Adam does by default."""
 
 
 class AlignmentObserver(Observer):
     """For each group [G]: <g_j, g / sqrt(v)>, nats per unit of the learning rate.
 
-    g_j: gradient of the mean training loss of group j; g: of the objective; v: Adam's second moment.
+    g_j: gradient of the mean training loss of group j; g: of the objective; v: Adam's second moment, which
+    has seen g, as in a step with it. Otherwise the rows of an embedding whose tokens did not occur for a few
+    hundred steps, and whose v is all but forgotten, would be most of the product.
     """
 
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
@@ -101,20 +99,22 @@ class AlignmentObserver(Observer):
 
 def adams_second_moments(
     optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[torch.nn.Parameter]
-) -> list[torch.Tensor | None]:
-    """The running mean of the squared gradients of each parameter; None where no optimizer keeps one.
-
-    Without Adam's correction for its start, which is the same factor for all.
-    """
-    states: dict[torch.Tensor, Any] = {}
+) -> list[SecondMoment | None]:
+    """The second moment of each parameter; None where no optimizer keeps one."""
+    found: dict[torch.Tensor, SecondMoment] = {}
     for optimizer in optimizers:
-        states.update(optimizer.state)
-    return [states.get(parameter, {}).get("exp_avg_sq") for parameter in parameters]
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                mean = optimizer.state.get(parameter, {}).get("exp_avg_sq")
+                if mean is not None:
+                    found[parameter] = SecondMoment(mean, float(group["betas"][1]), float(group["eps"]))
+    return [found.get(parameter) for parameter in parameters]
 
 
-def _divided(gradient: torch.Tensor, second_moment: torch.Tensor | None) -> torch.Tensor:
+def _divided(gradient: torch.Tensor, moment: SecondMoment | None) -> torch.Tensor:
     """A rank's shard of a gradient over the root of its second moment; a copy of it where that is None."""
-    if second_moment is None:
+    if moment is None:
         return gradient.clone()
-    local = second_moment.to_local() if isinstance(second_moment, DTensor) else second_moment
-    return gradient / (local.sqrt() + EPSILON)
+    mean = moment.mean.to_local() if isinstance(moment.mean, DTensor) else moment.mean
+    with_this = moment.beta2 * mean + (1.0 - moment.beta2) * gradient.square()
+    return gradient / (with_this.sqrt() + moment.epsilon)

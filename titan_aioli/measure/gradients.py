@@ -121,9 +121,16 @@ def _weighted_batches(
 
 
 def local_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """This rank's shard of a gradient; zeros where the loss does not depend on the parameter."""
+    """This rank's shard of a gradient, cut as the parameter; zeros where the loss does not depend on it.
+
+    Without FSDP, tensor parallelism leaves gradients that are cut in another way, or still to be summed.
+    """
     gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+    if not isinstance(gradient, DTensor):
+        return gradient
+    if isinstance(parameter, DTensor) and gradient.placements != parameter.placements:
+        gradient = gradient.redistribute(placements=parameter.placements)
+    return gradient.to_local()
 
 
 def num_replicas(parameter: torch.nn.Parameter) -> float:

@@ -7,7 +7,7 @@ collective.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -16,6 +16,17 @@ from titan_aioli.measure.losses import RowLoss
 Forward = Callable[[torch.Tensor, torch.Tensor], None]
 """A forward pass over (inputs [B, S], labels [B, S]) int64 on the host's device. The losses of its rows are
 then `row_loss.rows()`."""
+
+
+class SecondMoment(NamedTuple):
+    """What Adam divides the gradient of one parameter by, without its correction for the start of a run,
+    which is the same factor for all."""
+
+    mean: torch.Tensor
+    """Running mean of the squared gradients, of the parameter's shape."""
+    beta2: float
+    """What that mean keeps of itself at a step."""
+    epsilon: float
 
 
 class Host(Protocol):
@@ -63,9 +74,9 @@ class Host(Protocol):
         """The parameters that are trained, or this rank's shards of them."""
         ...
 
-    def second_moments(self) -> Iterable[torch.Tensor | None]:
-        """For each of `parameters`, the running mean of its squared gradients that the optimizer divides by;
-        None where it keeps none, as before the first step."""
+    def second_moments(self) -> Iterable[SecondMoment | None]:
+        """For each of `parameters`, what the optimizer divides its gradient by; None where it keeps no mean
+        of squared gradients, as before the first step."""
         ...
 
     def backward(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor, scale: float) -> None:

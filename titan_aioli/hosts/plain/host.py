@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.plain.checkpoint import UNREADABLE
 from titan_aioli.measure.alignment import adams_second_moments
-from titan_aioli.measure.host import Forward
+from titan_aioli.measure.host import Forward, SecondMoment
 from titan_aioli.measure.losses import IGNORE_INDEX, RowLoss, with_row_numbers
 
 
@@ -64,7 +64,7 @@ class PlainHost:
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         return (parameter for parameter in self.model.parameters() if parameter.requires_grad)
 
-    def second_moments(self) -> Iterable[torch.Tensor | None]:
+    def second_moments(self) -> Iterable[SecondMoment | None]:
         """Adam's, of each of `parameters`."""
         return adams_second_moments([] if self.optimizer is None else [self.optimizer], self.parameters())
 

@@ -16,7 +16,7 @@ from titan_aioli.errors import UserError
 from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_gradient_layout
-from titan_aioli.measure.host import Forward
+from titan_aioli.measure.host import Forward, SecondMoment
 from titan_aioli.measure.losses import RowLoss
 
 LOADS = ("tokens_per_expert", "tokens_per_expert_E")
@@ -164,7 +164,7 @@ class TitanHost:
         """The parameters that are trained, as this rank's shards."""
         return (p for model in self._trainer.model_parts for p in model.parameters() if p.requires_grad)
 
-    def second_moments(self) -> Iterable[torch.Tensor | None]:
+    def second_moments(self) -> Iterable[SecondMoment | None]:
         """Adam's, of each of `parameters`."""
         return adams_second_moments(self._trainer.optimizers, self.parameters())
 
