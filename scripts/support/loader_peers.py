@@ -102,7 +102,8 @@ class Case:
         groups = [Group(prefix.name, [store], self.seq_len, vocab_size=VOCAB_SIZE) for prefix, store in parts]
         ledger = Ledger([LedgerEntry(0, 0, self.proportions, "train", 0)])
         size = self.batch_size  # and the seed: other rows than the case beside, which would be in a CPU cache
-        return MixtureLoader(groups, ledger, size, size, seed=size, read_ahead=read_ahead)
+        settings: Any = {"seed": size, "read_ahead": read_ahead, "pin_memory": torch.cuda.is_available()}
+        return MixtureLoader(groups, ledger, size, size, **settings)
 
     def part(self, peer: str) -> int:
         """Which part of the plan a peer reads in this turn: no part is read twice."""

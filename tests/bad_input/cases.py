@@ -115,6 +115,13 @@ CONFIG = {
     "held-out gradients of no sequences": flags(
         "mixing.doge.sequences is 0: at least 1", *("--mixing.method", "doge", "--mixing.doge.sequences", "0")
     ),
+    "a seed checkpoint that is not saved": flags(
+        "create_seed_checkpoint saves nothing", "--checkpoint.create_seed_checkpoint", "--checkpoint.no-enable"
+    ),
+    "a seed checkpoint of two ranks": flags(
+        "create_seed_checkpoint needs the whole model on one rank, and there are 2",
+        *("--checkpoint.create_seed_checkpoint", "--parallelism.tensor_parallel_degree", "2"),
+    ),
     "gradients of no sequences": flags(
         "mixing.aioli_gradients.sequences is 0: at least 1",
         *("--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.sequences", "0"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 from titan_aioli.data.loader import MixtureLoader
@@ -111,3 +112,23 @@ def test_a_batch_that_does_not_divide_is_refused():
 def test_a_group_shorter_than_a_sequence_is_refused():
     with pytest.raises(ValueError, match="group 'tiny' has no sequence"):
         numbered_group("tiny", 0, 0)
+
+
+def test_pinned_batches_are_the_same_and_have_no_gaps(monkeypatch):
+    plain = make_loader()
+    expected = [rows for *rows, _ in drain(plain)]
+    empty = torch.empty
+    asked = []
+
+    def without_a_gpu(*args, pin_memory=False, **kwargs):
+        asked.append(pin_memory)
+        return empty(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", without_a_gpu)
+    loader = make_loader()
+    loader.pin_memory = True
+    assert [rows for *rows, _ in drain(loader)] == expected and all(asked) and asked
+    loader.seek(plain.position)
+    loader.start_phase(END + 1)
+    inputs, labels = next(iter(loader))
+    assert inputs["input"].is_contiguous() and labels.is_contiguous()

@@ -154,7 +154,7 @@ def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores, caplog):
     mixing.when_used_up, mixing.groups["a"].max_epochs = "stop", 0.01
     session = train(*tiny_model(), mixing, tmp_path, SCHEDULE)
     step = session.controller.step
-    assert 0 < step < 6
+    assert 0 < step < 6 and torch.load(tmp_path / "checkpoint.pt")["step"] == step
     results = read_run(tmp_path).results
     assert results["step"] == step
     reason = results["out_of_data"]
@@ -308,3 +308,11 @@ def test_a_phase_that_a_resume_makes_shorter_than_it_is_ends_at_once(tmp_path, s
     mixing.skill_it = replace(mixing.skill_it, steps_per_round=4)
     train(*tiny_model(), mixing, tmp_path, SCHEDULE._replace(num_steps=10))
     assert [record["step"] for record in read_run(tmp_path).records if record["round"]] == [6, 10]
+
+
+def test_modules_that_are_frozen_stay_so_through_an_evaluation():
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout(), torch.nn.Linear(1, 1))
+    model[0].eval()
+    with PlainHost(model, 1, torch.device("cpu")).evaluating():
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model] == [False, True, True] and model.training

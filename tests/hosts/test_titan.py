@@ -95,3 +95,15 @@ def test_experts_that_cannot_be_shared_so_are_refused(stores):
             check_config([*arguments(stores), *model, *layout], world_size)
     for layout, world_size in ((EP2, 2), ([*TP2, *EP2, *EXPERTS_TP2], 4)):
         assert check_config([*arguments(stores), *llama4, *layout], world_size).world_size == world_size
+
+
+@pytest.mark.skipif(VERSION >= (0, 3), reason="torchtitan 0.3 has no such setting, and its validator is off")
+def test_what_would_break_the_loss_or_the_gradients_is_refused(stores):
+    doge = ["--mixing.method", "doge", "--optimizer.early_step_in_backward"]
+    for flags, message in (
+        (doge, "makes a step of every backward pass, and method doge measures with backward passes"),
+        (["--validation.enable"], "validation.enable is torchtitan's own validation"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_config([*arguments(stores), *flags], 2)
+    check_config([*arguments(stores), "--optimizer.early_step_in_backward"], 2)

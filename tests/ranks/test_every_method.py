@@ -29,6 +29,7 @@ SHORT = {
 }
 FSDP = (2, [])
 FSDP_TP = (4, ["--parallelism.tensor_parallel_degree", "2"])
+TP = (2, ["--parallelism.tensor_parallel_degree", "2", "--training.local_batch_size", "8"])
 COMMON = ["--training.steps", "10", "--mixing.evaluation.freq", "0"]
 
 
@@ -105,8 +106,8 @@ def test_doge_sees_the_inner_products_of_whole_gradients(tmp_path, stores):
     gradients = json.loads((tmp_path / "1" / "gradients.json").read_text())
     whole = np.array(gradients["whole"])
     np.testing.assert_allclose(gradients["observed"], whole, rtol=1e-5)
-    for num_ranks, parallel in (FSDP, FSDP_TP):
-        folder = tmp_path / str(num_ranks)
+    for name, (num_ranks, parallel) in {"2": FSDP, "4": FSDP_TP, "tp": TP}.items():
+        folder = tmp_path / name
         train(folder, stores, num_ranks, *parallel, *flags)
         np.testing.assert_allclose(read_run(folder).records[1]["observation"], whole, rtol=1e-5)
 
@@ -120,7 +121,8 @@ def test_the_alignment_of_gradients_is_that_of_one_rank(tmp_path, stores):
     for name, (num_ranks, parallel) in {
         "2": FSDP,
         "4": (4, ["--training.local_batch_size", "2"]),
-        "tp": FSDP_TP,
+        "fsdp_tp": FSDP_TP,
+        "tp": TP,
     }.items():
         folder = tmp_path / name
         train(folder, stores, num_ranks, *parallel, *flags)

@@ -51,6 +51,7 @@ class MixtureLoader:
         read_ahead: int = 4,
         on_step: Callable[[Block, int], None] | None = None,
         max_drawn: np.ndarray | None = None,
+        pin_memory: bool = False,
     ):
         """Args:
         groups: the data groups, in the order of the proportions.
@@ -62,6 +63,7 @@ class MixtureLoader:
         read_ahead: micro-batches read in the background; 0 reads in the training thread.
         on_step: called with (block, index) after each step, for the audit.
         max_drawn: [G] int64, upper bound on the rows of each group in the whole run. None: no bound.
+        pin_memory: whether batches lie in pages that a GPU reads directly.
         """
         _check_division(batch_size, num_ranks, local_batch_size)
         self.groups = groups
@@ -78,6 +80,7 @@ class MixtureLoader:
         self._read_ahead = read_ahead
         self._on_step = on_step
         self._max_drawn = max_drawn
+        self.pin_memory = pin_memory
         self.seek(Position.start(len(groups)))
 
     @property
@@ -191,7 +194,7 @@ class _Chunks(BaseNode):
         sequences = block.sequences[first_step:, rows].reshape(-1, rows.shape[1])
         self._groups, self._sequences = torch.from_numpy(groups).unbind(), sequences
         self._kinds, self._places = loader.reader.locate(groups, sequences)
-        self._pin_memory = torch.cuda.is_available()
+        self._pin_memory = loader.pin_memory
         self.chunk_size = max(1, CHUNK_ROWS // rows.shape[1])
         """Number of micro-batches per list; the last list may have fewer."""
 
@@ -206,16 +209,16 @@ class _Chunks(BaseNode):
             raise StopIteration
         self._next += self.chunk_size
         shape = (*places.shape, self._reader.seq_len + 1)
-        if self._pin_memory:
-            tokens = torch.empty(shape, dtype=torch.int64, pin_memory=True).numpy()
-        else:
-            tokens = np.empty(shape, dtype=np.int64)
+        tokens = np.empty(shape, dtype=np.int64)
         self._reader.read(self._kinds[chunk].ravel(), places.ravel(), tokens.reshape(-1, shape[2]))
         vocab_size = self._of_group[0].vocab_size
         if vocab_size is not None and not are_below(tokens, vocab_size):
             return [self._bad_id(chunk, tokens.reshape(-1, shape[2]))]
+        halves = tokens[:, :, :-1], tokens[:, :, 1:]
+        if self._pin_memory:
+            halves = tuple(map(_pinned, halves))
         # numpy's views become tensors in half the time that torch takes to make its own
-        inputs, labels = map(torch.from_numpy, tokens[:, :, :-1]), map(torch.from_numpy, tokens[:, :, 1:])
+        inputs, labels = (map(torch.from_numpy, half) for half in halves)
         parts = zip(inputs, self._groups[chunk], labels, strict=True)
         return [({"input": i, "group": g}, y) for i, g, y in parts][::-1]
 
@@ -228,3 +231,10 @@ class _Chunks(BaseNode):
 
     def get_state(self) -> dict:
         return {}  # the loader's `position` is the state
+
+
+def _pinned(tokens: np.ndarray) -> np.ndarray:
+    """A copy in pinned pages, without gaps: a GPU reads no other directly."""
+    copy = torch.empty(tokens.shape, dtype=torch.int64, pin_memory=True).numpy()
+    copy[:] = tokens
+    return copy

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from titan_aioli.config import Mixing
@@ -33,6 +34,7 @@ def build_loader(
     rank: int = 0,
     num_ranks: int = 1,
     is_writer: bool = True,
+    device: torch.device | None = None,
 ) -> MixtureLoader:
     """The loader of one data-parallel rank, with an empty ledger that the controller fills.
 
@@ -43,6 +45,7 @@ def build_loader(
         local_batch_size: rows of one micro-batch of one rank.
         rank, num_ranks: this rank's place among the data-parallel ranks.
         is_writer: whether this process writes the files of the run.
+        device: that batches go to. None: the GPU where there is one.
     """
     audit = AuditFile(folder / "rows.csv", mixture.group_names) if mixing.audit and is_writer else None
     return MixtureLoader(
@@ -56,6 +59,7 @@ def build_loader(
         read_ahead=mixing.read_ahead,
         on_step=audit.write_step if audit else None,
         max_drawn=max_drawn(mixing, mixture.train),
+        pin_memory=torch.cuda.is_available() and (device is None or device.type == "cuda"),
     )
 
 

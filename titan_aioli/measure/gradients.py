@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from titan_aioli.data.loader import MixtureLoader
+from titan_aioli.data.streams import fixed_sample
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.measure.evaluate import Batch, held_out_batches
@@ -106,10 +107,11 @@ def _weighted_batches(
 ) -> list[tuple[float, list[Batch]]]:
     """The held-out batches, and what the mean loss of each list of them counts in the objective.
 
-    Equally many sequences of each target, so that where all count the same one list gives their mean.
+    Equally many sequences of each target: where as many tokens of each count, one list gives their mean.
     """
     num_sequences = min(settings.gradient_sequences, *(target.num_sequences for target in targets))
-    if settings.objective == Objective():
+    counting = {_num_counting(target, num_sequences) for target in targets}
+    if settings.objective == Objective() and len(counting) == 1:
         return [(1.0, held_out_batches(host, targets, num_sequences))]
     weights = settings.objective.row_weights(settings.objective.start(len(targets)), len(targets))
     shares = weights / len(targets)
@@ -118,6 +120,13 @@ def _weighted_batches(
         for share, target in zip(shares, targets, strict=True)
         if share > 0
     ]
+
+
+def _num_counting(target: HeldOutSet, num_sequences: int) -> int:
+    """Labels that count in the sequences that a target is measured on."""
+    sequences = fixed_sample(target.name, target.num_sequences, num_sequences)
+    counted = [target.counted(int(sequence)).indices(target.seq_len) for sequence in sequences]
+    return sum(stop - start for start, stop, _ in counted)
 
 
 def local_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from titan_aioli.errors import UserError
+from titan_aioli.hosts.evaluation_mode import evaluation_mode
 from titan_aioli.hosts.plain.checkpoint import UNREADABLE
 from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.host import Forward, SecondMoment
@@ -55,11 +56,8 @@ class PlainHost:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode."""
-        self.model.eval()
-        try:
+        with evaluation_mode([self.model]):
             yield
-        finally:
-            self.model.train()
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         return (parameter for parameter in self.model.parameters() if parameter.requires_grad)

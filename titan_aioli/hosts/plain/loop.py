@@ -86,6 +86,8 @@ def train(
         try:
             session.before_step(step)
         except OutOfData:
+            if schedule.save_freq:
+                save_checkpoint(path, parts, step, is_writer=host.data_rank == 0)
             break
         optimizer.zero_grad(set_to_none=True)
         for micro_batch in islice(batches, loader.num_micro_batches):
@@ -142,6 +144,7 @@ def _build_session(
         rank=host.data_rank,
         num_ranks=host.num_data_ranks,
         is_writer=is_writer,
+        device=host.device,
     )
     return build_session(
         mixing,

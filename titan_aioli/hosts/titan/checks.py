@@ -50,6 +50,7 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     _check_steps(config)
     world_size, shard_degree, batch_size = _check_ranks(config, world_size)
     _check_observer(config, mixture.method.observes, shard_degree)
+    _check_seed_checkpoint(config.checkpoint, world_size)
     return Checked(config, mixture, world_size, batch_size, folder, model)
 
 
@@ -138,6 +139,22 @@ def _check_observer(config: Any, observes: str, shard_degree: int) -> None:
     if observes in OF_GRADIENTS:
         has_fsdp = shard_degree > 1 or layout.context_parallel_degree > 1
         check_gradient_layout(has_pipeline, layout.data_parallel_replicate_degree > 1 and not has_fsdp)
+        if getattr(config.optimizer, "early_step_in_backward", False):
+            raise UserError(
+                f"optimizer.early_step_in_backward makes a step of every backward pass, and method "
+                f"{mixing.method} measures with backward passes: set it to false"
+            )
+
+
+def _check_seed_checkpoint(checkpoint: Any, world_size: int) -> None:
+    """A seed checkpoint is that of the whole model, made by one rank."""
+    if checkpoint.create_seed_checkpoint and not checkpoint.enable:
+        raise UserError("checkpoint.create_seed_checkpoint saves nothing: set checkpoint.enable = true")
+    if checkpoint.create_seed_checkpoint and world_size > 1:
+        raise UserError(
+            "checkpoint.create_seed_checkpoint needs the whole model on one rank, and there are "
+            f"{world_size}: start one (--nproc_per_node=1), with every degree of parallelism 1"
+        )
 
 
 def expected_batch_size(config: Any, world_size: int) -> int:

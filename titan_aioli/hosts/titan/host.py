@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.errors import UserError
+from titan_aioli.hosts.evaluation_mode import evaluation_mode
 from titan_aioli.measure.alignment import adams_second_moments
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_gradient_layout
@@ -114,14 +115,11 @@ class TitanHost:
         """Evaluation mode; afterwards weights are resharded, routers have the loads of training, and the time
         is taken out of the throughput."""
         trainer, start = self._trainer, time.perf_counter()
-        for model in trainer.model_parts:
-            model.eval()
         try:
-            with self.router_loads_kept():
+            with evaluation_mode(trainer.model_parts), self.router_loads_kept():
                 yield
         finally:
             for model in trainer.model_parts:
-                model.train()
                 _reshard(model)
             trainer.metrics_processor.time_last_log += time.perf_counter() - start
 

@@ -58,6 +58,7 @@ class MixtureTraining:
         if config.checkpoint.enable:
             self.checkpointer.states["mixture"] = self.session
         self._show_mixture()
+        self._finish_after_saving()
 
     def _show_mixture(self) -> None:
         """Add the mixture's metrics to torchtitan's; every rank logs a step, so they may be reduced."""
@@ -84,23 +85,43 @@ class MixtureTraining:
     def train_step(self, data_iterator: Any) -> None:
         """One optimizer step on the current phase's mixture; then whatever a phase's end asks for."""
         if not self._has_begun:
-            self._has_begun = True
+            self._has_begun, self._begun_at = True, self.step - 1
             self._warn_of_overruled()
         try:
             self.session.before_step(self.step - 1)  # torchtitan has counted the step that comes now
         except OutOfData:
             self.step -= 1
-            self.session.finish()
-            self.checkpointer.save(self.step, last_step=True)
+            self._save_without_data()
             raise DataloaderExhaustedError from None
         super().train_step(data_iterator)  # pyright: ignore
         self.session.after_step()
         if self.step == self._num_steps:
-            self.session.finish()
             return
         self.stopped_by = self.stopping.after_step(self.step)
         if self.stopped_by:
             self.checkpointer.interval = 1  # so that torchtitan saves this step, whole, as any other
+
+    def _save_without_data(self) -> None:
+        """The last checkpoint and the results of a run that ends before its last step.
+
+        A checkpoint that is there already is not written again: it would be half a one if this were killed.
+        """
+        if self.step and (self.step == self._begun_at or self.step % self.checkpointer.interval == 0):
+            self.wait_for_checkpoint()
+            self.session.finish()
+        else:
+            self.checkpointer.save(self.step, last_step=True)
+
+    def _finish_after_saving(self) -> None:
+        """Evaluate for the results only when the last checkpoint is saved: it can take long, and may fail."""
+        save = self.checkpointer.save
+
+        def save_and_finish(curr_step: int, last_step: bool = False) -> None:
+            save(curr_step, last_step=last_step)
+            if last_step and self._has_begun:
+                self.session.finish()
+
+        self.checkpointer.save = save_and_finish
 
     def _warn_of_overruled(self) -> None:
         """Settings that were changed for this resume and have no effect, once, on rank 0."""

@@ -72,6 +72,11 @@ def _refuse_known_faults(config: Any) -> None:
             "mixing.separate_documents needs torchtitan 0.3; with torchtitan 0.2 choose a flavor whose "
             "attention is masked by document, such as debugmodel_flex_attn"
         )
+    if config.validation.enable:
+        raise UserError(
+            "validation.enable is torchtitan's own validation, on other data: held-out losses are those of "
+            "[mixing.evaluation]: set it to false"
+        )
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if config.compile.enable and tensor_parallel and release >= (2, 13):
         raise UserError(

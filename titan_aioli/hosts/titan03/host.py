@@ -21,7 +21,17 @@ class Titan03Host(TitanHost):
     def prepare(self, inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> Prepared:
         """What a pass over these rows takes; the loss expects them next."""
         self._trainer.expect_rows(len(labels_BS))
-        return Prepared(*self._trainer.post_dataloading_process({"input": inputs_BS}, labels_BS))
+        with self._not_trained_on():
+            return Prepared(*self._trainer.post_dataloading_process({"input": inputs_BS}, labels_BS))
+
+    @contextmanager
+    def _not_trained_on(self) -> Iterator[None]:
+        """torchtitan counts the tokens that it prepares as seen in training; those of measuring are not."""
+        before = self._trainer.ntokens_seen
+        try:
+            yield
+        finally:
+            self._trainer.ntokens_seen = before
 
     def loss_of(self, model: torch.nn.Module, rows: Prepared, scale: float | None = None) -> torch.Tensor:
         """The summed loss of rows, which the loss keeps: `scale` times it, if that is given.
@@ -40,10 +50,11 @@ class Titan03Host(TitanHost):
         trainer = self._trainer
         trainer.expect_rows(len(labels_BS))
         size = trainer.config.parallelism.pipeline_parallel_microbatch_size
-        parts = [
-            trainer.post_dataloading_process({"input": inputs}, labels.contiguous())
-            for inputs, labels in zip(inputs_BS.split(size), labels_BS.split(size), strict=True)
-        ]
+        with self._not_trained_on():
+            parts = [
+                trainer.post_dataloading_process({"input": inputs}, labels.contiguous())
+                for inputs, labels in zip(inputs_BS.split(size), labels_BS.split(size), strict=True)
+            ]
         is_last = trainer.pp_has_last_stage
         with trainer.train_context(), forward_actions_only(trainer.pp_schedule):
             trainer.pp_schedule.eval(
