@@ -162,6 +162,11 @@ class Objective:
         rewarded = np.where(self._is_guard(num_targets), 0.0, self._given(num_targets))
         return normalize(rewarded, "objective.weights")
 
+    def only_watched(self, num_targets: int) -> np.ndarray:
+        """[K] bool, targets of weight 0, whose losses never matter. A quiet guard is none of them: where its
+        loss is not finite, nobody knows whether it is within its tolerance."""
+        return self._given(num_targets) == 0
+
     def _of_mean_one(self, num_targets: int) -> np.ndarray:
         """[K], the given weights over the mean of those that are rewarded; equal ones become exactly 1.0."""
         given = self._given(num_targets)
