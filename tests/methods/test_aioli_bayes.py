@@ -170,6 +170,14 @@ def test_what_check_says_a_run_can_see_is_what_it_finds(times, least, most):
     assert least <= np.mean(found) <= most
 
 
+def test_with_high_prior_odds_any_signal_is_seen():
+    seen = [
+        build_method("aioli_bayes", 2, prior_odds=odds, num_steps=1000).outlook(2)["can see"]
+        for odds in (0.1, 0.99)
+    ]
+    assert "a signal of 0:" in seen[1] and "a signal of 0:" not in seen[0]
+
+
 def test_a_run_has_16_stretches_for_each_group_and_at_least_128():
     assert build_method("aioli_bayes", 4, num_steps=1280).stretches(4).steps == 10
     assert build_method("aioli_bayes", 64, num_steps=102_400).stretches(64).steps == 100
