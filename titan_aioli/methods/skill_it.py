@@ -107,7 +107,12 @@ class SkillIt:
                     "--single-groups`"
                 )
             return
-        graph = self._graph()
+        try:
+            graph = np.array(self.graph, dtype=np.float64)
+        except ValueError:
+            raise ValueError(
+                "skill_it.graph is no table: its lists differ in length, or hold what is no number"
+            ) from None
         if graph.shape != (num_groups, num_targets) or not np.isfinite(graph).all():
             raise ValueError(
                 f"skill_it.graph has shape {list(graph.shape)}: it must be {num_groups} lists (one for each "
@@ -193,7 +198,7 @@ class SkillIt:
     def _graph(self) -> np.ndarray:
         graph = np.array(self.graph, dtype=np.float64)
         if self.halve_ones:
-            graph[(graph == 1.0) & ~np.eye(len(graph), dtype=bool)] = 0.5
+            graph[(graph == 1.0) & ~np.eye(*graph.shape, dtype=bool)] = 0.5
         return graph
 
     def _steps(self) -> int:
