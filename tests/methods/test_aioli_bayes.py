@@ -198,6 +198,16 @@ def test_nothing_is_learned_before_the_first_look_nor_from_what_is_not_finite():
     assert "not finite" in method.report(after)["note"]
 
 
+def test_worst_goes_by_what_the_last_round_took_off_the_losses_at_its_start():
+    method = build_method("aioli_bayes", 2, num_steps=1000, objective={"combine": "worst"})
+    state = method.init(2)
+    for losses in ([4.0, 2.0], [3.0, 1.9], [2.0, 1.8]):  # a round: 1/2 off the first, 1/10 off the second
+        state = method.update(state, np.array(losses))
+    assert state.round == 1
+    np.testing.assert_allclose(state.target_memory[0], [-1 / 3, 1 / 3])  # -1/2 (r - 0.3) / 0.3
+    np.testing.assert_array_equal(state.target_memory[2], [2.0, 1.8])
+
+
 @pytest.mark.parametrize("first_drop", [1e-6, 0.03, 0.1])
 def test_the_size_of_the_noise_is_known_before_the_first_look(first_drop):
     """Whatever the first drop that is learned from happens to be."""

@@ -358,9 +358,10 @@ class AioliBayes:
 
     def _begin_round(self, state: AioliBayesState) -> AioliBayesState:
         """The weights of the targets for the next round, from the losses now and the last round's drops."""
-        memory = self._objective.begin_round(state.target_memory, state.losses)
-        if state.round > 0:
+        memory = state.target_memory
+        if state.round > 0:  # relative to the losses at the start of the round that ended
             memory = self._objective.strengthen(memory, state.round_drops)
+        memory = self._objective.begin_round(memory, state.losses)
         return state._replace(target_memory=memory, round_drops=np.zeros_like(state.round_drops))
 
     def _unknown(self, state: AioliBayesState) -> float:
