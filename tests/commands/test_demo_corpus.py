@@ -3,13 +3,16 @@
 import gzip
 import json
 import random
+from collections import Counter
 
 import pytest
 
 from titan_aioli.commands import demo_corpus
 from titan_aioli.commands.demo_corpus import collect, docstrings, train_tokenizer, write_corpus
+from titan_aioli.commands.init.found import find_groups
 from titan_aioli.stores.store import open_store
 from titan_aioli.stores.tokenize.bpe import pieces
+from titan_aioli.stores.tokenize.splits import split_of
 
 SMALL = 150_000
 
@@ -101,6 +104,18 @@ def test_the_command_makes_corpus_tokenizer_and_stores(small, tmp_path, monkeypa
     monkeypatch.setattr(demo_corpus, "TEST_SHARE", 0.3)
     demo_corpus.demo_corpus(tmp_path, tokenize=True)
     for group in small:
-        for split in "train", "validation", "test":
+        for split in ("validation", "test") if group == "cuda" else ("train", "validation", "test"):
             store = open_store(tmp_path / "stores" / group / split)
             assert store.metadata["vocab_size"] == 4096 and store.num_documents
+    found = find_groups(tmp_path / "stores")
+    assert "cuda" not in found.groups and len(found.groups) == 6
+    assert "to make it a target" in found.left_out[0]
+
+
+def test_the_target_is_split_as_when_a_tenth_of_it_was_a_train_store(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_corpus, "collect", lambda: small)
+    demo_corpus.demo_corpus(tmp_path, tokenize=True)
+    expected = Counter(split_of(document["text"].encode(), 0.5, 0.4) for document in small["cuda"])
+    assert set(expected) == {"validation", "test"}
+    for split, num_documents in expected.items():
+        assert open_store(tmp_path / "stores/cuda" / split).num_documents == num_documents

@@ -170,6 +170,14 @@ def test_what_check_says_a_run_can_see_is_what_it_finds(times, least, most):
     assert least <= np.mean(found) <= most
 
 
+def test_with_high_prior_odds_any_signal_is_seen():
+    seen = [
+        build_method("aioli_bayes", 2, prior_odds=odds, num_steps=1000).outlook(2)["can see"]
+        for odds in (0.1, 0.99)
+    ]
+    assert "a signal of 0:" in seen[1] and "a signal of 0:" not in seen[0]
+
+
 def test_a_run_has_16_stretches_for_each_group_and_at_least_128():
     assert build_method("aioli_bayes", 4, num_steps=1280).stretches(4).steps == 10
     assert build_method("aioli_bayes", 64, num_steps=102_400).stretches(64).steps == 100
@@ -188,6 +196,16 @@ def test_nothing_is_learned_before_the_first_look_nor_from_what_is_not_finite():
     after = method.update(before, np.array([np.inf]))
     np.testing.assert_array_equal(after.mean, before.mean)
     assert "not finite" in method.report(after)["note"]
+
+
+def test_worst_goes_by_what_the_last_round_took_off_the_losses_at_its_start():
+    method = build_method("aioli_bayes", 2, num_steps=1000, objective={"combine": "worst"})
+    state = method.init(2)
+    for losses in ([4.0, 2.0], [3.0, 1.9], [2.0, 1.8]):  # a round: 1/2 off the first, 1/10 off the second
+        state = method.update(state, np.array(losses))
+    assert state.round == 1
+    np.testing.assert_allclose(state.target_memory[0], [-1 / 3, 1 / 3])  # -1/2 (r - 0.3) / 0.3
+    np.testing.assert_array_equal(state.target_memory[2], [2.0, 1.8])
 
 
 @pytest.mark.parametrize("first_drop", [1e-6, 0.03, 0.1])

@@ -139,6 +139,11 @@ def test_numbers_of_any_size_are_not_squared_beyond_what_a_number_holds():
         np.testing.assert_allclose(method.phase(state).proportions, 0.25)
 
 
+def test_with_the_least_memory_the_noise_is_still_known():
+    method = build(3, memory=1.0)
+    assert run(method, returns([0.8, 0.1, 0.1]), 3, noise=0.05)[-1, 0] > 0.7
+
+
 def test_its_report_says_what_it_found_and_how_sure_it_is():
     method = build(2)
     state = method.update(method.init(2), np.array([3.0, 1.0]))
@@ -171,7 +176,7 @@ def test_what_all_groups_change_by_together_is_no_noise():
         ({"rate": 0.0}, "aioli_gradients.rate is 0.0"),
         ({"steps_per_update": 0}, "aioli_gradients.steps_per_update is 0"),
         ({"misfit": -0.1}, "aioli_gradients.misfit is -0.1"),
-        ({"memory": 0.0}, "aioli_gradients.memory is 0.0"),
+        ({"memory": 0.6}, "aioli_gradients.memory is 0.6: with less than 1 update the noise"),
         ({"least_share": 0.6}, "aioli_gradients.least_share is 0.6"),
         ({"anchor": [1.0, 2.0, 3.0]}, "aioli_gradients.anchor"),
     ],

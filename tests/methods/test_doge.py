@@ -15,6 +15,17 @@ def test_doge_prefers_the_aligned_group_and_ignores_opposed_ones():
     np.testing.assert_allclose(state.proportions, softmax(np.array([0.5, 0.0])), rtol=1e-5)
 
 
+def test_after_a_skipped_update_the_average_has_the_weights_once_more():
+    method = build_method("doge", 2, mu=1.0, learning_rate=1.0)
+    good, states = np.array([[0.25, 0.5, 1.0], [-0.25, 0.5, 1.0]]), [method.init(2)]
+    for observed in (good, good, good * np.inf, good):
+        states.append(method.update(states[-1], observed))
+    assert np.array_equal(states[3].proportions, states[2].proportions)
+    np.testing.assert_allclose(
+        states[-1].average, np.mean([state.proportions for state in states[1:]], axis=0)
+    )
+
+
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [

@@ -26,6 +26,19 @@ def test_doremi_averages_its_weights():
     )
 
 
+@pytest.mark.parametrize(("smoothing", "bad"), [(1e-3, [np.inf, 0.0]), (0.0, [1e308, 0.0])])
+def test_after_a_skipped_update_the_average_has_the_weights_once_more(smoothing, bad):
+    method = build_method("doremi", 2, mu=2.0, smoothing=smoothing)
+    states = [method.init(2)]
+    for observed in ([1.0, 0.0], [1.0, 0.0], bad, bad, [0.0, 0.5]):
+        states.append(method.update(states[-1], np.array(observed)))
+    assert method.report(states[3])["note"].startswith("the proportions stay as they are")
+    assert np.array_equal(states[4].proportions, states[2].proportions)
+    np.testing.assert_allclose(
+        states[-1].average, np.mean([state.proportions for state in states[1:]], axis=0)
+    )
+
+
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [

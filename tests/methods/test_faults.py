@@ -1,5 +1,7 @@
 """What is not finite is skipped: every method keeps its proportions, the controller counts and names it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from tests.control.helpers import make_controller
 from titan_aioli.control.ledger import HASHED_AGAIN, Ledger, LedgerEntry
 from titan_aioli.errors import UserError
 from titan_aioli.measure.losses import GroupStats
+from titan_aioli.methods import Objective
+from titan_aioli.methods.guards import Guarded
 from titan_aioli.testing.methods import OBSERVING, short_method
 
 GROUPS = ("web", "code", "math")
@@ -61,6 +65,21 @@ def test_the_count_continues_after_a_resume_and_stops_the_run(tmp_path, name):
     observe(resumed, np.inf)
     with pytest.raises(UserError, match="3 updates of the mixture in a row were skipped, the last because"):
         resumed.check_skipped(3)
+
+
+@pytest.mark.parametrize("name", ["aioli", "skill_it", "aioli_bayes"])
+def test_a_target_that_is_only_watched_is_named_and_no_fault(tmp_path, name):
+    method = replace(short_method(name, 3), objective=Objective(weights=[1, 0, 1]))
+    controller = make_controller(tmp_path, name, GROUPS, method=Guarded(method))
+    controller.begin()
+    for _ in range(30):
+        note = observe(controller, np.inf)["note"]
+        assert note == "the held-out loss of group 'code' is not finite (only watched: no update is skipped)"
+        assert controller.skipped_updates == 0
+    guarded = replace(method, objective=Objective(tolerances=[None, 0.5, None]))
+    controller = make_controller(tmp_path / "guard", name, GROUPS, method=guarded)
+    controller.begin()
+    assert "update skipped (1 in a row)" in observe(controller, np.inf)["note"]
 
 
 @pytest.mark.parametrize("name", ["doremi", "doge", "odm", "ado"])

@@ -45,10 +45,17 @@ def test_skill_it_halves_ones_off_the_diagonal_on_request():
     np.testing.assert_allclose(first[1], softmax(0.2 * np.array([1.5, 1.25])))
 
 
+def test_skill_it_halves_ones_of_targets_that_are_no_groups():
+    method = build_method("skill_it", 2, 3, graph=[[1.0, 0.5, 1.0], [0.25, 1.0, 0.0]], halve_ones=True)
+    np.testing.assert_allclose(method.init(2, 3).proportions, softmax(0.2 * np.array([2.0, 1.25])))
+
+
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
         ({"graph": [[1, 2]]}, r"skill_it.graph has shape \[1, 2\]: it must be 2 lists"),
+        ({"graph": [1, 2], "halve_ones": True}, r"skill_it.graph has shape \[2\]: it must be 2 lists"),
+        ({"graph": [[1], [1, 2]]}, "skill_it.graph is no table: its lists differ in length"),
         ({"graph": [[1, 2], [3, float("nan")]]}, "finite"),
         ({"steps_per_evaluation": 3, "steps_per_round": 4}, "steps_per_evaluation is 3: it must divide"),
         ({"evaluate": "never"}, "choose end or start"),

@@ -69,6 +69,62 @@ def test_a_watched_target_and_a_quiet_guard_change_nothing(options):
         np.testing.assert_array_equal(state.normalized_A[2], 0)
 
 
+def broken_from(world, broken, value=np.inf):
+    """A world in which the loss of one target is not finite after its first evaluation."""
+    finite = [None]
+
+    def observe(phase, losses, round_):
+        shown = finite[0] = world(phase, finite[0], round_)
+        return np.where(np.arange(len(shown)) == broken, np.nan if losses is None else value, shown)
+
+    return observe
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"normalize": False},
+        {"pooling": 0.5, "pool_training": True, "shrink": True, "mixtures": "centred"},
+    ],
+)
+def test_a_watched_target_may_have_any_loss_and_a_guard_may_not(options):
+    A = np.array([[0.03, -0.01, 0.0], [0.02, 0.01, 0.0], [-0.04, 0.02, 0.0]])
+
+    def last(rows, objective, wrapped=lambda world: world):
+        method = build_method("aioli", 3, len(rows), num_sweeps=2, objective=objective, **options)
+        world = wrapped(linear_world(A[rows], np.full(len(rows), 5.0)))
+        return drive(method, 3, world, num_rounds=3, num_targets=len(rows))[-1]
+
+    alone = last([0, 1], None)
+    watched = last([0, 1, 2], Objective(weights=[1, 1, 0]), lambda world: broken_from(world, 2))
+    np.testing.assert_allclose(watched.proportions, alone.proportions, rtol=1e-9)
+    np.testing.assert_allclose(watched.stderr, alone.stderr, rtol=1e-6, atol=1e-9)
+    guard = last([0, 1, 2], Objective(tolerances=[None, None, 10.0]), lambda world: broken_from(world, 2))
+    np.testing.assert_allclose(guard.proportions, 1 / 3)
+
+
+@pytest.mark.parametrize("combine", ["mean", "worst"])
+def test_skill_it_looks_at_no_loss_of_a_watched_target(combine):
+    graph = [[0.5, 0.1, 0.3], [0.1, 0.4, 0.2]]
+
+    def last(losses, **given):
+        objective = Objective(combine=combine, **given)
+        method = build_method("skill_it", 2, 3, graph=graph, steps_per_round=1, objective=objective)
+        state = method.init(2, 3)
+        for _ in range(3):
+            state = method.update(state, np.array(losses))
+        return state.proportions
+
+    first = last([3.0, 1.0, np.inf], weights=[1, 1, 0])
+    np.testing.assert_array_equal(first, last([3.0, 1.0, 7.0], weights=[1, 1, 0]))
+    assert first[0] > 0.55
+    start = build_method("skill_it", 2, 3, graph=graph, objective={"tolerances": [None, None, 1.0]}).init(
+        2, 3
+    )
+    np.testing.assert_array_equal(last([3.0, 1.0, np.inf], tolerances=[None, None, 1.0]), start.proportions)
+
+
 def test_a_guard_that_worsens_beyond_its_tolerance_counts():
     A = np.array([[0.03, 0.0], [-0.03, 0.02]])  # what helps the target hurts the guard
     objective = Objective(tolerances=[None, 0.05], weights=[1.0, 20.0])

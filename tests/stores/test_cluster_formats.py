@@ -45,6 +45,23 @@ def test_a_folder_of_shards_is_one_store(tmp_path):
     assert [part.tokens[:].tolist() for part in parts.values()] == [[1, 1, 0, 2, 0], [3, 0], []]
 
 
+@pytest.mark.parametrize("index", [None, b"", bytes(8)], ids=["none", "empty", "zero"])
+def test_shards_without_documents_are_left_out(tmp_path, index):
+    for name in ("00000.ds", "00002.ds"):
+        (tmp_path / name).touch()
+        if index is not None:
+            (tmp_path / f"{name}.index").write_bytes(index)
+    with pytest.raises(ValueError, match="none of its 2 shards holds a token"):
+        open_store(tmp_path)
+    write_ds(tmp_path / "00001.ds", [[1, 1, 0], [2, 0]])
+    store = open_store(tmp_path)
+    assert store.tokens[0:5].tolist() == [1, 1, 0, 2, 0]
+    assert store.document_offsets.tolist() == [0, 3, 5] and len(store.files) == 1
+    (tmp_path / "00002.ds.index").write_bytes(struct.pack("<Q", 3))  # the data was not copied
+    with pytest.raises(ValueError, match=r"00002\.ds: 0 bytes for the 3 tokens"):
+        open_store(tmp_path)
+
+
 def test_damaged_shards_are_named(tmp_path):
     path = write_ds(tmp_path / "a.ds", [[5, 6, 0], [7, 0]])
     with pytest.raises(ValueError, match=r"a\.ds: 9 bytes for the 5 tokens of its index"):

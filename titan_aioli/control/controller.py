@@ -19,7 +19,7 @@ from titan_aioli.errors import UserError
 from titan_aioli.files import to_plain
 from titan_aioli.methods import UNTIL_END, MixingMethod, Phase
 from titan_aioli.methods.faults import describe_absent, describe_faults
-from titan_aioli.methods.protocol import settings_in_use
+from titan_aioli.methods.protocol import only_watched, settings_in_use
 from titan_aioli.proportions import without
 
 
@@ -245,10 +245,13 @@ class MixtureController:
     def _count_skipped(self, observation: np.ndarray | None) -> list[str]:
         """Sentences for the log about groups whose observed value is missing or not finite."""
         names, kind = self._observed()
-        faults = describe_faults(self.method.observes, observation, names, kind)
+        watched = only_watched(self.method, len(names))
+        faults = describe_faults(self.method.observes, observation, names, kind, among=~watched)
+        ignored = describe_faults(self.method.observes, observation, names, kind, among=watched)
         self.skipped_updates = self.skipped_updates + 1 if faults else 0
         self._last_fault = faults
         notes = describe_absent(self.method.observes, observation, names)
+        notes += [f"{ignored} (only watched: no update is skipped)"] if ignored else []
         return notes + ([f"update skipped ({self.skipped_updates} in a row): {faults}"] if faults else [])
 
     def _observed(self) -> tuple[list[str], str]:

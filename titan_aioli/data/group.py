@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from titan_aioli.data.streams import WeightedStores
+from titan_aioli.data.streams import CYCLE_ROWS, WeightedStores
 from titan_aioli.errors import UserError
 from titan_aioli.stores.tokens import TokenStore
 
@@ -105,6 +105,11 @@ class Group:
             raise ValueError(
                 f"group {self.name!r} has {len(self.stores)} stores but {len(weights)} store_weights "
                 f"{weights}: give one weight for each store, or none to draw by size"
+            )
+        if len(weights) > CYCLE_ROWS:
+            raise ValueError(
+                f"group {self.name!r} has {len(weights)} stores with store_weights: at most {CYCLE_ROWS}, "
+                f"since each has a row in {CYCLE_ROWS}: merge stores, or give no weights to draw by size"
             )
         for store, count, weight in zip(self.stores, self.store_sequences, weights, strict=True):
             if not (np.isfinite(weight) and weight > 0):

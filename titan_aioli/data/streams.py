@@ -15,7 +15,8 @@ import numpy as np
 from titan_aioli.data.permutation import make_key, mix, permute
 
 CYCLE_ROWS = 4096
-"""Number of rows of a cycle: each cycle realises the store weights, rounded to 1 / 4,096."""
+"""Number of rows of a cycle, and most stores with weights: one row of each cycle is every store's, the others
+go by weight. So a share w of n stores is realised to less than max(2, n w) / 4,096."""
 _SEQUENCE, _STORE = 2, 3  # domains of keys: no two uses share keys (schedule.py has 1)
 
 

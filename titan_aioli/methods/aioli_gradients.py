@@ -93,7 +93,7 @@ class AioliGradients:
     rate: float = 0.7
     """Share of the way to the best mixture, in logarithms, that the proportions go at each update."""
     memory: float = 3.0
-    """Updates, each of them telling far more than noise, after which a measurement counts 1 / e."""
+    """Updates, each of them telling more than noise, after which a measurement counts 1 / e; at least 1."""
     misfit: float = 0.2
     """What the law may be wrong by, as a share of a group's proportion in the anchor: differences as large as
     that are not acted on, however sure they are."""
@@ -108,7 +108,8 @@ class AioliGradients:
             require_count("aioli_gradients.steps_per_update", self.steps_per_update)
         require_number("aioli_gradients.start", self.start, at_least=0, below=1, what="a share of the run")
         require_number("aioli_gradients.rate", self.rate, above=0, at_most=1, what="the share of the way")
-        require_number("aioli_gradients.memory", self.memory, above=0, what="a number of updates")
+        reason = "with less than 1 update the noise of the measurements is never known, and nothing moves: it"
+        require_number("aioli_gradients.memory", self.memory, at_least=1, what=reason)
         require_number("aioli_gradients.misfit", self.misfit, at_least=0)
         check_anchor("aioli_gradients", self.anchor, self.least_share, num_groups)
 

@@ -29,7 +29,7 @@ class DoGEState(NamedTuple):
     proportions: np.ndarray
     """[G], the weights w."""
     average: np.ndarray
-    """[G], mean of w over the updates: the result."""
+    """[G], mean of w over the updates: the result. A skipped update leaves w as it was."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 
@@ -87,7 +87,8 @@ class DoGE:
             scores = self._scores(np.where(is_absent[:, None], 0.0, observation))
         bad = bad if bad.any() else unusable(scores)
         if bad.any():
-            return state._replace(round=t, skipped=bad)
+            average = state.average + (state.proportions - state.average) / t
+            return state._replace(round=t, average=average, skipped=bad)
         with np.errstate(divide="ignore"):
             w = softmax(np.log(state.proportions) + self.learning_rate * scores / self.mu)
         w = (1.0 - self.smoothing) * w + self.smoothing / len(w)

@@ -29,7 +29,7 @@ class DoReMiState(NamedTuple):
     proportions: np.ndarray
     """[G], the weights w, after smoothing."""
     average: np.ndarray
-    """[G], mean of w over the updates: the result."""
+    """[G], mean of w over the updates: the result. A skipped update leaves w as it was."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 
@@ -76,12 +76,12 @@ class DoReMi:
         t = state.round + 1
         bad = unusable(observation, nan_is_absent=True)
         if bad.any():
-            return state._replace(round=t, skipped=bad)
+            return _skip(state, bad)
         scores = np.where(np.isnan(observation), state.scores, np.maximum(observation, 0.0))
         with np.errstate(divide="ignore", over="ignore"):
             log_w = np.log(state.proportions) + self.mu * scores
         if np.isposinf(log_w).any():
-            return state._replace(round=t, skipped=np.isposinf(log_w))
+            return _skip(state, np.isposinf(log_w))
         w = (1.0 - self.smoothing) * softmax(log_w) + self.smoothing / len(log_w)
         average = state.average + (w - state.average) / t
         return DoReMiState(round=t, scores=scores, proportions=w, average=average, skipped=bad)
@@ -94,3 +94,10 @@ class DoReMi:
 
     def result(self, state: DoReMiState) -> np.ndarray:
         return state.average
+
+
+def _skip(state: DoReMiState, bad: np.ndarray) -> DoReMiState:
+    """The state after an update that leaves w as it was, because of these groups [G] bool."""
+    t = state.round + 1
+    average = state.average + (state.proportions - state.average) / t
+    return state._replace(round=t, average=average, skipped=bad)

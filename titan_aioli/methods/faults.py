@@ -50,12 +50,25 @@ def absent(observes: str, observation: np.ndarray) -> np.ndarray:
 
 
 def describe_faults(
-    observes: str, observation: np.ndarray | None, names: Sequence[str], kind: str = "group"
+    observes: str,
+    observation: np.ndarray | None,
+    names: Sequence[str],
+    kind: str = "group",
+    among: np.ndarray | None = None,
 ) -> str:
-    """Which groups (or targets) are blamed, and for what, in words; empty where nothing is at fault."""
+    """Which groups (or targets) are blamed, and for what, in words; empty where nothing is at fault.
+
+    Args:
+        observes: one of OBSERVES.
+        observation: of that kind (protocol.py).
+        names: of what has a row in it.
+        kind: what they are names of.
+        among: [G] bool (or [K]), those that are looked at. None: all.
+    """
     if observation is None:
         return ""
-    bad = [name for name, is_bad in zip(names, blamed(observes, observation), strict=True) if is_bad]
+    is_blamed = blamed(observes, observation) & (True if among is None else among)
+    bad = [name for name, is_bad in zip(names, is_blamed, strict=True) if is_bad]
     return " and ".join(f"the {OBSERVED[observes]} of {kind} {name!r} is not finite" for name in bad)
 
 

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.methods.checks import require_number, require_weights
-from titan_aioli.methods.protocol import MixingMethod, Phase, outlook, over_targets, settings_in_use
+from titan_aioli.methods.protocol import (
+    MixingMethod,
+    Phase,
+    only_watched,
+    outlook,
+    over_targets,
+    settings_in_use,
+)
 from titan_aioli.proportions import bounded, normalize_or_uniform, softmax, uniform
 
 
@@ -69,6 +76,9 @@ class Guarded:
                 raise ValueError(
                     f"guards.anchor is {list(self.anchor)}: a KL anchor needs every weight above 0"
                 )
+
+    def only_watched(self, num_targets: int) -> np.ndarray:
+        return only_watched(self.method, num_targets)
 
     def init(self, num_groups: int, num_targets: int | None = None) -> Any:
         state = self.method.init(num_groups, num_targets)

@@ -28,9 +28,9 @@ class Objective:
     """The weighted mean over the targets of their loss, in the unit of the config.
 
     Source: for `worst`, GRAPE, arXiv:2505.20380, with the relative improvement that a mixing law predicts,
-    (A p)_k / L_k, in place of the inner product of gradients. There the step of a weight is the improvement
-    itself; here it is the improvement beyond the mean, over the mean of its size, since that of a mixing law
-    has no scale of its own.
+    (A p)_k / L_k, or that a round measured (aioli_bayes), in place of the inner product of gradients. There
+    the step of a weight is the improvement itself; here it is the improvement beyond the mean, over the mean
+    of its size, since that of a mixing law has no scale of its own.
     """
 
     weights: Sequence[float] | None = None
@@ -91,18 +91,18 @@ class Objective:
         memory[LOWEST] = np.fmin(memory[LOWEST], memory[ROUND_START])
         return memory
 
-    def strengthen(self, memory: np.ndarray, predicted_drop: np.ndarray) -> np.ndarray:
-        """With `worst`: the memory after a law has predicted how much each target will improve.
+    def strengthen(self, memory: np.ndarray, drop: np.ndarray) -> np.ndarray:
+        """With `worst`: the memory after a law has predicted, or a round shown, how each target improves.
 
         Args:
-            memory: of this round.
-            predicted_drop: [K], A p of the proportions before the update; in any unit of time.
+            memory: of the round of that drop.
+            drop: [K], A p of the proportions before the update, in any unit of time; or what was measured.
         """
         if self.combine != "worst":
             return memory
-        counts = self.shares(len(predicted_drop)) > 0
+        counts = self.shares(len(drop)) > 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            improvement = (predicted_drop / memory[ROUND_START])[counts]
+            improvement = (drop / memory[ROUND_START])[counts]
             beyond_mean = (improvement - improvement.mean()) / np.abs(improvement).mean()
         if not np.isfinite(beyond_mean).all():
             return memory
@@ -161,6 +161,11 @@ class Objective:
         """[K], share of each rewarded target in the objective, sum 1; 0 for guards and watched targets."""
         rewarded = np.where(self._is_guard(num_targets), 0.0, self._given(num_targets))
         return normalize(rewarded, "objective.weights")
+
+    def only_watched(self, num_targets: int) -> np.ndarray:
+        """[K] bool, targets of weight 0, whose losses never matter. A quiet guard is none of them: where its
+        loss is not finite, nobody knows whether it is within its tolerance."""
+        return self._given(num_targets) == 0
 
     def _of_mean_one(self, num_targets: int) -> np.ndarray:
         """[K], the given weights over the mean of those that are rewarded; equal ones become exactly 1.0."""

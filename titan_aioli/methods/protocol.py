@@ -128,6 +128,16 @@ def over_targets(method: Any) -> Collection[str]:
     return getattr(method, "over_targets", ())
 
 
+def only_watched(method: Any, num_observed: int) -> np.ndarray:
+    """[K] bool, of what an observation has as many rows as: those that never count, and are never at fault.
+
+    A method with targets of which some are only watched names them in its function `only_watched`.
+    """
+    if hasattr(method, "only_watched"):
+        return method.only_watched(num_observed)
+    return np.zeros(num_observed, dtype=bool)
+
+
 def outlook(method: Any, num_groups: int) -> dict[str, str]:
     """What a run could see with this method, in words by topic; {} for a method that does not say.
 

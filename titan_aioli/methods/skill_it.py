@@ -41,7 +41,8 @@ class SkillItState(NamedTuple):
     """Updates of the proportions so far."""
     num_evaluations: int
     window_losses: np.ndarray
-    """[window, K], the last evaluations, newest last, nats per token; 0 where there was none yet."""
+    """[window, K], the last evaluations, newest last, nats per token; 0 where there was none yet, and where
+    the loss of a target that is only watched was not finite."""
     proportions: np.ndarray
     """[G], what is trained on."""
     skipped: np.ndarray
@@ -106,7 +107,12 @@ class SkillIt:
                     "--single-groups`"
                 )
             return
-        graph = self._graph()
+        try:
+            graph = np.array(self.graph, dtype=np.float64)
+        except ValueError:
+            raise ValueError(
+                "skill_it.graph is no table: its lists differ in length, or hold what is no number"
+            ) from None
         if graph.shape != (num_groups, num_targets) or not np.isfinite(graph).all():
             raise ValueError(
                 f"skill_it.graph has shape {list(graph.shape)}: it must be {num_groups} lists (one for each "
@@ -136,10 +142,12 @@ class SkillIt:
     def update(self, state: SkillItState, observation: np.ndarray | None) -> SkillItState:
         assert observation is not None, "skill_it observes held-out losses"
         num_evaluations = state.num_evaluations + 1
-        bad = unusable(observation)
+        watched = self.only_watched(len(observation))
+        bad = unusable(observation) & ~watched
         window_losses = state.window_losses
         if not bad.any():
-            window_losses = np.vstack([state.window_losses[1:], observation])
+            losses = np.where(watched & unusable(observation), 0.0, observation)
+            window_losses = np.vstack([state.window_losses[1:], losses])
         following = state._replace(num_evaluations=num_evaluations, window_losses=window_losses, skipped=bad)
         trained = num_evaluations - (self.evaluate == "start")
         if trained == 0 or trained * self._steps() % self.steps_per_round:
@@ -159,6 +167,10 @@ class SkillIt:
 
     def result(self, state: SkillItState) -> np.ndarray:
         return state.proportions
+
+    def only_watched(self, num_targets: int) -> np.ndarray:
+        """[K] bool, targets whose losses never matter."""
+        return self._objective.only_watched(num_targets)
 
     def _update_proportions(self, state: SkillItState, window_losses: np.ndarray) -> SkillItState:
         with np.errstate(over="ignore"):
@@ -186,7 +198,7 @@ class SkillIt:
     def _graph(self) -> np.ndarray:
         graph = np.array(self.graph, dtype=np.float64)
         if self.halve_ones:
-            graph[(graph == 1.0) & ~np.eye(len(graph), dtype=bool)] = 0.5
+            graph[(graph == 1.0) & ~np.eye(*graph.shape, dtype=bool)] = 0.5
         return graph
 
     def _steps(self) -> int:

@@ -2,7 +2,8 @@
 
 A .ds file is nothing but token ids, little-endian; its index holds the end of every document as uint64, in
 tokens. So the size of the data says how many bytes a token has. Shards of a folder are read as one store, in
-the order of their names.
+the order of their names, without those of tasks that had no document: datatrove leaves their data empty, and
+their index empty, all zeros or away.
 """
 
 import os
@@ -24,7 +25,7 @@ def _claims(path: str) -> bool:
 
 
 def _open(path: str, dtype: str | None) -> TokenStore:
-    files = sorted(Path(path).glob(f"*{SUFFIX}")) if os.path.isdir(path) else [Path(path)]
+    files = _shards(Path(path)) if os.path.isdir(path) else [Path(path)]
     chunks, offsets = [], [np.zeros(1, dtype=np.int64)]
     for file in files:
         ends = _document_ends(file)
@@ -34,6 +35,21 @@ def _open(path: str, dtype: str | None) -> TokenStore:
         raise ValueError(f"{path}: its shards have tokens of 2 and of 4 bytes: give them as separate stores")
     tokens = chunks[0] if len(chunks) == 1 else ChunkedTokens(chunks)
     return TokenStore(path, tokens, np.concatenate(offsets), files=tuple(map(str, files)))
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The shards of a folder that hold tokens, by name."""
+    shards = sorted(folder.glob(f"*{SUFFIX}"))
+    filled = [shard for shard in shards if not _is_empty(shard)]
+    if not filled:
+        raise ValueError(f"{folder}: none of its {len(shards)} shards holds a token: name another folder")
+    return filled
+
+
+def _is_empty(shard: Path) -> bool:
+    index = Path(f"{shard}.index")
+    has_tokens = shard.stat().st_size > 0 or (index.is_file() and any(index.read_bytes()))
+    return not has_tokens
 
 
 def _document_ends(file: Path) -> np.ndarray:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from titan_aioli.commands.tokenize import tokenize
 from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokenize.inputs import find_inputs
+from titan_aioli.stores.tokenize.sources import JsonLines, TextFiles
 from titan_aioli.testing.text import TRAIN_ONLY, save_tokenizer
 
 LINES = b'{"text": "one two"}\n{"text": "three"}\n'
@@ -34,6 +36,15 @@ def put(folder, **files):
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def test_texts_that_follow_each_other_are_one_source(tmp_path):
+    put(tmp_path, a_txt=b"one", b_txt=b"two", c_jsonl=LINES, folder__d_txt=b"three", folder__e_txt=b"nine")
+    given = ("a.txt", "b.txt", "c.jsonl", "folder", "a.txt")
+    sources, _ = find_inputs([str(tmp_path / name) for name in given])
+    names = [[name for name, _ in source.files] for source in sources if isinstance(source, TextFiles)]
+    assert names == [["a.txt", "b.txt"], ["d.txt", "e.txt", "a.txt"]]
+    assert isinstance(sources[1], JsonLines) and len(sources) == 3
 
 
 def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing(tmp_path):

@@ -256,6 +256,10 @@ class Aioli:
     def result(self, state: AioliState) -> np.ndarray:
         return state.proportions
 
+    def only_watched(self, num_targets: int) -> np.ndarray:
+        """[K] bool, targets whose losses never matter."""
+        return self._objective.only_watched(num_targets)
+
     def settings_in_use(self, state: AioliState) -> dict[str, Any]:
         """What the drops of a LearnParams under way were measured with; {} outside of one."""
         if state.stage != LEARN_PARAMS:
@@ -304,7 +308,7 @@ class Aioli:
         swept, drop, drops = order[state.segment], state.losses - losses, state.drops.copy()
         if swept < num_groups:
             drops[:, swept] += drop
-        evidence = add_segment(state.evidence, state.segment, self.perturbed(state), drop)
+        evidence = add_segment(state.evidence, state.segment, self.perturbed(state), self._regarded(drop))
         state = state._replace(segment=state.segment + 1, losses=losses, drops=drops, evidence=evidence)
         if state.segment < len(order):
             return state
@@ -327,6 +331,10 @@ class Aioli:
     def _is_rewarded(self, state: AioliState) -> np.ndarray:
         """[K] bool, targets that are neither guards nor only watched."""
         return self._objective.shares(len(state.losses)) > 0
+
+    def _regarded(self, drops: np.ndarray) -> np.ndarray:
+        """[K], drops for the regression: 0 where that of a target that is only watched is not finite."""
+        return np.where(self.only_watched(len(drops)) & unusable(drops), 0.0, drops)
 
     def _begin_round(self, state: AioliState) -> AioliState:
         memory = self._objective.begin_round(state.target_memory, state.losses)
@@ -354,14 +362,16 @@ class Aioli:
         memory = self._objective.strengthen(state.target_memory, solved_A @ state.proportions)
         state = state._replace(stage=TRAIN, raw_A=raw_A, solved_A=solved_A, target_memory=memory)
         weights = self._row_weights(state)
-        stderr = column_sum_errors(scaled(products, weights, num_groups), freedom, weights[:, None] * found)
+        stderr = column_sum_errors(
+            scaled(products, weights, num_groups), freedom, self._weighted(weights, found)
+        )
         return state._replace(stderr=np.full_like(stderr, np.nan) if self.diagonal else stderr)
 
     def _training_observation(self, state: AioliState, unit: float) -> np.ndarray:
         """[G + K], what the training before this LearnParams shows; nan in the first round."""
         num_groups = len(state.proportions)
         num_segments = self._train_segments(num_groups)
-        trained = np.concatenate([state.proportions, state.measured_drop / num_segments])
+        trained = np.concatenate([state.proportions, self._regarded(state.measured_drop) / num_segments])
         levels = (state.level, level(state.evidence))
         return training_observation(
             trained,
@@ -375,7 +385,7 @@ class Aioli:
     def _update_proportions(self, state: AioliState) -> AioliState:
         """Algorithm 1: p_j <- p_j exp(eta sum_k A_kj), unless A says nothing."""
         weights = self._row_weights(state)
-        weighted, counts = weights[:, None] * state.solved_A, weights > 0
+        weighted, counts = self._weighted(weights, state.solved_A), weights > 0
         A = self._normalized(weighted, counts)
         if A is None or not np.isfinite(A).all():
             unknown_A = np.full_like(state.solved_A, np.nan)
@@ -393,6 +403,10 @@ class Aioli:
             return state._replace(normalized_A=A, note=NOT_FINITE)
         state = state._replace(normalized_A=A, ema_A=ema_A, stderr=stderr, step_scale=scale, note=MOVED)
         return state._replace(log_weights=log_weights, proportions=softmax(log_weights))
+
+    def _weighted(self, weights: np.ndarray, A: np.ndarray) -> np.ndarray:
+        """[K, G], each row of A times its weight; rows that are only watched are 0, whatever they hold."""
+        return np.where(self.only_watched(len(weights))[:, None], 0.0, weights[:, None] * A)
 
     def _normalized(self, weighted: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
         """The weighted A as the update uses it; a target that does not count takes no part in the shift.

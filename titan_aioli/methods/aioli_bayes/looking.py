@@ -75,7 +75,7 @@ class Looking(NamedTuple):
         In standard deviations of the noise of a stretch. With x times the noise at each of n looks at every
         group, the expected log likelihood ratio is n x^2 / 2; it has to exceed the prior odds, and what the
         slopes of all groups cost that have to be learned. Twice that x, since looks get weaker while nothing
-        is found: half to nine in ten were found in simulation.
+        is found: half to nine in ten were found in simulation. 0 where the prior odds alone suffice.
 
         Args:
             prior_odds: that there is something to find.
@@ -86,7 +86,8 @@ class Looking(NamedTuple):
         looks = max(1.0, sum(strength > 0 for strength in strengths) / self.num_groups)
         information = sum(strength**2 for strength in strengths) / self.num_groups
         learning = 0.5 * (self.num_groups - 1) * math.log1p(scale**2 * information)
-        return 2.0 * math.sqrt(2.0 * (math.log(1.0 / prior_odds - 1.0) + learning) / looks)
+        needed = max(0.0, math.log(1.0 / prior_odds - 1.0) + learning)
+        return 2.0 * math.sqrt(2.0 * needed / looks)
 
 
 def default_steps(num_steps: int, num_groups: int) -> int:

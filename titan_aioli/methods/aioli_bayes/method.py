@@ -191,6 +191,10 @@ class AioliBayes:
     def result(self, state: AioliBayesState) -> np.ndarray:
         return state.proportions
 
+    def only_watched(self, num_targets: int) -> np.ndarray:
+        """[K] bool, targets whose losses never matter."""
+        return self._objective.only_watched(num_targets)
+
     def settings_in_use(self, state: AioliBayesState) -> dict[str, Any]:
         """What the evidence was gathered with."""
         return {"aioli_bayes.steps_per_stretch": self.stretches(len(state.proportions)).steps}
@@ -284,10 +288,15 @@ class AioliBayes:
         return state._replace(stage=ON_ANCHOR if is_due else RUNNING)
 
     def _objective_drop(self, state: AioliBayesState, drops: np.ndarray) -> tuple[float, np.ndarray]:
-        """What the objective lost, nats, and of which targets that count the drop is not usable [K]."""
+        """What the objective lost, nats, and of which targets the drop is not usable [K].
+
+        Not one that is only watched; a guard also where it is quiet (objective.py).
+        """
         weights = self._objective.row_weights(state.target_memory, len(drops))
         counts = weights > 0
-        return float(weights[counts] @ drops[counts] / counts.sum()), unusable(drops) & counts
+        return float(weights[counts] @ drops[counts] / counts.sum()), unusable(drops) & ~self.only_watched(
+            len(drops)
+        )
 
     def _learn(self, state: AioliBayesState, drops: np.ndarray, mixture: np.ndarray) -> AioliBayesState:
         """The evidence with one more stretch, on that mixture, and the proportions that follow from it."""
@@ -349,9 +358,10 @@ class AioliBayes:
 
     def _begin_round(self, state: AioliBayesState) -> AioliBayesState:
         """The weights of the targets for the next round, from the losses now and the last round's drops."""
-        memory = self._objective.begin_round(state.target_memory, state.losses)
-        if state.round > 0:
+        memory = state.target_memory
+        if state.round > 0:  # relative to the losses at the start of the round that ended
             memory = self._objective.strengthen(memory, state.round_drops)
+        memory = self._objective.begin_round(memory, state.losses)
         return state._replace(target_memory=memory, round_drops=np.zeros_like(state.round_drops))
 
     def _unknown(self, state: AioliBayesState) -> float:

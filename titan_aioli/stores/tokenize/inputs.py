@@ -7,6 +7,7 @@ document per file.
 
 import os
 from collections import Counter
+from itertools import chain, groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,16 +42,23 @@ def find_inputs(inputs: list[str], skip_foreign: bool = False) -> Inputs:
         FileNotFoundError: an input that does not exist.
         ValueError: a folder without files, or a file that is no text; names what it is.
     """
-    sources: list[Source] = []
+    found: list[Source] = []
     left_out: list[str] = []
     for given in inputs:
-        found = [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out, skip_foreign)
-        for source in found:
-            if isinstance(source, TextFiles) and sources and isinstance(sources[-1], TextFiles):
-                sources[-1] = TextFiles(sources[-1].files + source.files)
-            else:
-                sources.append(source)
-    return Inputs(sources, left_out)
+        found += [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out, skip_foreign)
+    return Inputs(_joined(found), left_out)
+
+
+def _joined(found: list[Source]) -> list[Source]:
+    """The sources, with files of text that follow each other as one."""
+    sources: list[Source] = []
+    for is_text, run in groupby(found, key=lambda source: isinstance(source, TextFiles)):
+        if is_text:
+            texts = [source.files for source in run if isinstance(source, TextFiles)]
+            sources.append(TextFiles(tuple(chain.from_iterable(texts))))
+        else:
+            sources += run
+    return sources
 
 
 def _hub(given: str) -> HubDataset:
