@@ -37,6 +37,15 @@ def test_present_A_is_the_slope_of_the_losses(law):
     np.testing.assert_allclose(world.present_A(losses, 5_000) @ HALF, drop, rtol=1e-3)
 
 
+@pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
+@pytest.mark.parametrize("step", [0, 60, 100])
+def test_what_helps_is_the_column_sums_of_the_present_A(law, step):
+    world = LinearWorld(3, 100, law, num_targets=2, seed=3)
+    model = world.train(world.start, HALF, 0, step)
+    expected = world.present_A(model, min(step, 99))[3:].sum(axis=0)
+    np.testing.assert_allclose(world.helps(model, step), expected, rtol=1e-12)
+
+
 def test_decaying_world_stays_above_its_floor():
     world = LinearWorld(4, 1000, "decaying", total_drop=100)
     assert (world.train(world.start, np.eye(4)[0], 0, 1000) >= world.floor).all()
