@@ -8,6 +8,7 @@ import pytest
 
 from titan_aioli.cli import main
 from titan_aioli.commands.settings import parse_settings
+from titan_aioli.commands.simulate.command import result_table
 from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.commands.simulate.run import evaluation_budget, simulate_run
 from titan_aioli.methods import METHODS, build_method
@@ -138,6 +139,15 @@ def test_the_command_draws_a_figure_and_prints_a_table(tmp_path, capsys):
     assert figure.read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
     assert "300 steps" in printed and "error of" in printed
+
+
+def test_the_largest_share_is_of_the_methods_own_proportions():
+    """The run ends inside LearnParams, on a mixture of which one group has three quarters."""
+    world = LinearWorld(5, 2000, "decaying")
+    trace = simulate_run(build_method("aioli", 5), world)
+    assert trace.phases[-1] == "learn_params" and trace.proportions[-1].max() == 0.75
+    shown = list(result_table({"aioli": trace}, world).columns[4].cells)
+    assert shown == [f"{trace.centres[len(trace.phases) - 1].max():.4f}"] != ["0.7500"]
 
 
 def test_bad_arguments_end_with_one_line(capsys):
