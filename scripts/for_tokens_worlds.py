@@ -20,10 +20,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 from titan_aioli.commands.simulate.repetition import TAU, RepetitionWorld
-from titan_aioli.laws import dirichlet_cover, effective_shares, fit_olmix, optimal_mixture, repetition_caps
+from titan_aioli.laws import dirichlet_cover, fit_olmix, optimal_mixture, repetition_caps
 from titan_aioli.laws.olmix import ANCHOR_STRENGTH
 from titan_aioli.laws.optimum import Law
-from titan_aioli.laws.repetition import RepeatedLaw
+from titan_aioli.laws.repetition import RepeatedLaw, effective_mixtures, fit_effective
 from titan_aioli.proportions import uniform
 
 Array = np.ndarray
@@ -67,8 +67,8 @@ def mixtures(world: RepetitionWorld, ratio: int, noise: float) -> Iterator[tuple
         yield f"with{kind} --for-tokens", _plan(law)
         if caps.sum() >= 1:
             yield f"with{kind} --for-tokens, at most 4 epochs", _plan(law, caps)
-    effective = effective_shares(P, P * whole.num_steps / whole.sizes, TAU)
-    law = fit_olmix(effective, losses_of(whole, P, noise))
+    effective = effective_mixtures(P, P * whole.num_steps / whole.sizes, TAU)
+    law = fit_effective(fit_olmix, effective, losses_of(whole, P, noise))
     repeated = RepeatedLaw(law, world.num_steps / world.sizes, TAU)
     yield f"without --for-tokens, --tau {TAU:g}", _plan(repeated)
     yield "stratified", uniform(NUM_GROUPS)

@@ -8,6 +8,7 @@ import pytest
 
 from titan_aioli.cli import main
 from titan_aioli.commands.settings import parse_settings
+from titan_aioli.commands.simulate.command import result_table
 from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.commands.simulate.run import evaluation_budget, simulate_run
 from titan_aioli.methods import METHODS, build_method
@@ -35,6 +36,15 @@ def test_present_A_is_the_slope_of_the_losses(law):
     losses = world.train(world.start, HALF, 0, 5_000)
     drop = losses - world.train(losses, HALF, 5_000, 1)
     np.testing.assert_allclose(world.present_A(losses, 5_000) @ HALF, drop, rtol=1e-3)
+
+
+@pytest.mark.parametrize("law", ["linear", "decaying", "drifting"])
+@pytest.mark.parametrize("step", [0, 60, 100])
+def test_what_helps_is_the_column_sums_of_the_present_A(law, step):
+    world = LinearWorld(3, 100, law, num_targets=2, seed=3)
+    model = world.train(world.start, HALF, 0, step)
+    expected = world.present_A(model, min(step, 99))[3:].sum(axis=0)
+    np.testing.assert_allclose(world.helps(model, step), expected, rtol=1e-12)
 
 
 def test_decaying_world_stays_above_its_floor():
@@ -129,6 +139,15 @@ def test_the_command_draws_a_figure_and_prints_a_table(tmp_path, capsys):
     assert figure.read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
     assert "300 steps" in printed and "error of" in printed
+
+
+def test_the_largest_share_is_of_the_methods_own_proportions():
+    """The run ends inside LearnParams, on a mixture of which one group has three quarters."""
+    world = LinearWorld(5, 2000, "decaying")
+    trace = simulate_run(build_method("aioli", 5), world)
+    assert trace.phases[-1] == "learn_params" and trace.proportions[-1].max() == 0.75
+    shown = list(result_table({"aioli": trace}, world).columns[4].cells)
+    assert shown == [f"{trace.centres[len(trace.phases) - 1].max():.4f}"] != ["0.7500"]
 
 
 def test_bad_arguments_end_with_one_line(capsys):

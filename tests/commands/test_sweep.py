@@ -183,6 +183,14 @@ def test_other_settings_are_refused(sweep, capfd, changed, message):
     assert message in capfd.readouterr().err
 
 
+def test_a_sweep_for_a_longer_run_is_not_continued_without(sweep, capfd):
+    plain = ["--cover", "2", "--dry-run"]
+    assert sweep(*plain, "--for-tokens", "1e6") == 0
+    assert sweep(*plain) == 2
+    assert "another for_tokens (1000000.0 there, none now)" in capfd.readouterr().err
+    assert sweep(*plain, "--for-tokens", "1e6") == 0
+
+
 def test_losses_that_no_table_needs_may_be_left_out(sweep):
     assert sweep("--cover", "2", *NO_TEST) == 0
 

@@ -126,6 +126,14 @@ def test_caps_hold_and_the_rest_is_optimal():
         optimal_mixture(law, 3, caps=[0.3, 0.3, 0.3])
 
 
+def test_caps_that_sum_to_1_leave_one_mixture():
+    """7, 2 and 1 tokens for a run of 10, each read once: in floats the caps sum to less than 1."""
+    caps = repetition_caps([7, 2, 1], 10, max_epochs=1)
+    assert caps.sum() < 1
+    found = optimal_mixture(LinearLaw(np.array([[1.0, 2.0, 3.0]])), 3, caps=caps)
+    np.testing.assert_allclose(found, [0.7, 0.2, 0.1], rtol=1e-12)
+
+
 def test_repetition_caps_count_epochs():
     # 1000 tokens of training: 100 tokens may fill 40 % in 4 epochs, 10 tokens 4 %
     np.testing.assert_allclose(repetition_caps([100, 10, 900], 1000, max_epochs=4), [0.4, 0.04, 1.0])

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from titan_aioli.laws import (
+    LinearLaw,
     LogLinearLaw,
     RepeatedLaw,
     dirichlet_cover,
@@ -14,17 +15,22 @@ from titan_aioli.laws import (
 )
 from titan_aioli.laws.optimum import blocks
 from titan_aioli.laws.plan import make_plan, plan_mixture
+from titan_aioli.laws.repetition import effective_mixtures
 from titan_aioli.laws.table import RunTable
 
+WITH_REST = LogLinearLaw(
+    b=np.array([1.5, 2.0]), theta=np.array([[-1.0, 0.5, 0.0, 0.5], [0.3, -2.0, 0.1, 0.3]])
+)
+"""LAW of effective shares, in which the rest is worth what the group worth least is."""
 LAW = LogLinearLaw(b=np.array([1.5, 2.0]), theta=np.array([[-1.0, 0.5, 0.0], [0.3, -2.0, 0.1]]))
 NATURAL = np.array([0.7, 0.05, 0.25])
 
 
 def table_of(law, P, noise=0.0, epochs=None):
     rng = np.random.default_rng(0)
-    losses = law.predict(P if epochs is None else effective_shares(P, epochs, 4.0))
+    losses = law.predict(P if epochs is None else effective_mixtures(P, epochs, 4.0))
     names = ["web", "code", "law"][: P.shape[1]]
-    targets = [f"t{k}" for k in range(len(law.b))]
+    targets = [f"t{k}" for k in range(len(law.theta))]
     noisy = losses + rng.normal(0, noise, losses.shape)
     return RunTable(names, P, targets, noisy, "", epochs=epochs)
 
@@ -156,7 +162,7 @@ def test_effective_shares_by_hand():
 
 
 def test_the_law_of_effective_shares_has_its_own_gradient_and_optimum():
-    law = RepeatedLaw(LAW, np.array([2.0, 40.0, 8.0]), 4.0)
+    law = RepeatedLaw(WITH_REST, np.array([2.0, 40.0, 8.0]), 4.0)
     p, w, step = np.array([0.5, 0.2, 0.3]), np.array([0.4, 0.6]), 1e-6
     numeric = [(law.predict(p + step * e) - law.predict(p - step * e)) @ w / (2 * step) for e in np.eye(3)]
     np.testing.assert_allclose(law.gradient(p, w), numeric, rtol=1e-6)
@@ -171,11 +177,37 @@ def dirichlet_grid(n):
 
 def test_a_plan_of_effective_shares_follows_the_planned_run():
     P, of_all = dirichlet_cover(3, 14), np.array([2.0, 40.0, 8.0])
-    table = table_of(LAW, P, epochs=P * of_all)
+    table = table_of(WITH_REST, P, epochs=P * of_all)
     made = make_plan(table, "olmix", tau=4.0, epochs_of_all=of_all, anchor_strength=0.0)
-    expected = optimal_mixture(RepeatedLaw(LAW, of_all, 4.0), 3)
+    expected = optimal_mixture(RepeatedLaw(WITH_REST, of_all, 4.0), 3)
     np.testing.assert_allclose(made.proportions, expected, atol=1e-4)
+    np.testing.assert_allclose(made.fit.held_out_mse, 0, atol=1e-9)
     with pytest.raises(ValueError, match=r"no columns epochs\.GROUP"):
         make_plan(table._replace(epochs=None), "olmix", tau=4.0, epochs_of_all=of_all)
     with pytest.raises(ValueError, match="need the tokens of every group and of the planned run"):
         make_plan(table, "olmix", tau=4.0)
+
+
+@pytest.mark.parametrize("law", ["linear", "log_linear"])
+def test_laws_of_effective_shares_keep_their_constant(law):
+    """A linear loss is 4 less what the shares are worth; to each target one group is worth nothing."""
+    P, of_all = dirichlet_cover(3, 24), np.array([100.0, 1.0, 1.0])
+    truth = LinearLaw(np.array([[1.0, 2.0, 4.0, 4.0], [2.0, 4.0, 1.0, 4.0]]))
+    truth = truth if law == "linear" else LogLinearLaw(np.ones(2), truth.theta / 4)
+    made = make_plan(table_of(truth, P, epochs=P * of_all), law, tau=4.0, epochs_of_all=of_all)
+    np.testing.assert_allclose(made.fit.r2, 1, atol=1e-9)
+    whole_truth = RepeatedLaw(truth, of_all, 4.0)
+    np.testing.assert_allclose(made.predicted_losses, whole_truth.predict(made.proportions), atol=1e-6)
+    np.testing.assert_allclose(made.proportions, optimal_mixture(whole_truth, 3), atol=1e-5)
+
+
+def test_sweeps_that_repeat_little_are_not_extrapolated_by_their_noise():
+    """At most 0.02 epochs in the sweep: a parameter of the rest would be of the order of 10 nats off."""
+    P, of_all = dirichlet_cover(3, 24), np.array([2.0, 40.0, 8.0])
+    table = table_of(WITH_REST, P, noise=0.01, epochs=P * of_all / 2000)
+    made = make_plan(table, "linear", tau=4.0, epochs_of_all=of_all)
+    np.testing.assert_array_equal(made.parameters["theta"][:, -1], made.parameters["theta"].max(axis=1))
+    assert (
+        np.abs(made.predicted_losses - RepeatedLaw(WITH_REST, of_all, 4.0).predict(made.proportions)).max()
+        < 0.5
+    )

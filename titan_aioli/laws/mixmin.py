@@ -13,12 +13,13 @@ from scipy.special import logsumexp
 from titan_aioli.files import read_json, write_json
 from titan_aioli.laws.plan import Plan, Planned
 from titan_aioli.laws.table import RunTable
-from titan_aioli.proportions import bounded, normalize_or_uniform, softmax, uniform
+from titan_aioli.proportions import bounded, normalize_or_uniform, uniform
 
 Array = np.ndarray
 
-STEP_SIZE, MAX_STEPS, TOLERANCE = 1.0, 100, 1e-4
-"""Of exponentiated gradient: it stops when no component of the gradient is larger than the tolerance."""
+MAX_STEPS, TOLERANCE = 10_000, 1e-6
+"""Of expectation maximisation: it stops when no mixture can be better by more than the tolerance, in nats per
+sequence."""
 HELD_OUT_EVERY = 5
 """Every fifth sequence is held out of the fit, and says how well the ensemble predicts."""
 
@@ -44,11 +45,13 @@ class Likelihoods(NamedTuple):
 
 
 def mixmin(likelihoods: Likelihoods, weights: Array | None = None, caps: Array | None = None) -> Array:
-    """argmin over p of sum_k w_k mean_x of -log(sum_i p_i P_i(x)) per token of x, by exponentiated gradient.
+    """argmin over p of sum_k w_k mean_x of -log(sum_i p_i P_i(x)) per token of x.
 
-    Source: Thudi et al. 2025, arXiv:2502.10510: from uniform, step size 1, at most 100 steps, until no
-    component of the gradient is above 1e-4; one target, no caps. Here targets are averaged by their weights,
-    and with caps every step is followed by the projection in KL divergence.
+    Source: Thudi et al. 2025, arXiv:2502.10510, for one target and no caps; here targets are averaged by
+    their weights. The paper takes at most 100 steps of exponentiated gradient of size 1 from uniform. The
+    gradient of a loss per token is of the order of 1 / tokens, so that these end near uniform where sequences
+    are long. Here it is expectation maximisation in which a sequence counts w_k / (n_k tokens of x): it needs
+    no step size, and with caps a step is still exact: it ends with the projection in KL divergence.
 
     Args:
         likelihoods: of sequences that the fit may see.
@@ -58,18 +61,15 @@ def mixmin(likelihoods: Likelihoods, weights: Array | None = None, caps: Array |
     Raises: ValueError: the caps sum to less than 1.
     """
     w = normalize_or_uniform(weights, len(likelihoods.targets))
-    most = np.ones(len(likelihoods.groups)) if caps is None else caps
-    p = uniform(len(most))
+    num_groups = len(likelihoods.groups)
+    most = np.ones(num_groups) if caps is None else caps
+    p = bounded(uniform(num_groups), most=most)
+    relative, counts = _sequences(likelihoods, w, most)
     for _ in range(MAX_STEPS):
-        gradient = w @ [
-            _gradient(p, x, n)
-            for x, n in zip(likelihoods.log_likelihoods, likelihoods.num_tokens, strict=True)
-        ]
-        with np.errstate(divide="ignore"):
-            p = softmax(np.log(p) - STEP_SIZE * gradient)
-        p = p if caps is None else bounded(p, most=most)
-        if np.abs(gradient).max() < TOLERANCE:
+        gains = (counts / (relative @ p)) @ relative  # minus the gradient per sequence; p @ gains is 1
+        if gains @ _best_corner(gains, most) - 1 < TOLERANCE:
             break
+        p = bounded(p * gains, most=most)
     return p
 
 
@@ -144,7 +144,22 @@ def _log_mean(p: Array, log_likelihoods: Array) -> Array:
     return np.asarray(logsumexp(log_likelihoods, axis=1, b=p))
 
 
-def _gradient(p: Array, log_likelihoods: Array, num_tokens: Array) -> Array:
-    """[G], of the mean of -log(sum_i p_i P_i(x)) per token over sequences [n, G]."""
-    ratios = np.exp(log_likelihoods - _log_mean(p, log_likelihoods)[:, None])
-    return -np.mean(ratios / num_tokens[:, None], axis=0)
+def _sequences(likelihoods: Likelihoods, w: Array, most: Array) -> tuple[Array, Array]:
+    """P_i(x) over the largest of x [n, G], and how much x counts [n], of the sequences that count at all.
+
+    The counts, w_k / (n_k tokens of x), sum to 1; P_i(x) is 0 for groups that may have no share.
+    """
+    pairs = zip(w, likelihoods.num_tokens, strict=True)
+    counts = np.concatenate([w_k / (len(n) * n) for w_k, n in pairs])
+    logs = np.concatenate(likelihoods.log_likelihoods)[counts > 0]
+    logs = np.where(most > 0, logs, -np.inf)
+    return np.exp(logs - logs.max(axis=1, keepdims=True)), counts[counts > 0] / counts.sum()
+
+
+def _best_corner(gains: Array, most: Array) -> Array:
+    """[G], the mixture below `most` of the largest gains @ p: the groups that gain most are at their cap."""
+    order = np.argsort(-gains)
+    before = np.cumsum(most[order]) - most[order]
+    corner = np.zeros(len(gains))
+    corner[order] = np.clip(1 - before, 0.0, most[order])
+    return corner

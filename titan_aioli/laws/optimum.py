@@ -11,6 +11,7 @@ from titan_aioli.proportions import bounded, normalize, normalize_or_uniform
 
 Array = np.ndarray
 SMALLEST_SHARE = 1e-300  # so that 0 log 0 is 0
+ROUNDING = 1e-9  # of a sum of caps: 0.7 + 0.2 + 0.1 is below 1 in floats
 
 
 class Law(Protocol):
@@ -96,12 +97,13 @@ def _most(basis: Array, caps: Array) -> Array:
     """
     with np.errstate(divide="ignore"):
         most = np.minimum(1.0, np.min(np.where(basis > 0, caps[:, None] / basis, np.inf), axis=0))
-    if most.sum() < 1:
+    total = most.sum()
+    if total < 1 - ROUNDING:
         raise ValueError(
-            f"the caps sum to {most.sum():.4g}, below 1: no mixture keeps them; train on fewer tokens, allow "
+            f"the caps sum to {total:.9g}, below 1: no mixture keeps them; train on fewer tokens, allow "
             "more repeats or add data"
         )
-    return most
+    return most / min(total, 1.0)
 
 
 def _starts(basis: Array, prior: Array, law: Law) -> list[Array]:

@@ -8,10 +8,10 @@ import numpy as np
 
 from titan_aioli.laws.fidelity import mse_by_group, r2_by_group
 from titan_aioli.laws.linear import fit_linear
-from titan_aioli.laws.log_linear import LogLinearLaw, fit_log_linear
+from titan_aioli.laws.log_linear import fit_log_linear
 from titan_aioli.laws.olmix import ANCHOR_STRENGTH, HUBER_DELTA, fit_olmix, refit_olmix
 from titan_aioli.laws.optimum import Law, blocks, optimal_mixture
-from titan_aioli.laws.repetition import RepeatedLaw, effective_shares
+from titan_aioli.laws.repetition import RepeatedLaw, effective_mixtures, fit_effective
 from titan_aioli.laws.table import RunTable
 from titan_aioli.proportions import normalize_or_uniform
 
@@ -69,7 +69,8 @@ class Plan(NamedTuple):
     """[M], at these proportions, nats per token; for grid_search those measured."""
     fit: Fit | None
     parameters: dict[str, Array]
-    """Parameters of the law: `b` [M] and `theta` [M, G], or `theta` alone; none for grid_search."""
+    """Parameters of the law: `b` [M] and `theta` [M, G], or `theta` alone; none for grid_search. With tau,
+    theta is [M, G + 1]: the last is of what repeating wastes."""
     settings: dict[str, Any]
     """What else decided: weights, anchor, anchor_strength, caps, frozen, tau, epochs_of_all, huber_delta."""
     table_sha256: str
@@ -134,9 +135,7 @@ def plan_mixture(
         found = Plan(law, table.groups, P[best], table.evaluated, L[best], None, {}, settings, table.digest)
         return Planned(found, None, L, np.full_like(L, np.nan))
     shares, expand = _fitted_shares(table, frozen, tau)
-    fit = partial(FITS[law], huber_delta=huber_delta)
-    fitted = fit(shares, L)
-    left_out = _left_out(fit, fitted, shares, L, huber_delta if law == "olmix" else None)
+    fitted, left_out = _fitted(law, shares, L, huber_delta, tau is not None)
     predicted = fitted.predict(shares)
     quality = Fit(mse_by_group(L, predicted), r2_by_group(L, predicted), mse_by_group(L, left_out))
     whole = fitted._replace(theta=fitted.theta @ expand)
@@ -191,7 +190,7 @@ def _fitted_shares(table: RunTable, frozen: Array | None, tau: float | None) -> 
                 "effective shares need the epochs of every run: the table has no columns epochs.GROUP, which "
                 "`titan-aioli sweep` writes"
             )
-        return effective_shares(P, table.epochs, tau), np.eye(num_groups)
+        return effective_mixtures(P, table.epochs, tau), np.eye(num_groups + 1)
     together = (blocks(frozen, num_groups) > 0).T.astype(np.float64)  # [G', G]
     if frozen is None or not _keep_ratios(P, blocks(frozen, num_groups)):
         return P, np.eye(num_groups)
@@ -225,20 +224,27 @@ def _frontier(
     return Frontier(np.array(strengths), divergence, P, objective)
 
 
-def _left_out(fit: Any, fitted: Any, shares: Array, L: Array, refit_delta: float | None) -> Array:
-    """[N, M], the prediction for each run by a law that did not see it; nan where too few runs are left.
+def _fitted(
+    law: str, shares: Array, L: Array, huber_delta: float | None, is_effective: bool
+) -> tuple[Any, Array]:
+    """The law of all runs, and what laws of all but one say of the other [N, M]."""
+    fit = partial(FITS[law], huber_delta=huber_delta)
+    fit = partial(fit_effective, fit) if is_effective else fit
+    fitted = fit(shares, L)
+    if law != "olmix":
+        return fitted, _left_out(fit, shares, L)
+    near = partial(refit_olmix, huber_delta=huber_delta or HUBER_DELTA)  # a fit from all starts takes long
+    refit = partial(fit_effective, near, near=fitted) if is_effective else partial(near, fitted)
+    return fitted, _left_out(refit, shares, L)
 
-    Args:
-        refit_delta: of the Huber loss, to start from the law of all runs, whose fit takes long; None: as new.
-    """
+
+def _left_out(fit: Callable[..., Any], shares: Array, L: Array) -> Array:
+    """[N, M], the prediction for each run by a law that did not see it; nan where too few runs are left."""
     predictions = []
     for number in range(len(shares)):
         kept = np.arange(len(shares)) != number
         try:
-            if refit_delta is not None and isinstance(fitted, LogLinearLaw):
-                law = refit_olmix(fitted, shares[kept], L[kept], refit_delta)
-            else:
-                law = fit(shares[kept], L[kept])
+            law = fit(shares[kept], L[kept])
         except ValueError:  # too few runs are left, or their mixtures are too much alike
             return np.full_like(L, np.nan)
         predictions.append(law.predict(shares[number]))

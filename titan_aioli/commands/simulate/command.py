@@ -133,7 +133,7 @@ def result_table(traces: dict[str, Trace], world: World) -> Table:
             f"[bold]{mean}[/bold]" if means[name] == min(means.values()) else mean,
             f"{losses.min():.4f}",
             f"{losses.max():.4f}",
-            f"{trace.proportions[-1].max():.4f}",
+            f"{_own_proportions(trace)[-1].max():.4f}",
             str(len(trace.phases)),
             f"{trace.matrix_errors[-1][1]:.2g}" if trace.matrix_errors else "-",
         )
@@ -173,10 +173,15 @@ def draw(traces: dict[str, Trace], world: World, errors: np.ndarray | None, outp
     save(figure, output)
 
 
-def _draw_proportions(axis, name: str, trace: Trace) -> None:
-    """What the run trained on; of a perturbed mixture, the proportions that it is around."""
+def _own_proportions(trace: Trace) -> np.ndarray:
+    """What the run trained on, [P, G]; of a perturbed mixture, the proportions that it is around."""
     is_perturbed = np.array(trace.phases) == "learn_params"
-    mixtures = np.where(is_perturbed[:, None], trace.centres[: len(is_perturbed)], trace.proportions)
+    return np.where(is_perturbed[:, None], trace.centres[: len(is_perturbed)], trace.proportions)
+
+
+def _draw_proportions(axis, name: str, trace: Trace) -> None:
+    """A line for each group, or those of the largest."""
+    mixtures = _own_proportions(trace)
     kept = np.flatnonzero(np.diff(trace.steps)) if trace.steps[-1] else np.array([0])
     shares = mixtures[kept]
     names = [f"group {group}" for group in range(shares.shape[1])]

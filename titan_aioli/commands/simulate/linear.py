@@ -114,7 +114,11 @@ class LinearWorld(World):
         is_aimed_at = np.zeros(len(model))
         is_aimed_at[self.aimed_at] = 1.0
         left = self._left(model) if self.law == "decaying" else np.ones_like(model)
-        return self.matrix().column_sums(left * is_aimed_at)
+        helped = self.matrix().column_sums(left * is_aimed_at)
+        if self.law == "drifting":
+            moved = min(step, self.num_steps - 1) / self.num_steps
+            return (1 - moved) * helped + moved * self.matrix(end=True).column_sums(is_aimed_at)
+        return helped
 
     def errors(self, rows: slice, number: int, step: int) -> Array:
         rng = np.random.default_rng((self.seed, 4, number))

@@ -114,7 +114,8 @@ def evaluation_budget(
         num_groups: G.
         sequences: held-out sequences of a group in one evaluation.
         sweeps: values of num_sweeps.
-        noise: standard deviation of a loss difference measured on one sequence, nats per token.
+        noise: standard deviation of a loss measured on one sequence, nats per token; that of a difference of
+            two is sqrt(2) times as large.
         repeats: worlds over which the error (relative, Frobenius norm) is averaged.
     """
     errors = np.zeros((len(sweeps), len(sequences), repeats))

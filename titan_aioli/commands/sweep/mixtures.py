@@ -187,9 +187,10 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): choose another --output") from None
     there.setdefault("module", TRAIN)  # sweeps made before there was a choice
-    for name, value in content.items():
-        if there.get(name) != value:
-            shown = "" if name in ("config_sha256", "runs") else f" ({there.get(name)} there, {value} now)"
+    for name in content | there:  # settings such as for_tokens stand in one where they were given
+        before, now = (plan.get(name, "none") for plan in (there, content))
+        if before != now:
+            shown = "" if name in ("config_sha256", "runs") else f" ({before} there, {now} now)"
             what = {"config_sha256": "config file", "runs": "list of mixtures"}.get(name, name)
             raise UserError(
                 f"{path} is the plan of a sweep with another {what}{shown}: run with the same settings to "
