@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from titan_aioli.hosts.installed import Checked, MixingTrainer, launch
+from titan_aioli.hosts.leaving import leave
 
 __all__ = ["MixingTrainer"]
 
@@ -23,4 +24,4 @@ def doubtful(checked: Checked) -> Iterator[str]:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.exit(launch(MixingTrainer, sys.argv[1:], doubtful))
+    leave(launch(MixingTrainer, sys.argv[1:], doubtful))
