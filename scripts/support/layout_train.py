@@ -9,6 +9,7 @@ import sys
 import torch.distributed as dist
 
 from titan_aioli.hosts.installed import VERSION, launch
+from titan_aioli.hosts.leaving import leave
 from titan_aioli.train import MixingTrainer
 
 from . import cpu_context_parallel
@@ -32,4 +33,4 @@ class LayoutTrainer(MixingTrainer):
 if __name__ == "__main__":
     if VERSION < (0, 3):  # newer ones cut FlexAttention, for which their host has a CPU form
         cpu_context_parallel.install()
-    sys.exit(launch(LayoutTrainer, sys.argv[1:]))
+    leave(launch(LayoutTrainer, sys.argv[1:]))

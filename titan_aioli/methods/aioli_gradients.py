@@ -7,8 +7,8 @@ by the learning rate times
     a_j = <g_j, P g>
 
 with the gradients g_j of the group's loss and g of the objective's, and P the scale of the optimizer's steps:
-1 / sqrt(v) of Adam, where v has seen g. One measurement takes a gradient for every group and one for the objective, no perturbed
-step, and shows more than a whole round of LearnParams (docs/study.md).
+1 / sqrt(v) of Adam, where v has seen g. One measurement takes a gradient for every group and one for the
+objective, no perturbed step, and shows more than a whole round of LearnParams (docs/study.md).
 
 The average. By a law with diminishing returns (aioli_bayes/law.py) a_j = beta theta_j / p_j, theta the best
 mixture: the value of a group falls as its share grows. So u_j = p_j a_j is the same wherever p is, and is

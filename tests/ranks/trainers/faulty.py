@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.installed import InstalledHost, launch
+from titan_aioli.hosts.leaving import leave
 from titan_aioli.measure.losses import Rows
 from titan_aioli.measure.observer import MicroBatch
 from titan_aioli.train import MixingTrainer
@@ -76,4 +77,4 @@ class FaultyTrainer(MixingTrainer):
 
 
 if __name__ == "__main__":
-    sys.exit(launch(FaultyTrainer, sys.argv[1:]))
+    leave(launch(FaultyTrainer, sys.argv[1:]))

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from titan_aioli.hosts.installed import launch
+from titan_aioli.hosts.leaving import leave
 from titan_aioli.train import MixingTrainer
 
 
@@ -51,4 +52,4 @@ class KillingTrainer(MixingTrainer):
 
 
 if __name__ == "__main__":
-    sys.exit(launch(KillingTrainer, sys.argv[1:]))
+    leave(launch(KillingTrainer, sys.argv[1:]))

@@ -11,6 +11,7 @@ import sys
 import torch.distributed as dist
 
 from titan_aioli.hosts.installed import launch
+from titan_aioli.hosts.leaving import leave
 from titan_aioli.train import MixingTrainer
 
 
@@ -48,4 +49,4 @@ class RouterLoads(MixingTrainer):
 
 
 if __name__ == "__main__":
-    sys.exit(launch(RouterLoads, sys.argv[1:]))
+    leave(launch(RouterLoads, sys.argv[1:]))

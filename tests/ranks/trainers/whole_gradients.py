@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from titan_aioli.data.streams import fixed_sample
 from titan_aioli.hosts.installed import VERSION, launch
+from titan_aioli.hosts.leaving import leave
 from titan_aioli.measure.evaluate import read_rows
 from titan_aioli.train import MixingTrainer
 
@@ -69,4 +70,4 @@ class WholeGradients(MixingTrainer):
 
 
 if __name__ == "__main__":
-    sys.exit(launch(WholeGradients, sys.argv[1:]))
+    leave(launch(WholeGradients, sys.argv[1:]))
