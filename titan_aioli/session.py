@@ -199,9 +199,8 @@ class MixingSession:
                 f"{self.controller.step}, data {self.loader.position.step}: load or exclude mixture and "
                 "dataloader together"
             )
-        self.loader.start_phase(
-            max(self.controller.phase_end, done)
-        )  # a resume may have made the phase shorter
+        phase_end = max(self.controller.phase_end, done)  # a resume may have made the phase shorter
+        self.loader.start_phase(phase_end)
         if self._options.evaluation_at_start and done == 0:
             self._log_held_out_losses()
 

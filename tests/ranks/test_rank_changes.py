@@ -99,6 +99,9 @@ def test_training_stops_where_a_group_is_used_up(tmp_path, stores, limited):
     before = (tmp_path / "ledger.jsonl").read_bytes()
     run(tmp_path, stores, 1, 20, "--mixing.when_used_up", "stop", config=limited)
     assert (tmp_path / "ledger.jsonl").read_bytes() == before
+    without = ("--mixing.when_used_up", "stop", "--checkpoint.no-enable")
+    run(tmp_path / "without", stores, 1, 20, *without, config=limited)
+    assert read_run(tmp_path / "without").results == recorded.results
 
 
 @pytest.mark.slow

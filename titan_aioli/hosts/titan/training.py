@@ -53,7 +53,7 @@ class MixtureTraining:
             is_writer=dist.get_rank() == 0,
         )
         self.stopping, self.stopped_by = Stopping(), 0
-        self._num_steps = config.training.steps
+        self._num_steps, self._checkpoint = config.training.steps, config.checkpoint
         self._has_begun = False
         if config.checkpoint.enable:
             self.checkpointer.states["mixture"] = self.session
@@ -106,7 +106,8 @@ class MixtureTraining:
 
         A checkpoint that is there already is not written again: it would be half a one if this were killed.
         """
-        if self.step and (self.step == self._begun_at or self.step % self.checkpointer.interval == 0):
+        is_due = self.step == self._begun_at or self.step % self._checkpoint.interval == 0
+        if self._checkpoint.enable and self.step and is_due:
             self.wait_for_checkpoint()
             self.session.finish()
         else:
