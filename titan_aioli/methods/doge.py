@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from titan_aioli.methods.checks import require_count, require_number
-from titan_aioli.methods.faults import absent, blamed, report_skipped, unusable
+from titan_aioli.methods.faults import absent, blamed, report_skipped, skipped_update, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax, uniform
 
@@ -87,8 +87,7 @@ class DoGE:
             scores = self._scores(np.where(is_absent[:, None], 0.0, observation))
         bad = bad if bad.any() else unusable(scores)
         if bad.any():
-            average = state.average + (state.proportions - state.average) / t
-            return state._replace(round=t, average=average, skipped=bad)
+            return skipped_update(state, bad)
         with np.errstate(divide="ignore"):
             w = softmax(np.log(state.proportions) + self.learning_rate * scores / self.mu)
         w = (1.0 - self.smoothing) * w + self.smoothing / len(w)

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from titan_aioli.methods.checks import require_count, require_number
-from titan_aioli.methods.faults import report_skipped, unusable
+from titan_aioli.methods.faults import report_skipped, skipped_update, unusable
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import softmax, uniform
 
@@ -76,12 +76,12 @@ class DoReMi:
         t = state.round + 1
         bad = unusable(observation, nan_is_absent=True)
         if bad.any():
-            return _skip(state, bad)
+            return skipped_update(state, bad)
         scores = np.where(np.isnan(observation), state.scores, np.maximum(observation, 0.0))
         with np.errstate(divide="ignore", over="ignore"):
             log_w = np.log(state.proportions) + self.mu * scores
         if np.isposinf(log_w).any():
-            return _skip(state, np.isposinf(log_w))
+            return skipped_update(state, np.isposinf(log_w))
         w = (1.0 - self.smoothing) * softmax(log_w) + self.smoothing / len(log_w)
         average = state.average + (w - state.average) / t
         return DoReMiState(round=t, scores=scores, proportions=w, average=average, skipped=bad)
@@ -94,10 +94,3 @@ class DoReMi:
 
     def result(self, state: DoReMiState) -> np.ndarray:
         return state.average
-
-
-def _skip(state: DoReMiState, bad: np.ndarray) -> DoReMiState:
-    """The state after an update that leaves w as it was, because of these groups [G] bool."""
-    t = state.round + 1
-    average = state.average + (state.proportions - state.average) / t
-    return state._replace(round=t, average=average, skipped=bad)

@@ -5,6 +5,7 @@ state remembers which groups were at fault, so that the log names them.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +80,17 @@ def describe_absent(observes: str, observation: np.ndarray | None, names: Sequen
     missing = absent(observes, observation)
     groups = ", ".join(repr(name) for name, is_missing in zip(names, missing, strict=True) if is_missing)
     return [f"no token in this phase, so nothing is learned about: {groups}"] if groups else []
+
+
+def skipped_update(state: Any, bad: np.ndarray) -> Any:
+    """The state of DoReMi or DoGE after an update that leaves the weights as they were, and counts them.
+
+    Args:
+        bad: [G] bool, the groups that were at fault.
+    """
+    t = state.round + 1
+    average = state.average + (state.proportions - state.average) / t
+    return state._replace(round=t, average=average, skipped=bad)
 
 
 def report_skipped(skipped: np.ndarray) -> dict[str, str]:
