@@ -16,7 +16,7 @@ from titan_aioli.commands.check.doubts import doubts
 from titan_aioli.commands.check.forecast import forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
-from titan_aioli.hosts.installed import Checked, check_config, load_config
+from titan_aioli.hosts.installed import VERSION, Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.store import open_store
@@ -189,6 +189,11 @@ def test_the_command_prints_what_the_run_would_do(stores, capsys, tmp_path):
         assert part in text
 
 
+INTERVAL = (
+    "checkpoint.interval is 0: at least 1"
+    if VERSION < (0, 3)
+    else "error: Error parsing checkpoint: Checkpoint interval needs to be at least 1 step."  # torchtitan's
+)
 FAULTS = {
     "batch": (["--world-size", "3"], "training.global_batch_size is 8: it must be a multiple of"),
     "ranks": (
@@ -199,7 +204,7 @@ FAULTS = {
     "seq_len": (["--training.seq_len", "15"], "training.seq_len is 15: it must be a multiple of"),
     "steps": (["--training.steps", "0"], "training.steps is 0: at least 1"),
     "world size": (["--world-size", "-2"], "--world-size is -2: at least 1, or 0 for as few as"),
-    "checkpoint": (["--checkpoint.interval", "0"], "checkpoint.interval is 0: at least 1"),
+    "checkpoint": (["--checkpoint.interval", "0"], INTERVAL),
     "log": (["--metrics.log_freq", "0"], "metrics.log_freq is 0: at least 1"),
     "flag": (["--training.stepz", "3"], "--training.stepz, 3 (perhaps --training.steps is meant)"),
     "value": (["--training.steps", "x"], "Error parsing --training.steps"),
@@ -229,6 +234,7 @@ def test_a_fault_is_one_line_and_status_2(case, stores, tmp_path, capfd):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(VERSION >= (0, 3), reason="torchtitan 0.3 refuses it by itself")
 def test_the_interval_of_checkpoints_that_are_not_written_may_be_anything(stores, capsys):
     flags = ["--mixing.stores", str(stores), "--checkpoint.no-enable", "--checkpoint.interval", "0"]
     main(["check", str(TINY), *flags])

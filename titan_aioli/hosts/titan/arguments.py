@@ -49,7 +49,7 @@ def parsed(parse: Callable[[], T]) -> T:
 def _short_complaint(text: str) -> str:
     """The first sentence in the box that tyro draws about a bad flag, and the flag that may be meant."""
     _, _, text = text.partition("\n")  # the box's title
-    text = " ".join(re.sub(r"\x1b\[[\d;]*m|[^\x00-\x7f]+", " ", text).split())
+    text = " ".join(re.sub(r"\x1b\[[\d;]*m|[^\x00-\x7f]+|-{3,}", " ", text).split())
     meant = re.search(r"Perhaps you meant: (--\S+)", text)
     sentence = re.split(r"Perhaps you meant|Argument helptext|For full helptext", text)[0].strip()
     return f"{sentence} (perhaps {meant[1]} is meant)" if meant else sentence

@@ -117,10 +117,11 @@ class MixtureTraining:
         """Evaluate for the results only when the last checkpoint is saved: it can take long, and may fail."""
         save = self.checkpointer.save
 
-        def save_and_finish(curr_step: int, last_step: bool = False) -> None:
-            save(curr_step, last_step=last_step)
+        def save_and_finish(curr_step: int, last_step: bool = False) -> Any:
+            saved = save(curr_step, last_step=last_step)
             if last_step and self._has_begun:
                 self.session.finish()
+            return saved
 
         self.checkpointer.save = save_and_finish
 

@@ -7,11 +7,13 @@ CUDA graphs are off: a replay would not keep the losses of rows, nor see an eval
 """
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
 import tyro
 from torchtitan.config.manager import ConfigManager, custom_registry
+from torchtitan.tools.logging import logger
 from torchtitan.trainer import Trainer
 
 from titan_aioli.config.validate import check_mixing_keys
@@ -53,10 +55,19 @@ def load_config(args: list[str]) -> MixingTrainer.Config:
     args = with_plain_switches(args)
     check_mixing_keys(args)
     is_own_way = any(word.split("=")[0] in ("--module", "--config") for word in args)
-    config = _from_function(args) if is_own_way else _from_settings(args)
+    logger.addFilter(_is_worth_saying)
+    try:
+        config = _from_function(args) if is_own_way else _from_settings(args)
+    finally:
+        logger.removeFilter(_is_worth_saying)
     check_degrees(config.parallelism)
     refuse_known_faults(config)
     return _prepared(config)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Not torchtitan's warning about a default of its own, which it gives whenever a config is made."""
+    return not record.getMessage().startswith("initial_load_model_only=True has no effect")
 
 
 def _from_settings(args: list[str]) -> MixingTrainer.Config:
