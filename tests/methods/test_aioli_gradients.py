@@ -20,9 +20,9 @@ def run(method, alignment, num_groups, seed=0, noise=0.0):
     return np.array(proportions)
 
 
-def returns(best):
+def returns(best, curvature=0.5):
     """The law: the value of a group falls as its share grows, and at the best mixture all are equal."""
-    return lambda p: np.array(best) / p
+    return lambda p: (np.array(best) / p) ** curvature
 
 
 def build(num_groups, **settings):
@@ -46,15 +46,16 @@ def test_it_goes_to_the_best_mixture_and_stops_there(best):
 
 
 def test_what_the_law_may_be_wrong_by_is_kept_from_the_anchor():
-    """D by hand: the mean of (0.5, 0.2, -0.7)^2, relative to the anchor, over 0.2^2; c is 2 for 3 groups."""
-    best, anchor = np.array([0.5, 0.4, 0.1]), np.full(3, 1 / 3)
-    trust = 1 - (2 * 0.2**2 / np.mean([0.5**2, 0.2**2, 0.7**2])) ** 2
+    """D by hand: the mean of (0.5, -0.1, -0.4)^2, relative to the anchor, over 0.2^2; c is 2.5 for 3 groups."""
+    values, anchor = np.array([0.5, 0.3, 0.2]), np.full(3, 1 / 3)
+    best = values**2 / (values**2).sum()
+    trust = 1 - (2.5 * 0.2**2 / np.mean([0.5**2, 0.1**2, 0.4**2])) ** 2
     moved = run(build(3, rate=1.0), returns(best), 3)
     np.testing.assert_allclose(moved[-1], anchor + trust * (best - anchor), atol=1e-9)
 
 
 def test_a_group_that_harms_is_left_its_least_share():
-    proportions = run(build(3), lambda p: np.array([0.6, 0.4, -0.5]) / p, 3)
+    proportions = run(build(3), lambda p: np.array([0.6, 0.4, -0.5]) / p**0.5, 3)
     assert proportions[-1, 2] == pytest.approx(0.1 / 3, abs=0.02)
     assert run(build(3, least_share=0.2), lambda p: np.array([1.0, 0.0, 0.0]) / p, 3)[-1].min() >= 0.2 - 1e-12
 
@@ -68,7 +69,7 @@ def test_without_evidence_it_stays_at_its_anchor(alignment):
 
 
 def test_small_differences_are_not_acted_on_however_sure_they_are():
-    best = [0.3, 0.27, 0.23, 0.2]
+    best = [0.35, 0.28, 0.2, 0.17]
     np.testing.assert_array_equal(run(build(4), returns(best), 4)[-1], [0.25] * 4)
     moved = run(build(4, misfit=0.05), returns(best), 4)[-1]
     np.testing.assert_allclose(moved, best, atol=0.02)
@@ -85,7 +86,7 @@ def test_it_starts_from_its_anchor_and_leaves_it_for_what_is_better():
 
 def test_the_unit_of_what_is_observed_does_not_matter():
     small, large = (
-        run(build(3), lambda p, unit=unit: unit * np.array([0.7, 0.2, 0.1]) / p, 3) for unit in (1e-12, 1e12)
+        run(build(3), lambda p, unit=unit: unit * returns([0.7, 0.2, 0.1])(p), 3) for unit in (1e-12, 1e12)
     )
     np.testing.assert_allclose(small, large, rtol=1e-9)
 
@@ -102,13 +103,13 @@ def test_where_no_group_helps_it_returns_to_its_anchor():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_it_found_stays_where_alignments_fade_into_noise(seed):
-    """Alignments fall to a hundredth, their noise stays."""
+    """Alignments fall to a fiftieth, their noise stays."""
     best, rng = np.array([0.5, 0.4, 0.05, 0.05]), np.random.default_rng(seed)
     method = build(4)
     state = method.init(4)
-    for level in np.geomspace(1.0, 0.01, 12):
+    for level in np.geomspace(1.0, 0.02, 12):
         p = method.phase(state).proportions
-        state = method.update(state, (level * best + 0.01 * rng.standard_normal(4)) / p)
+        state = method.update(state, (level * best**0.5 + 0.01 * rng.standard_normal(4)) / p**0.5)
     found = method.phase(state).proportions
     assert np.abs(found - best).max() < 0.15
 
@@ -116,8 +117,8 @@ def test_what_it_found_stays_where_alignments_fade_into_noise(seed):
 def test_it_follows_a_best_mixture_that_changes():
     method = build(3)
     state = method.init(3)
-    for best in [[0.6, 0.3, 0.1]] * 5 + [[0.1, 0.3, 0.6]] * 7:
-        state = method.update(state, np.array(best) / method.phase(state).proportions)
+    for best in [[0.8, 0.15, 0.05]] * 5 + [[0.05, 0.15, 0.8]] * 7:
+        state = method.update(state, returns(best)(method.phase(state).proportions))
     assert method.phase(state).proportions.argmax() == 2
 
 
@@ -148,24 +149,25 @@ def test_its_report_says_what_it_found_and_how_sure_it_is():
     method = build(2)
     state = method.update(method.init(2), np.array([3.0, 1.0]))
     first = method.report(state)
-    np.testing.assert_allclose(first["best"], [0.75, 0.25])
+    np.testing.assert_allclose(first["best"], [0.9, 0.1])  # 3^2 to 1
     assert np.isinf(first["best_stderr"]) and first["trust"] == 0
     second = method.report(method.update(state, np.array([3.2, 0.8])))
     # two measurements whose weights are exp(-1/3) and 1, by hand
-    kept, u = np.exp(-1 / 3), 0.5 * np.array([3.2, 0.8])
-    mean = (0.5 * np.array([3.0, 1.0]) * kept + u) / (1 + kept)
-    best = mean / mean.sum()
-    np.testing.assert_allclose(second["best"], best)
+    kept, u = np.exp(-1 / 3), 0.5**0.5 * np.array([3.2, 0.8])
+    mean = (0.5**0.5 * np.array([3.0, 1.0]) * kept + u) / (1 + kept)
+    np.testing.assert_allclose(second["best"], mean**2 / (mean**2).sum())
     number = (1 + kept) ** 2 / (1 + kept**2)
     across = (u @ np.array([-1.0, 3.0])) ** 2 / 10  # of u, squared, at right angles to the first measurement
     variance = across * kept / (1 + kept) ** 2 / (number - 1)
-    assert second["best_stderr"] == pytest.approx(np.sqrt(variance * (1 + best @ best)) / mean.sum())
+    values = mean / mean.sum()
+    error = np.sqrt(variance * (1 + values @ values)) / mean.sum()
+    assert second["best_stderr"] == pytest.approx(error / 0.5)
 
 
 def test_what_all_groups_change_by_together_is_no_noise():
     method, state = build(3), build(3).init(3)
     for scale in (9.0, 3.0, 1.0, 4.0):
-        state = method.update(state, scale * np.array([0.6, 0.3, 0.1]) / state.proportions)
+        state = method.update(state, scale * returns([0.6, 0.3, 0.1])(state.proportions))
     assert method.report(state)["best_stderr"] == pytest.approx(0.0, abs=1e-7)
 
 
@@ -175,6 +177,8 @@ def test_what_all_groups_change_by_together_is_no_noise():
         ({"start": 1.0}, "aioli_gradients.start is 1.0"),
         ({"rate": 0.0}, "aioli_gradients.rate is 0.0"),
         ({"steps_per_update": 0}, "aioli_gradients.steps_per_update is 0"),
+        ({"curvature": 0.0}, "aioli_gradients.curvature is 0.0"),
+        ({"curvature": 1.5}, "aioli_gradients.curvature is 1.5"),
         ({"misfit": -0.1}, "aioli_gradients.misfit is -0.1"),
         ({"memory": 0.6}, "aioli_gradients.memory is 0.6: with less than 1 update the noise"),
         ({"least_share": 0.6}, "aioli_gradients.least_share is 0.6"),

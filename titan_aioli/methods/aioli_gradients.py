@@ -10,11 +10,15 @@ with the gradients g_j of the group's loss and g of the objective's, and P the s
 1 / sqrt(v) of Adam, where v has seen g. One measurement takes a gradient for every group and one for the
 objective, no perturbed step, and shows more than a whole round of LearnParams (docs/study.md).
 
-The average. By a law with diminishing returns (aioli_bayes/law.py) a_j = beta theta_j / p_j, theta the best
-mixture: the value of a group falls as its share grows. So u_j = p_j a_j is the same wherever p is, and is
-averaged over the run. Alignments fade as losses flatten, and their noise does not, so that earlier
-measurements are forgotten only as fast as a new one tells more than noise: they keep exp(-i / memory) of
-their weight,
+The average. By a law with diminishing returns
+
+    a_j = beta (theta_j / p_j)^curvature
+
+theta the best mixture: the value of a group falls as its share grows. (1 is the law of aioli_bayes/law.py;
+between two measurements of a run it falls less: docs/log.md.) So u_j = p_j^curvature a_j is the same wherever
+p is, and is averaged over the run. Alignments fade as losses flatten, and their noise does not, so that
+earlier measurements are forgotten only as fast as a new one tells more than noise: they keep exp(-i / memory)
+of their weight,
 
     i = max(0, 1 - sigma^2 / mean_j u_j^2)
 
@@ -22,13 +26,13 @@ with sigma^2 the variance of what of u is not along its mean.
 
 The step. After every measurement
 
-    theta_j = max(u_j, 0) / sum_i max(u_i, 0)
-    D       = mean_j (theta_j - anchor_j)^2 / (stderr^2 + (misfit anchor_j)^2)
-    w       = max(0, 1 - (c / D)^2)          c = 1 + sqrt(2 / (G - 1))
+    s_j     = max(u_j, 0) / sum_i max(u_i, 0)                   theta_j = s_j^(1 / curvature) / Z
+    D       = mean_j (s_j - s0_j)^2 / (stderr^2 + (misfit s0_j)^2)       s0 the anchor's s
+    w       = max(0, 1 - (c / D)^2)                             c = 1 + 1.5 sqrt(2 / (G - 1))
     p_j     <- p_j (theta'_j / p_j)^rate / Z                    theta' = anchor + w (theta - anchor)
 
-so that the proportions stay at the anchor while theta differs from it by no more than its standard error and
-what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of c - 1.
+so that the proportions stay at the anchor while s differs from its by no more than its standard error and
+what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of (c - 1) / 1.5.
 
 Source: gradients for A, Chen et al. 2024, arXiv:2411.05735, section 4 (DoGE), and Fan et al. 2023,
 arXiv:2310.15393; the law and the averages are this project's.
@@ -94,9 +98,12 @@ class AioliGradients:
     """Share of the way to the best mixture, in logarithms, that the proportions go at each update."""
     memory: float = 3.0
     """Updates, each of them telling more than noise, after which a measurement counts 1 / e; at least 1."""
+    curvature: float = 0.5
+    """Power of p with which the value of a group falls as its share grows, above 0, at most 1. The smaller it
+    is, the fewer groups get most of the tokens."""
     misfit: float = 0.2
-    """What the law may be wrong by, as a share of a group's proportion in the anchor: differences as large as
-    that are not acted on, however sure they are."""
+    """What the law may be wrong by, as a share of a group's value at the anchor: differences as large as that
+    are not acted on, however sure they are."""
     least_share: float | None = None
     """Smallest share of a group. Unset: a tenth of an even one."""
     anchor: Sequence[float] | None = None
@@ -110,6 +117,7 @@ class AioliGradients:
         require_number("aioli_gradients.rate", self.rate, above=0, at_most=1, what="the share of the way")
         reason = "with less than 1 update the noise of the measurements is never known, and nothing moves: it"
         require_number("aioli_gradients.memory", self.memory, at_least=1, what=reason)
+        require_number("aioli_gradients.curvature", self.curvature, above=0, at_most=1, what="the power")
         require_number("aioli_gradients.misfit", self.misfit, at_least=0)
         check_anchor("aioli_gradients", self.anchor, self.least_share, num_groups)
 
@@ -131,20 +139,24 @@ class AioliGradients:
         assert observation is not None, "aioli_gradients observes the alignment of gradients"
         observation = np.where(np.abs(observation) < TOO_LARGE, observation, np.inf)
         state = state._replace(round=state.round + 1, skipped=unusable(observation))
-        return (
-            state if state.skipped.any() else self._move(self._learn(state, state.proportions * observation))
-        )
+        if state.skipped.any():
+            return state
+        return self._move(self._learn(state, state.proportions**self.curvature * observation))
 
     def report(self, state: AioliGradientsState) -> dict[str, np.ndarray | str]:
         note: dict[str, np.ndarray | str] = {**report_skipped(state.skipped)}
         if state.weight == 0:
             return note
-        best, error = self._best(state)
-        trust = self._trust(best, error)
-        return {"best": best, "best_stderr": np.array(error), "trust": np.array(trust), **note}
+        values, error = self._values(state)
+        found = {
+            "best": self._mixture(values),
+            "best_stderr": np.array(error / self.curvature),  # of a share that is about even
+            "trust": np.array(self._trust(values, error)),
+        }
+        return found | note
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
-        return {"aioli/best": self._best(state)[0]} if state.weight else {}
+        return {"aioli/best": self._mixture(self._values(state)[0])} if state.weight else {}
 
     def result(self, state: AioliGradientsState) -> np.ndarray:
         return state.proportions
@@ -165,8 +177,8 @@ class AioliGradients:
         spread = kept * state.spread + (1.0 - 1.0 / weight) * _off_direction(u, state.mean)
         return state._replace(weight=weight, squares=squares, mean=mean, spread=spread)
 
-    def _best(self, state: AioliGradientsState) -> tuple[np.ndarray, float]:
-        """theta [G] and its standard error, infinite with one measurement.
+    def _values(self, state: AioliGradientsState) -> tuple[np.ndarray, float]:
+        """s [G] and its standard error, infinite with one measurement.
 
         One number for all groups, since a few measurements tell too little of each. The last factor is what
         the error of the sum adds.
@@ -174,25 +186,36 @@ class AioliGradients:
         positive = np.maximum(state.mean, 0.0)
         total = positive.sum()
         if total < TOO_SMALL:  # no group helps
-            return self._anchor(len(positive)), math.inf
-        best = positive / total
+            return self._anchor_values(len(positive)), math.inf
+        values = positive / total
         variance = _variance(state) * state.squares / state.weight**2
-        return best, math.sqrt(variance * (1.0 + float(best @ best))) / total
+        return values, math.sqrt(variance * (1.0 + float(values @ values))) / total
+
+    def _mixture(self, values: np.ndarray) -> np.ndarray:
+        """theta [G] of s [G]."""
+        worth = (values / values.max()) ** (1.0 / self.curvature)
+        return worth / worth.sum()
 
     def _move(self, state: AioliGradientsState) -> AioliGradientsState:
         """The proportions after an update."""
         anchor = self._anchor(len(state.mean))
-        best, error = self._best(state)
-        theta = at_least(anchor + self._trust(best, error) * (best - anchor), self.least_share)
+        values, error = self._values(state)
+        wanted = anchor + self._trust(values, error) * (self._mixture(values) - anchor)
+        theta = at_least(wanted, self.least_share)
         return state._replace(proportions=stepped(state.proportions, theta, self.rate, self.least_share))
 
-    def _trust(self, best: np.ndarray, error: float) -> float:
-        """w, how far theta [G] of this standard error is followed."""
-        anchor = self._anchor(len(best))
-        doubt = np.hypot(error, self.misfit * anchor) + TOO_SMALL  # no squares: an error may be huge
-        distance = float((((best - anchor) / doubt) ** 2).mean())
-        by_chance = 1.0 + math.sqrt(2.0 / max(1, len(best) - 1))
+    def _trust(self, values: np.ndarray, error: float) -> float:
+        """w, how far s [G] of this standard error is followed."""
+        expected = self._anchor_values(len(values))
+        doubt = np.hypot(error, self.misfit * expected) + TOO_SMALL  # no squares: an error may be huge
+        distance = float((((values - expected) / doubt) ** 2).mean())
+        by_chance = 1.0 + 1.5 * math.sqrt(2.0 / max(1, len(values) - 1))
         return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
+
+    def _anchor_values(self, num_groups: int) -> np.ndarray:
+        """[G], the s with which the anchor is the best mixture."""
+        values = self._anchor(num_groups) ** self.curvature
+        return values / values.sum()
 
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
