@@ -28,11 +28,13 @@ The step. After every measurement
 
     s_j     = max(u_j, 0) / sum_i max(u_i, 0)                   theta_j = s_j^(1 / curvature) / Z
     D       = mean_j (s_j - s0_j)^2 / (stderr^2 + (misfit s0_j)^2)       s0 the anchor's s
-    w       = max(0, 1 - (c / D)^2)                             c = 1 + 1.5 sqrt(2 / (G - 1))
+    w       = max(0, 1 - (c / D)^2)                             c = 1 + z sqrt(2 / (G - 1))
     p_j     <- p_j (theta'_j / p_j)^rate / Z                    theta' = anchor + w (theta - anchor)
 
 so that the proportions stay at the anchor while s differs from its by no more than its standard error and
-what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of (c - 1) / 1.5.
+what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of
+sqrt(2 / (G - 1)). To leave the anchor takes z = 2 of them; away from it z = 1, so that one noisy measurement
+does not undo what many have found.
 
 Source: gradients for A, Chen et al. 2024, arXiv:2411.05735, section 4 (DoGE), and Fan et al. 2023,
 arXiv:2310.15393; the law and the averages are this project's.
@@ -56,6 +58,10 @@ FIRST_UPDATES = 3
 """So many of them come soon one after the other, so that their spread is known early."""
 FIRST_SHARE = 1.0 / 8
 """What lies between these, over what lies between two later ones."""
+LEAVING, STAYING = 2.0, 1.0
+"""z, at the anchor and away from it."""
+AT_ANCHOR = 1e-3
+"""No share differs by more from the anchor's where the proportions are at the anchor."""
 TOO_LARGE = 1e100
 """Observations as large as this are left out: their squares are not numbers that one can compute with."""
 TOO_SMALL = 1e-100
@@ -77,6 +83,8 @@ class AioliGradientsState(NamedTuple):
     """[G], weighted mean of u, nats per unit of the learning rate."""
     spread: float
     """Weighted sum of the mean squares by which u differed from the direction of its mean."""
+    trust: float
+    """w of the last measurement."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 
@@ -129,6 +137,7 @@ class AioliGradients:
             squares=0.0,
             mean=np.zeros(num_groups),
             spread=0.0,
+            trust=0.0,
             skipped=np.zeros(num_groups, dtype=bool),
         )
 
@@ -151,7 +160,7 @@ class AioliGradients:
         found = {
             "best": self._mixture(values),
             "best_stderr": np.array(error / self.curvature),  # of a share that is about even
-            "trust": np.array(self._trust(values, error)),
+            "trust": np.array(state.trust),
         }
         return found | note
 
@@ -199,17 +208,21 @@ class AioliGradients:
     def _move(self, state: AioliGradientsState) -> AioliGradientsState:
         """The proportions after an update."""
         anchor = self._anchor(len(state.mean))
-        values, error = self._values(state)
-        wanted = anchor + self._trust(values, error) * (self._mixture(values) - anchor)
-        theta = at_least(wanted, self.least_share)
-        return state._replace(proportions=stepped(state.proportions, theta, self.rate, self.least_share))
+        best, trust = self._mixture(self._values(state)[0]), self._trust(state)
+        theta = at_least(anchor + trust * (best - anchor), self.least_share)
+        following = stepped(state.proportions, theta, self.rate, self.least_share)
+        return state._replace(proportions=following, trust=trust)
 
-    def _trust(self, values: np.ndarray, error: float) -> float:
-        """w, how far s [G] of this standard error is followed."""
-        expected = self._anchor_values(len(values))
+    def _trust(self, state: AioliGradientsState) -> float:
+        """w, how far theta is followed."""
+        values, error = self._values(state)
+        num_groups = len(values)
+        expected = self._anchor_values(num_groups)
         doubt = np.hypot(error, self.misfit * expected) + TOO_SMALL  # no squares: an error may be huge
         distance = float((((values - expected) / doubt) ** 2).mean())
-        by_chance = 1.0 + 1.5 * math.sqrt(2.0 / max(1, len(values) - 1))
+        is_away = np.abs(state.proportions - self._anchor(num_groups)).max() > AT_ANCHOR
+        deviation = math.sqrt(2.0 / max(1, num_groups - 1))
+        by_chance = 1.0 + (STAYING if is_away else LEAVING) * deviation
         return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
 
     def _anchor_values(self, num_groups: int) -> np.ndarray:
