@@ -60,8 +60,8 @@ FIRST_SHARE = 1.0 / 8
 """What lies between these, over what lies between two later ones."""
 LEAVING, STAYING = 2.0, 1.0
 """z, at the anchor and away from it."""
-AT_ANCHOR = 1e-3
-"""No share differs by more from the anchor's where the proportions are at the anchor."""
+AT_ANCHOR = 0.01
+"""At the anchor no share differs from the anchor's by more than this part of it."""
 TOO_LARGE = 1e100
 """Observations as large as this are left out: their squares are not numbers that one can compute with."""
 TOO_SMALL = 1e-100
@@ -220,7 +220,7 @@ class AioliGradients:
         expected = self._anchor_values(num_groups)
         doubt = np.hypot(error, self.misfit * expected) + TOO_SMALL  # no squares: an error may be huge
         distance = float((((values - expected) / doubt) ** 2).mean())
-        is_away = np.abs(state.proportions - self._anchor(num_groups)).max() > AT_ANCHOR
+        is_away = np.abs(state.proportions / self._anchor(num_groups) - 1.0).max() > AT_ANCHOR
         deviation = math.sqrt(2.0 / max(1, num_groups - 1))
         by_chance = 1.0 + (STAYING if is_away else LEAVING) * deviation
         return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
