@@ -101,17 +101,17 @@ def test_where_no_group_helps_it_returns_to_its_anchor():
     np.testing.assert_allclose(state.proportions, [0.5, 0.5], atol=0.01)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_it_found_stays_where_alignments_fade_into_noise(seed):
-    """Alignments fall to a fiftieth, their noise stays."""
-    best, rng = np.array([0.5, 0.4, 0.05, 0.05]), np.random.default_rng(seed)
-    method = build(4)
-    state = method.init(4)
-    for level in np.geomspace(1.0, 0.02, 12):
-        p = method.phase(state).proportions
-        state = method.update(state, (level * best**0.5 + 0.01 * rng.standard_normal(4)) / p**0.5)
-    found = method.phase(state).proportions
-    assert np.abs(found - best).max() < 0.16
+def test_what_it_found_stays_where_alignments_fade_into_noise():
+    """Alignments fall to a fiftieth, their noise stays: 20 runs end within 0.065 of the best, on the median."""
+    best, method, farthest = np.array([0.5, 0.4, 0.05, 0.05]), build(4), []
+    for seed in range(20):
+        state, rng = method.init(4), np.random.default_rng(seed)
+        for level in np.geomspace(1.0, 0.02, 12):
+            p = method.phase(state).proportions
+            state = method.update(state, (level * best**0.5 + 0.01 * rng.standard_normal(4)) / p**0.5)
+        farthest.append(np.abs(method.phase(state).proportions - best).max())
+    assert np.median(farthest) < 0.065
+    assert max(farthest) < 0.2
 
 
 def test_it_follows_a_best_mixture_that_changes():

@@ -28,12 +28,13 @@ The step. After every measurement
 
     s_j     = max(u_j, 0) / sum_i max(u_i, 0)                   theta_j = s_j^(1 / curvature) / Z
     D       = mean_j (s_j - s0_j)^2 / (stderr^2 + (misfit s0_j)^2)       s0 the anchor's s
-    w       = max(0, 1 - (c / D)^2)                             c = 1 + z sqrt(2 / (G - 1))
+    w       = max(0, 1 - (c / D)^2)             c = 1 + (1 + 2 e (1 - w)) sqrt(2 / (G - 1) + 2 e^2 / n)
     p_j     <- p_j (theta'_j / p_j)^rate / Z                    theta' = anchor + w (theta - anchor)
 
 so that the proportions stay at the anchor while s differs from its by no more than its standard error and
-what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of
-sqrt(2 / (G - 1)). To leave the anchor takes z = 2 of them; away from it z = 1, so that one noisy measurement
+what a law that is not exact may be wrong by: D is then about 1, with a standard deviation of the root in c.
+e is what part of D's denominator the error is, n the degrees of freedom of that. Where all is error, leaving
+the anchor takes three deviations; the more the last w was (in c), the fewer, so that one noisy measurement
 does not undo what many have found.
 
 Source: gradients for A, Chen et al. 2024, arXiv:2411.05735, section 4 (DoGE), and Fan et al. 2023,
@@ -58,10 +59,8 @@ FIRST_UPDATES = 3
 """So many of them come soon one after the other, so that their spread is known early."""
 FIRST_SHARE = 1.0 / 8
 """What lies between these, over what lies between two later ones."""
-LEAVING, STAYING = 2.0, 1.0
-"""z, at the anchor and away from it."""
-AT_ANCHOR = 0.01
-"""At the anchor no share differs from the anchor's by more than this part of it."""
+CAUTION = 2.0
+"""Deviations more that it takes to leave the anchor, where all that is known is uncertain."""
 TOO_LARGE = 1e100
 """Observations as large as this are left out: their squares are not numbers that one can compute with."""
 TOO_SMALL = 1e-100
@@ -216,13 +215,14 @@ class AioliGradients:
     def _trust(self, state: AioliGradientsState) -> float:
         """w, how far theta is followed."""
         values, error = self._values(state)
-        num_groups = len(values)
-        expected = self._anchor_values(num_groups)
+        if not math.isfinite(error):
+            return 0.0
+        expected, freedom = self._anchor_values(len(values)), max(1, len(values) - 1)
         doubt = np.hypot(error, self.misfit * expected) + TOO_SMALL  # no squares: an error may be huge
         distance = float((((values - expected) / doubt) ** 2).mean())
-        is_away = np.abs(state.proportions / self._anchor(num_groups) - 1.0).max() > AT_ANCHOR
-        deviation = math.sqrt(2.0 / max(1, num_groups - 1))
-        by_chance = 1.0 + (STAYING if is_away else LEAVING) * deviation
+        by_error = float(((error / doubt) ** 2).mean())
+        variance = 2.0 / freedom + 2.0 * by_error**2 / (freedom * (_number(state) - 1.0))
+        by_chance = 1.0 + (1.0 + CAUTION * by_error * (1.0 - state.trust)) * math.sqrt(variance)
         return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
 
     def _anchor_values(self, num_groups: int) -> np.ndarray:
@@ -237,8 +237,13 @@ class AioliGradients:
 
 def _variance(state: AioliGradientsState) -> float:
     """sigma^2, of one group's u in one measurement; infinite with one measurement."""
-    number = state.weight**2 / state.squares if state.weight else 0.0  # if all had the same weight
+    number = _number(state)
     return state.spread / state.weight * number / (number - 1.0) if number > 1.5 else math.inf
+
+
+def _number(state: AioliGradientsState) -> float:
+    """Measurements that would tell as much if all had the same weight."""
+    return state.weight**2 / state.squares if state.weight else 0.0
 
 
 def _above_noise(u: np.ndarray, variance: float) -> float:
