@@ -207,14 +207,14 @@ class AioliGradients:
     def _move(self, state: AioliGradientsState) -> AioliGradientsState:
         """The proportions after an update."""
         anchor = self._anchor(len(state.mean))
-        best, trust = self._mixture(self._values(state)[0]), self._trust(state)
+        values, error = self._values(state)
+        best, trust = self._mixture(values), self._trust(state, values, error)
         theta = at_least(anchor + trust * (best - anchor), self.least_share)
         following = stepped(state.proportions, theta, self.rate, self.least_share)
         return state._replace(proportions=following, trust=trust)
 
-    def _trust(self, state: AioliGradientsState) -> float:
-        """w, how far theta is followed."""
-        values, error = self._values(state)
+    def _trust(self, state: AioliGradientsState, values: np.ndarray, error: float) -> float:
+        """w, how far theta is followed, by s [G] and its standard error."""
         if not math.isfinite(error):
             return 0.0
         expected, freedom = self._anchor_values(len(values)), max(1, len(values) - 1)
