@@ -93,6 +93,7 @@ def test_what_cannot_be_verified_is_refused(swept, tmp_path, capfd):
     assert "no line of the table has the final losses" in refused(
         ["plan", str(swept), *output, "--law", "linear"], capfd
     )
+    assert not (tmp_path / "p.json").exists()
 
 
 def test_the_planned_run_says_tokens_natural_shares_and_caps(swept, tmp_path, stores, capfd):

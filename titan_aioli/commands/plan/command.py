@@ -14,6 +14,7 @@ from rich.console import Console
 
 from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
+from titan_aioli.commands.plan.verify import sweep_of, verify_plan
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
 from titan_aioli.laws.plan import FITS, LawName, plan_mixture
@@ -95,6 +96,7 @@ def plan(
     if figure is not None:
         check_suffix(figure, "--figure")
     table = read_table(runs)
+    sweep = sweep_of(runs, table) if verify else None
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
     caps = _caps(sizes, max_epochs)
     counts = _shares(weights, table.evaluated, "weights") if weights else table.weights
@@ -121,10 +123,8 @@ def plan(
     if made.frontier is not None:
         console.print(frontier_table(made))
     verified = []
-    if verify:
-        from titan_aioli.commands.plan.verify import verify_plan
-
-        verified = verify_plan(runs, table, planned, output)
+    if sweep is not None:
+        verified = verify_plan(sweep, planned, table.groups, output)
         fields: dict[str, Any] = {**made.fields(), "verified": [entry._asdict() for entry in verified]}
         write_plan(output, **fields)
         console.print(verified_table(made, verified))

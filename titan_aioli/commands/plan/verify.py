@@ -5,6 +5,7 @@ The runs lie in OUTPUT-verify/, a sweep of its own: killed and started again, it
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,34 +24,57 @@ SAME_MIXTURE = 2e-3
 SPLITS = ("validation", "test")
 
 
-def verify_plan(runs: Path, table: RunTable, planned: Planned, output: Path) -> list[Verified]:
+class TableSweep(NamedTuple):
+    """The sweep that made a table."""
+
+    runs: Path
+    """The table."""
+    plan: dict[str, Any]
+    """Content of sweep.json."""
+    base: Path
+    """Config of one of its runs."""
+    split: str
+    """Whose final losses the table holds."""
+
+
+def sweep_of(runs: Path, table: RunTable) -> TableSweep:
+    """The sweep in whose folder a table lies.
+
+    Args:
+        runs: the table.
+        table: its content.
+    Raises: UserError: the table is not beside its sweep, or not of it.
+    """
+    sweep = read_json(_sweep_file(runs), "the plan of a sweep")
+    split = _split_of(runs.parent / sweep["runs"][0]["name"], table)
+    return TableSweep(runs, sweep, _base_config(runs, sweep), split)
+
+
+def verify_plan(sweep: TableSweep, planned: Planned, groups: list[str], output: Path) -> list[Verified]:
     """Train on the plan and its neighbors, and compare with the law; the plan is first.
 
     Args:
-        runs: the table, in the folder of the sweep that made it.
-        table: its content.
+        sweep: that made the table of the plan.
         planned: the plan, by a law.
+        groups: their names, in the order of the proportions.
         output: file of the plan.
-    Raises: UserError: the table is not beside its sweep, or a run failed.
+    Raises: UserError: a run failed.
     """
     made, law = planned.plan, planned.law
     assert law is not None, "a law is compared with runs"
-    sweep = read_json(_sweep_file(runs), "the plan of a sweep")
-    base = _base_config(runs, sweep)
-    split = _split_of(runs.parent / sweep["runs"][0]["name"], table)
     folder = output.with_name(f"{output.stem}-verify")
     trained = [SweepRun(folder / name, p.tolist()) for name, p in mixtures_to_verify(made)]
-    module = sweep.get("module", TRAIN)
-    verifying = Sweep(folder, table.groups, trained, 0, sweep["nproc_per_node"], sweep["flags"], module)
+    module, ranks = sweep.plan.get("module", TRAIN), sweep.plan["nproc_per_node"]
+    verifying = Sweep(folder, groups, trained, 0, ranks, sweep.plan["flags"], module)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as lock:
-        keep_plan(verifying, base, {"verifies": str(runs)})
+        keep_plan(verifying, sweep.base, {"verifies": str(sweep.runs)})
         for run in trained:
-            run.write_config(read_toml(base), table.groups)
+            run.write_config(read_toml(sweep.base), groups)
         failures = train_all(verifying, lock)
     if failures:
         raise UserError(f"{'; '.join(failures)}: the same command tries again")
-    return [_verified(run, made, law.predict(np.array(run.proportions)), split) for run in trained]
+    return [_verified(run, made, law.predict(np.array(run.proportions)), sweep.split) for run in trained]
 
 
 def mixtures_to_verify(made: Plan) -> Iterator[tuple[str, Array]]:
