@@ -131,7 +131,7 @@ REMEDIES = {
         gzip.compress(b'{"text": "one"}\n') + bytes(100),
         "other bytes follow its gzip data",
     ),
-    "deeply nested": ("a.jsonl", b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "line 1: not JSON"),
+    "deeply nested": ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "line 1: not JSON"),
 }
 
 

@@ -137,7 +137,9 @@ def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, case, where):
         read(tmp_path, where.format(name=name))
 
 
-@pytest.mark.parametrize("line", [b"\0" * 5000, b'{"text": "one", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "line", [b"\0" * 5000, b'{"text": "one", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
+)
 def test_a_line_that_cannot_be_parsed_is_named(tmp_path, line):
     put(tmp_path, a_jsonl=LINES * 200 + line + b"\n")
     with pytest.raises(ValueError, match=r"a\.jsonl, line 401: not JSON"):
