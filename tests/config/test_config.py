@@ -108,12 +108,15 @@ def test_what_a_table_inherits_and_nobody_writes_is_no_key_and_no_flag(tmp_path,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1.5}, "mixing.seed is 1.5: it must be int"),
-        ({"audit": "yes"}, "mixing.audit is 'yes': it must be bool"),
-        ({"aioli": AioliTable(eta="high")}, "mixing.aioli.eta is 'high': it must be float"),
-        ({"aioli": AioliTable(num_sweeps=True)}, "mixing.aioli.num_sweeps is True: it must be int"),
-        ({"aioli": AioliTable(update="sometimes")}, "mixing.aioli.update is 'sometimes'"),
-        ({"groups": {"a": Group(train="x")}}, "mixing.groups.a.train is 'x'"),
+        ({"seed": 1.5}, "mixing.seed is 1.5: it must be a whole number"),
+        ({"audit": "yes"}, "mixing.audit is 'yes': it must be true or false"),
+        ({"aioli": AioliTable(eta="high")}, "mixing.aioli.eta is 'high': it must be a number"),
+        (
+            {"aioli": AioliTable(num_sweeps=True)},
+            "mixing.aioli.num_sweeps is True: it must be a whole number",
+        ),
+        ({"aioli": AioliTable(update="sometimes")}, "it must be one of 'cumulative', 'restart'$"),
+        ({"groups": {"a": Group(train="x")}}, "mixing.groups.a.train is 'x': it must be a "),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(change, message):

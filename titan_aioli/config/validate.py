@@ -1,7 +1,8 @@
 """Checks of the `[mixing]` tables that torchtitan leaves out: unknown keys, and types of values from TOML."""
 
 import dataclasses
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from typeguard import TypeCheckError, check_type
@@ -9,6 +10,8 @@ from typeguard import TypeCheckError, check_type
 from titan_aioli.config import Mixing
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def check_mixing_keys(args: list[str]) -> None:
@@ -69,9 +72,7 @@ def check_types(section: Any, name: str) -> None:
         except TypeCheckError:
             is_wrong = True
         if is_wrong:
-            allowed = str(hints[entry.name]).replace("typing.", "")
-            allowed = getattr(hints[entry.name], "__name__", allowed) if "[" not in allowed else allowed
-            raise UserError(f"{key} is {value!r}: it must be {allowed}")
+            raise UserError(f"{key} is {value!r}: it must be {in_words(hints[entry.name])}")
         if isinstance(value, list):
             for number, item in enumerate(value):
                 if dataclasses.is_dataclass(item):
@@ -80,6 +81,18 @@ def check_types(section: Any, name: str) -> None:
             for key_in_dict, item in value.items():
                 if dataclasses.is_dataclass(item):
                     check_types(item, f"{key}.{key_in_dict}")
+
+
+def in_words(hint: Any) -> str:
+    """What the values of a type of the config are, such as "a list of numbers"; TOML has no None."""
+    origin, inner = get_origin(hint), [one for one in get_args(hint) if one is not NoneType]
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, inner))
+    if origin is None:
+        return WORDS.get(hint, "a table")
+    if origin in (Union, UnionType):
+        return " or ".join(map(in_words, inner))
+    return f"a {'table' if origin is dict else 'list'} of {in_words(inner[-1]).removeprefix('a ')}s"
 
 
 def _holds_bool(value: Any) -> bool:
