@@ -24,6 +24,9 @@ LOADS = ("tokens_per_expert", "tokens_per_expert_E")
 """Names of the buffer in which a router counts the tokens of its experts, by which the next optimizer step
 moves the router's biases; torchtitan 0.2 and 0.3."""
 
+FORWARD_ACTIONS = {"FORWARD", "SEND_F", "WAIT_SEND_F", "RECV_F", "UNSHARD", "RESHARD"}
+"""What a forward pass does of a pipeline schedule's plan; WAIT_SEND_F since torch 2.15."""
+
 
 class Prepared(NamedTuple):
     """Rows as torchtitan's model and loss take them."""
@@ -201,21 +204,26 @@ def forward_actions_only(schedule: Any) -> Iterator[None]:
     """Leave the backward actions out of a pipeline schedule's plan.
 
     `eval` of torch's schedules walks the whole plan and skips the backward of each stage, but V-shaped plans
-    (ZBVZeroBubble) hand gradients from stage to stage on one rank, and fail where there are none.
+    (ZBVZeroBubble) hand gradients from stage to stage on one rank, and fail where there are none. DualPipeV's
+    plan pairs a forward with a backward action.
     """
     plan = getattr(schedule, "pipeline_order_with_comms", None)
     if plan is None:  # 1F1B and GPipe have no plan of actions
         yield
         return
-    forward = ("FORWARD", "SEND_F", "RECV_F", "UNSHARD", "RESHARD")
     schedule.pipeline_order_with_comms = {
-        rank: [action for action in actions if action.computation_type.name in forward]
+        rank: [part for action in actions for part in action.sub_actions or (action,) if is_forward(part)]
         for rank, actions in plan.items()
     }
     try:
         yield
     finally:
         schedule.pipeline_order_with_comms = plan
+
+
+def is_forward(action: Any) -> bool:
+    """Whether a forward pass needs an action of a pipeline schedule's plan."""
+    return action.computation_type.name in FORWARD_ACTIONS
 
 
 def _reshard(model: torch.nn.Module) -> None:
