@@ -52,7 +52,6 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "pp2_tp2": (4, 8, [*PP2, "1F1B", TP, "2"]),
     "pp2_interleaved": (2, 8, [*PP2, "Interleaved1F1B"]),
     "pp2_zbv": (2, 8, [*PP2, "ZBVZeroBubble", *ONE_CHUNK]),
-    "pp2_dualpipev": (2, 8, [*PP2, "DualPipeV", *ONE_CHUNK]),
     "cp2": (2, 8, [CP, "2"]),
     "fsdp2_cp2": (4, 4, [CP, "2"]),
     "fsdp2_ep2": (2, 4, [EP, "2"]),
