@@ -35,6 +35,8 @@ EXPERTS_TP2 = [P + "expert_tensor_parallel_degree", "2"] if VERSION < (0, 3) els
 SCHEDULE, MICRO_BATCH = P + "pipeline_parallel_schedule", P + "pipeline_parallel_microbatch_size"
 PP2 = [PP, "2", MICRO_BATCH, "2", SCHEDULE]
 ONE_CHUNK = [] if VERSION < (0, 3) else ["--loss.num_chunks", "1"]
+NO_OVERLAP = ["--parallelism.no-pipeline_parallel_expert_parallel_overlap"] if VERSION < (0, 3) else []
+"""That of DualPipeV needs a GPU's streams."""
 AC = "--activation_checkpoint."
 COMMON = ("--mixing.evaluation.freq", "0", "--checkpoint.interval", "1000")
 
@@ -52,7 +54,7 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "pp2_tp2": (4, 8, [*PP2, "1F1B", TP, "2"]),
     "pp2_interleaved": (2, 8, [*PP2, "Interleaved1F1B"]),
     "pp2_zbv": (2, 8, [*PP2, "ZBVZeroBubble", *ONE_CHUNK]),
-    "pp2_dualpipev": (2, 8, [*PP2, "DualPipeV", *ONE_CHUNK]),
+    "pp2_dualpipev": (2, 8, [*PP2, "DualPipeV", *ONE_CHUNK, *NO_OVERLAP]),
     "cp2": (2, 8, [CP, "2"]),
     "fsdp2_cp2": (4, 4, [CP, "2"]),
     "fsdp2_ep2": (2, 4, [EP, "2"]),
@@ -65,9 +67,8 @@ LAYOUTS: dict[str, tuple[int, int, list[str]]] = {
     "tp2_compile": (2, 8, [TP, "2", "--compile.enable"]),
     "fsdp2_tp2_compile": (4, 4, [TP, "2", "--compile.enable"]),
 }
-WITHOUT_02 = {"tp2_compile", "fsdp2_tp2_compile", "pp2_dualpipev"}
-"""Layouts that a run refuses with torchtitan 0.2; its DualPipeV needs the streams of a GPU."""
-WITHOUT = WITHOUT_02 if VERSION < (0, 3) else {"tp2_no_loss_parallel"}
+REFUSED = {"tp2_compile", "fsdp2_tp2_compile"} if VERSION < (0, 3) else {"tp2_no_loss_parallel"}
+"""Layouts that a run would refuse with the installed torchtitan."""
 FOR_EXPERTS = {"fsdp2_ep2", "fsdp2_tp2_ep2", "pp2_fsdp2_ep2"}
 """Layouts of mixtures of experts: with a model that is one, and if named."""
 TOLERANCES = {
@@ -146,7 +147,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    there = [name for name in LAYOUTS if name not in WITHOUT]
+    there = [name for name in LAYOUTS if name not in REFUSED]
     usual = [name for name in there if name not in FOR_EXPERTS]
     parser.add_argument("--only", nargs="+", choices=there, default=usual, help="layouts to run")
     parser.add_argument(

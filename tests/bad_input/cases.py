@@ -160,6 +160,9 @@ CONFIG = {
     "a batch that cannot be split": flags("global_batch_size is 7: it must be a multiple", "--training.global_batch_size", "7"),
     "no rows on a rank": flags("global_batch_size is 8: .*local_batch_size 0", "--training.local_batch_size", "0"),
     "a layout of no ranks": flags("tensor_parallel_degree is 0: at least 1", "--parallelism.tensor_parallel_degree", "0"),
+    "sequences without tokens": flags("training.seq_len is 0: at least 1", "--training.seq_len", "0"),
+    "garbage that is never collected": flags("training.gc_freq is 0: at least 1", "--training.gc_freq", "0"),
+    "no rows in a micro-batch": flags("pipeline_parallel_microbatch_size (is 0: at least 1|must be greater than 0)", "--parallelism.pipeline_parallel_microbatch_size", "0"),
     "no held-out sequences": flags("mixing.evaluation.sequences is 0: at least 1", "--mixing.evaluation.sequences", "0"),
     "no skipped update allowed": flags("max_skipped_updates is 0: at least 1", "--mixing.max_skipped_updates", "0"),
     "weights of 0": flags(

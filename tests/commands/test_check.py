@@ -209,6 +209,10 @@ FAULTS = {
     "flag": (["--training.stepz", "3"], "--training.stepz, 3 (perhaps --training.steps is meant)"),
     "value": (["--training.steps", "x"], "Error parsing --training.steps"),
     "reference": (["--mixing.method", "doremi"], "mixing.doremi.reference is ''"),
+    "schedule": (
+        ["--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "2F2B"],
+        "parallelism.pipeline_parallel_schedule: Unknown schedule name '2F2B'. The valid options are",
+    ),
     "pipeline": (
         ["--mixing.method", "doge", "--parallelism.pipeline_parallel_degree", "2"],
         "not with pipeline parallelism",

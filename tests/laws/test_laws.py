@@ -53,7 +53,9 @@ def test_huber_fit_shrugs_off_an_outlier():
     P = np.column_stack([np.linspace(0, 1, 11), np.linspace(1, 0, 11)])
     losses = P @ [[2.0], [3.0]]
     losses[4] += 5
+    before = P.copy()
     np.testing.assert_allclose(fit_linear(P, losses, huber_delta=0.001).theta, [[2, 3]], atol=0.01)
+    assert (before == P).all()
     assert abs(fit_linear(P, losses).theta - [[2, 3]]).max() > 0.1
 
 

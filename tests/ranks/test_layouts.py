@@ -13,8 +13,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "layouts.py"
 QUICK = ["pp2_interleaved", "cp2"]
 LONG = [
     *("accumulation", "fsdp2", "fsdp2_accumulation", "hsdp2x2", "tp2", "fsdp2_tp2"),
-    "tp2_no_loss_parallel" if VERSION < (0, 3) else "pp2_dualpipev",
-    *("pp2", "pp2_fsdp2", "pp2_tp2", "pp2_zbv", "fsdp2_cp2"),
+    *(("tp2_no_loss_parallel",) if VERSION < (0, 3) else ()),
+    *("pp2", "pp2_fsdp2", "pp2_tp2", "pp2_zbv", "pp2_dualpipev", "fsdp2_cp2"),
     *("fsdp2_ac_selective", "fsdp2_ac_full", "fsdp2_compile", "fsdp2_bf16"),
 ]
 

@@ -28,12 +28,16 @@ def best_fit(
         huber_delta: nats per token; residuals above it count linearly. None: plain least squares.
     Returns: [K].
     """
+
+    def jacobian_to_keep(x: Array) -> Array:  # scipy 1.15, the newest for Python 3.10, scales it in place
+        return jacobian(x).copy()
+
     best, best_cost = None, np.inf
     for start in starts:
         fit = least_squares(
             residuals,
             start,
-            jac=jacobian,  # pyright: ignore[reportArgumentType]
+            jac=jacobian_to_keep,  # pyright: ignore[reportArgumentType]
             method="lm" if huber_delta is None else "trf",
             loss="linear" if huber_delta is None else "huber",
             f_scale=1.0 if huber_delta is None else huber_delta,

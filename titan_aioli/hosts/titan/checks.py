@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch.distributed.pipelining.schedules import get_schedule_class
+
 from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
 from titan_aioli.measure.excess import check_reference
@@ -41,44 +43,39 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     """Check what a trainer would refuse, or would not notice.
 
     Args:
-        config: torchtitan's, with our `mixing`; its degrees were checked.
+        config: torchtitan's, with our `mixing`; its counts were checked.
         mixture: what its `[mixing]` asks for.
         world_size: ranks that will run it. 0: as few as its layout allows.
         folder, model: of `Checked`.
     Raises: UserError: the first fault, in one line.
     """
-    _check_steps(config)
     world_size, shard_degree, batch_size = _check_ranks(config, world_size)
+    _check_schedule(config.parallelism)
     _check_observer(config, mixture.method.observes, shard_degree)
     _check_seed_checkpoint(config.checkpoint, world_size)
     return Checked(config, mixture, world_size, batch_size, folder, model)
 
 
-def check_degrees(layout: Any) -> None:
-    """Refuse a degree of parallelism that is none, before anything is computed from it.
+def check_counts(config: Any) -> None:
+    """Refuse counts of a config that are none, before anything is computed from them.
 
-    Args:
-        layout: the section `parallelism`.
-    Raises: UserError: names the degree.
+    Raises: UserError: names the first.
     """
-    for name in FIXED_DEGREES:
-        if getattr(layout, name) < 1:
-            raise UserError(f"parallelism.{name} is {getattr(layout, name)}: at least 1")
-    shard = layout.data_parallel_shard_degree
-    if shard != -1 and shard < 1:
-        raise UserError(
-            f"parallelism.data_parallel_shard_degree is {shard}: at least 1, or -1 for the ranks left"
-        )
-
-
-def _check_steps(config: Any) -> None:
-    """The run's length, and the numbers of steps that torchtitan divides by."""
-    counts = {"training.steps": config.training.steps, "metrics.log_freq": config.metrics.log_freq}
+    training, layout = config.training, config.parallelism
+    counts = {f"parallelism.{name}": getattr(layout, name) for name in FIXED_DEGREES}
+    counts["parallelism.pipeline_parallel_microbatch_size"] = layout.pipeline_parallel_microbatch_size
+    counts |= {f"training.{name}": getattr(training, name) for name in ("steps", "seq_len", "gc_freq")}
+    counts["metrics.log_freq"] = config.metrics.log_freq
     if config.checkpoint.enable:
         counts["checkpoint.interval"] = config.checkpoint.interval
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{name} is {count}: at least 1")
+    shard = layout.data_parallel_shard_degree
+    if shard != -1 and shard < 1:
+        raise UserError(
+            f"parallelism.data_parallel_shard_degree is {shard}: at least 1, or -1 for the ranks left"
+        )
 
 
 def _check_ranks(config: Any, world_size: int) -> tuple[int, int, int]:
@@ -128,6 +125,16 @@ def _check_batch(config: Any, dp_degree: int) -> int:
             f"parallelism.pipeline_parallel_microbatch_size {microbatch_size}"
         )
     return batch_size
+
+
+def _check_schedule(layout: Any) -> None:
+    """The name of the schedule of pipeline stages, where no file gives their plan."""
+    if layout.pipeline_parallel_degree == 1 or layout.pipeline_parallel_schedule_csv:
+        return
+    try:
+        get_schedule_class(layout.pipeline_parallel_schedule)
+    except ValueError as error:
+        raise UserError(f"parallelism.pipeline_parallel_schedule: {error}") from None
 
 
 def _check_observer(config: Any, observes: str, shard_degree: int) -> None:

@@ -20,7 +20,7 @@ from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
-from titan_aioli.hosts.titan.checks import Checked, check_degrees, check_job
+from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job
 from titan_aioli.hosts.titan.cpu import for_cpu, has_accelerator
 from titan_aioli.hosts.titan03 import attention, exchange
 from titan_aioli.hosts.titan03.components import MixtureLoaderConfig, NoTokenizerConfig, open_job_mixture
@@ -58,9 +58,11 @@ def load_config(args: list[str]) -> MixingTrainer.Config:
     logger.addFilter(_is_worth_saying)
     try:
         config = _from_function(args) if is_own_way else _from_settings(args)
+    except ValueError as error:  # torchtitan's own checks of values
+        raise UserError(str(error)) from None
     finally:
         logger.removeFilter(_is_worth_saying)
-    check_degrees(config.parallelism)
+    check_counts(config)
     refuse_known_faults(config)
     return _prepared(config)
 
