@@ -72,7 +72,7 @@ def check_types(section: Any, name: str) -> None:
         except TypeCheckError:
             is_wrong = True
         if is_wrong:
-            raise UserError(f"{key} is {value!r}: it must be {in_words(hints[entry.name])}")
+            raise UserError(f"{key} is {value!r}: it must be {_in_words(hints[entry.name])}")
         if isinstance(value, list):
             for number, item in enumerate(value):
                 if dataclasses.is_dataclass(item):
@@ -83,7 +83,7 @@ def check_types(section: Any, name: str) -> None:
                     check_types(item, f"{key}.{key_in_dict}")
 
 
-def in_words(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """What the values of a type of the config are, such as "a list of numbers"; TOML has no None."""
     origin, inner = get_origin(hint), [one for one in get_args(hint) if one is not NoneType]
     if origin is Literal:
@@ -91,8 +91,8 @@ def in_words(hint: Any) -> str:
     if origin is None:
         return WORDS.get(hint, "a table")
     if origin in (Union, UnionType):
-        return " or ".join(map(in_words, inner))
-    return f"a {'table' if origin is dict else 'list'} of {in_words(inner[-1]).removeprefix('a ')}s"
+        return " or ".join(map(_in_words, inner))
+    return f"a {'table' if origin is dict else 'list'} of {_in_words(inner[-1]).removeprefix('a ')}s"
 
 
 def _holds_bool(value: Any) -> bool:
