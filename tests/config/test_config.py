@@ -115,7 +115,10 @@ def test_what_a_table_inherits_and_nobody_writes_is_no_key_and_no_flag(tmp_path,
             {"aioli": AioliTable(num_sweeps=True)},
             "mixing.aioli.num_sweeps is True: it must be a whole number",
         ),
-        ({"aioli": AioliTable(update="sometimes")}, "it must be one of 'cumulative', 'restart'$"),
+        (
+            {"aioli": AioliTable(update="sometimes")},
+            "mixing.aioli.update is 'sometimes': it must be one of 'cumulative', 'restart'$",
+        ),
         ({"groups": {"a": Group(train="x")}}, "mixing.groups.a.train is 'x': it must be a "),
     ],
 )
