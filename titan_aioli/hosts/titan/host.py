@@ -212,18 +212,18 @@ def forward_actions_only(schedule: Any) -> Iterator[None]:
         yield
         return
     schedule.pipeline_order_with_comms = {
-        rank: [part for action in actions for part in action.sub_actions or (action,) if is_forward(part)]
+        rank: [
+            part
+            for action in actions
+            for part in action.sub_actions or (action,)
+            if part.computation_type.name in FORWARD_ACTIONS
+        ]
         for rank, actions in plan.items()
     }
     try:
         yield
     finally:
         schedule.pipeline_order_with_comms = plan
-
-
-def is_forward(action: Any) -> bool:
-    """Whether a forward pass needs an action of a pipeline schedule's plan."""
-    return action.computation_type.name in FORWARD_ACTIONS
 
 
 def _reshard(model: torch.nn.Module) -> None:

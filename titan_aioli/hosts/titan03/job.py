@@ -58,8 +58,6 @@ def load_config(args: list[str]) -> MixingTrainer.Config:
     logger.addFilter(_is_worth_saying)
     try:
         config = _from_function(args) if is_own_way else _from_settings(args)
-    except ValueError as error:  # torchtitan's own checks of values
-        raise UserError(str(error)) from None
     finally:
         logger.removeFilter(_is_worth_saying)
     check_counts(config)
@@ -82,18 +80,20 @@ def _from_settings(args: list[str]) -> MixingTrainer.Config:
     spec = model_spec(model.name, model.flavor, model.attn_backend)
     settings.training.disable_cuda_graphs = True
     settings.debug.print_config |= settings.job.print_config
-    return MixingTrainer.Config(
-        model_spec=spec,
-        hf_assets_path=model.hf_assets_path,
-        dump_folder=settings.job.dump_folder,
-        loss=settings.loss.build_config(spec.model.vocab_size),
-        optimizer=settings.optimizer.build_config(),
-        activation_checkpoint=settings.activation_checkpoint.build_config(),
-        profiler=settings.profiling,
-        metrics=settings.metrics,
-        debug=settings.debug,
-        mixing=settings.mixing,
-        **{name: getattr(settings, name) for name in same},
+    return parsed(
+        lambda: MixingTrainer.Config(
+            model_spec=spec,
+            hf_assets_path=model.hf_assets_path,
+            dump_folder=settings.job.dump_folder,
+            loss=settings.loss.build_config(spec.model.vocab_size),
+            optimizer=settings.optimizer.build_config(),
+            activation_checkpoint=settings.activation_checkpoint.build_config(),
+            profiler=settings.profiling,
+            metrics=settings.metrics,
+            debug=settings.debug,
+            mixing=settings.mixing,
+            **{name: getattr(settings, name) for name in same},
+        )
     )
 
 
