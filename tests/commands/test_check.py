@@ -388,6 +388,8 @@ def test_what_gradients_cost_is_counted(stores, tmp_path):
     assert expected.evaluation_cost == pytest.approx(gradients + evaluation)
     shown = dict(_run_lines(checked, expected))
     assert shown["gradients"] == "10 x those of 48 sequences"
+    assert shown["measures"] == "10 times, after 100, 114, 128, 240, 352, ... steps"
+    assert shown["rounds"] == "11, of 14 to 112 steps" and "values differ by" in shown["can see"]
 
 
 def contaminated(stores, folder):

@@ -12,7 +12,9 @@ from titan_aioli.cli import main
 from titan_aioli.commands.report import figure as command
 from titan_aioli.commands.report.decisions import best_mixture_table, judgement_table, round_table
 from titan_aioli.commands.report.losses import epoch_table, loss_table, target_table
+from titan_aioli.methods.faults import STAY
 from titan_aioli.runs.read import read_run
+from titan_aioli.runs.run import UNUSABLE
 
 
 def shown(table):
@@ -96,6 +98,26 @@ def test_the_best_mixture_by_gradients_is_shown_with_how_far_it_is_followed(tmp_
     ]
     assert first[1:3] == ["0.00", "-"] and first[4] == "0.80,"
     assert second[1:3] == ["0.81", "0.042"] and second[4] == "0.70,"
+
+
+def test_the_figure_marks_updates_that_were_not_taken_and_says_why(tmp_path, monkeypatch):
+    drawn, run = [], read_run(write_run(tmp_path / "aioli_gradients"))
+    monkeypatch.setattr(command, "save", lambda figure, output: drawn.append(figure))
+    run.records[1].update({"best": [0.8, 0.2], "best_stderr": 0.2, "trust": 0.0, "stays": "by chance"})
+    run.records[2].update({"best": [0.8, 0.2], "best_stderr": 0.1, "trust": 0.5})
+    run.records[3].update(
+        {"best": [0.8, 0.2], "best_stderr": 0.1, "trust": 0.0, "note": f"{STAY}: loss is nan"}
+    )
+    assert run.updates_not_taken() == {"by chance": [0], UNUSABLE: [2]}
+    command.draw([run], tmp_path / "one.png")
+    axis = drawn[0].axes[0]
+    assert [marks.get_offsets()[:, 0].tolist() for marks in axis.collections] == [[0.0], [2.0]]
+    words = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert words == ["stays: by chance", f"stays: {UNUSABLE}"]
+    assert [(patch.get_x(), patch.get_width()) for patch in axis.patches] == [(0.0, 1.0), (2.0, 4.0)]
+    run.records[1].pop("stays"), run.records[3].pop("note")
+    command.draw([run], tmp_path / "two.png")
+    assert drawn[1].axes[0].get_legend() is None
 
 
 def test_the_command_draws_a_figure_of_several_runs(tmp_path, capsys):

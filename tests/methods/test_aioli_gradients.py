@@ -62,10 +62,10 @@ def test_a_group_that_harms_is_left_its_least_share():
 
 @pytest.mark.parametrize("alignment", [returns([0.25] * 4), lambda p: np.zeros(4)], ids=["even", "nothing"])
 def test_without_evidence_it_stays_at_its_anchor(alignment):
-    """On the mean of 100 runs within 0.02 of it; with noise as large as the mean of what is observed."""
+    """In 19 of 20 runs within 0.02 of it, and on the mean; with noise as large as what is observed."""
     farthest = [np.abs(run(build(4), alignment, 4, seed, noise=1.0) - 0.25).max() for seed in range(100)]
     assert np.mean(farthest) < 0.02
-    assert np.median(farthest) < 0.01
+    assert np.mean(np.array(farthest) > 0.02) <= 0.06
 
 
 def test_small_differences_are_not_acted_on_however_sure_they_are():
@@ -162,6 +162,48 @@ def test_its_report_says_what_it_found_and_how_sure_it_is():
     values = mean / mean.sum()
     error = np.sqrt(variance * (1 + values @ values)) / mean.sum()
     assert second["best_stderr"] == pytest.approx(error / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("observed", "why"),
+    [
+        ([[3.0, 1.0]], "one measurement does not tell its own error"),
+        ([[-3.0, -1.0], [-1.0, 0.0]], "no group helps"),
+        ([[1.5, 1.0], [1.0, 1.5], [1.4, 0.9]], "the groups differ by no more than the measurements' error"),
+        ([[1.1, 1.0], [1.1, 1.0], [1.1, 1.0]], "the groups differ by no more than the law may be wrong by"),
+        ([[9.0, 1.0], [9.0, 1.0], [9.0, 1.0]], None),
+    ],
+)
+def test_its_report_says_why_it_stays_at_its_anchor(observed, why):
+    method, state = build(2), build(2).init(2)
+    for seen in observed:
+        state = method.update(state, np.array(seen))
+    assert method.report(state).get("stays") == why
+    assert (state.proportions[0] == pytest.approx(0.5)) == (why is not None)
+
+
+def test_its_outlook_says_when_it_measures_and_what_it_acts_on():
+    said = build(4).outlook(4)
+    assert said["measures"] == "10 times, after 100, 114, 128, 240, 352, ... steps"
+    method = build(4)
+    smallest = method.smallest_seen(4, 10, 0.0)
+    assert smallest == pytest.approx(0.2 * np.sqrt(1 + np.sqrt(2 / 3)))
+    assert f"{smallest:.0%}, or by {method.smallest_seen(4, 10, 1.0):.0%} where" in said["can see"]
+    for difference in (0.9 * smallest, 1.1 * smallest):  # without noise that is where it begins to move
+        values = 1 + difference * np.array([1.0, -1.0, 1.0, -1.0])
+        moved = run(method, returns((values / values.sum()) ** 2), 4)[-1]
+        assert (np.abs(moved - 0.25).max() > 1e-6) == (difference > smallest)
+    assert build(1).outlook(1).keys() == {"measures"}
+
+
+def test_with_noise_it_acts_on_the_difference_of_its_outlook_in_many_runs_and_on_half_of_it_in_few():
+    """At the even anchor the mean value is 1, and so is the noise of one measurement."""
+    method, moved = build(8), {}
+    for share in (0.5, 1.0, 1.5):
+        values = 1 + share * method.smallest_seen(8, 10, 1.0) * np.tile([1.0, -1.0], 4)
+        ends = [run(method, lambda p, v=values: v / (8 * p) ** 0.5, 8, seed, 1.0)[-1] for seed in range(60)]
+        moved[share] = np.mean([np.abs(end - 1 / 8).max() > 0.01 for end in ends])
+    assert moved[0.5] < 0.2 and 0.3 < moved[1.0] < 0.95 and moved[1.5] > 0.9
 
 
 def test_what_all_groups_change_by_together_is_no_noise():

@@ -44,6 +44,7 @@ arXiv:2310.15393; the law and the averages are this project's.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, count, takewhile
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -65,6 +66,11 @@ TOO_LARGE = 1e100
 """Observations as large as this are left out: their squares are not numbers that one can compute with."""
 TOO_SMALL = 1e-100
 """A sum of the alignments, or a difference of shares, below which there is none."""
+
+NO_GROUP_HELPS = "no group helps"
+ONE_MEASUREMENT = "one measurement does not tell its own error"
+BY_CHANCE = "the groups differ by no more than the measurements' error"
+BY_MISFIT = "the groups differ by no more than the law may be wrong by"
 
 
 class AioliGradientsState(NamedTuple):
@@ -161,13 +167,43 @@ class AioliGradients:
             "best_stderr": np.array(error / self.curvature),  # of a share that is about even
             "trust": np.array(state.trust),
         }
-        return found | note
+        return found | self._why_it_stays(state, values, error) | note
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
         return {"aioli/best": self._mixture(self._values(state)[0])} if state.weight else {}
 
     def result(self, state: AioliGradientsState) -> np.ndarray:
         return state.proportions
+
+    def outlook(self, num_groups: int) -> dict[str, str]:
+        """When the run measures, and the smallest difference that it will probably act on, for `check`."""
+        lengths = map(self._steps, count())
+        times = list(takewhile(lambda step: step < self.num_steps, accumulate(lengths)))
+        first = ", ".join(f"{step:,}" for step in times[:5])
+        said = {"measures": f"{len(times):,} times, after {first}{', ...' * (len(times) > 5)} steps"}
+        if num_groups == 1 or len(times) < 2:
+            return said
+        exact, noisy = (self.smallest_seen(num_groups, len(times), noise) for noise in (0.0, 1.0))
+        return said | {
+            "can see": f"groups whose values differ by {exact:.0%}, or by {noisy:.0%} where the error of one "
+            "measurement is as large as a value"
+        }
+
+    def smallest_seen(self, num_groups: int, num_updates: int, noise: float) -> float:
+        """The smallest difference between groups that moves the proportions, as a share of a group's value.
+
+        As the root mean square over the groups, from an even anchor, where chance adds nothing to it.
+
+        Args:
+            num_updates: measurements, 2 or more.
+            noise: standard deviation of one measurement of a group, in the same unit.
+        """
+        kept = math.exp(-1.0 / (1.0 + noise**2) / self.memory)
+        weight, squares = ((1.0 - k**num_updates) / (1.0 - k) for k in (kept, kept**2))
+        error = noise * math.sqrt(squares) / weight
+        doubt = math.hypot(error, self.misfit)
+        by_error = (error / doubt) ** 2 if doubt else 0.0
+        return doubt * math.sqrt(_by_chance(by_error, num_groups, weight**2 / squares, 1.0))
 
     def _steps(self, number: int) -> int:
         """Optimizer steps before the measurement of that number."""
@@ -217,13 +253,26 @@ class AioliGradients:
         """w, how far theta is followed, by s [G] and its standard error."""
         if not math.isfinite(error):
             return 0.0
-        expected, freedom = self._anchor_values(len(values)), max(1, len(values) - 1)
+        distance, by_error = self._evidence(values, error)
+        most = _by_chance(by_error, len(values), _number(state), 1.0 - state.trust)
+        return 1.0 - (most / distance) ** 2 if distance > most else 0.0
+
+    def _evidence(self, values: np.ndarray, error: float) -> tuple[float, float]:
+        """D and e, by s [G] and its standard error."""
+        expected = self._anchor_values(len(values))
         doubt = np.hypot(error, self.misfit * expected) + TOO_SMALL  # no squares: an error may be huge
         distance = float((((values - expected) / doubt) ** 2).mean())
-        by_error = float(((error / doubt) ** 2).mean())
-        variance = 2.0 / freedom + 2.0 * by_error**2 / (freedom * (_number(state) - 1.0))
-        by_chance = 1.0 + (1.0 + CAUTION * by_error * (1.0 - state.trust)) * math.sqrt(variance)
-        return 1.0 - (by_chance / distance) ** 2 if distance > by_chance else 0.0
+        return distance, float(((error / doubt) ** 2).mean())
+
+    def _why_it_stays(self, state: AioliGradientsState, values: np.ndarray, error: float) -> dict[str, str]:
+        """Why theta is not followed at all; {} where it is."""
+        if state.trust > 0:
+            return {}
+        if state.mean.max() <= 0:
+            return {"stays": NO_GROUP_HELPS}
+        if not math.isfinite(error):
+            return {"stays": ONE_MEASUREMENT}
+        return {"stays": BY_CHANCE if self._evidence(values, error)[1] > 0.5 else BY_MISFIT}
 
     def _anchor_values(self, num_groups: int) -> np.ndarray:
         """[G], the s with which the anchor is the best mixture."""
@@ -233,6 +282,19 @@ class AioliGradients:
     def _anchor(self, num_groups: int) -> np.ndarray:
         """[G], the anchor, with no share below the least one."""
         return anchor_mixture("aioli_gradients", self.anchor, self.least_share, num_groups)
+
+
+def _by_chance(by_error: float, num_groups: int, number: float, caution: float) -> float:
+    """c, the most that D is by chance.
+
+    Args:
+        by_error: e.
+        number: of measurements, as many as there would be if all had the same weight.
+        caution: 1 - w of the last measurement.
+    """
+    freedom = max(1, num_groups - 1)
+    variance = 2.0 / freedom + 2.0 * by_error**2 / (freedom * (number - 1.0))
+    return 1.0 + (1.0 + CAUTION * by_error * caution) * math.sqrt(variance)
 
 
 def _variance(state: AioliGradientsState) -> float:

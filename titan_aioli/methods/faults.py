@@ -18,6 +18,9 @@ OBSERVED = {
 }
 """What is measured of every group, in words."""
 
+STAY = "the proportions stay as they are"
+"""How the note of an update begins that was skipped."""
+
 
 def unusable(observation: np.ndarray, nan_is_absent: bool = False) -> np.ndarray:
     """[G] bool: groups whose row of the observation holds a number that cannot be used.
@@ -106,5 +109,5 @@ def skipped_note(bad: np.ndarray) -> str:
     """
     groups = ", ".join(str(group) for group in np.flatnonzero(bad))
     if groups:
-        return f"the proportions stay as they are: what was observed is not finite for groups {groups}"
-    return "the proportions stay as they are: what was observed is too large to compute with"
+        return f"{STAY}: what was observed is not finite for groups {groups}"
+    return f"{STAY}: what was observed is too large to compute with"

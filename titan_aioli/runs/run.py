@@ -8,7 +8,10 @@ import numpy as np
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import WeightedStores
+from titan_aioli.methods.faults import STAY
 from titan_aioli.methods.objective import Objective, to_objective
+
+UNUSABLE = "what was observed is of no use (see the ledger)"
 
 
 class Check(NamedTuple):
@@ -116,6 +119,18 @@ class Run(NamedTuple):
     def best_mixtures(self) -> list[dict[str, Any]]:
         """The records that say which mixture gradients take for the best, and how far it is followed."""
         return [record for record in self.records if "trust" in record]
+
+    def updates_not_taken(self) -> dict[str, list[int]]:
+        """Steps of the updates after which the proportions stayed as they were, or at the anchor, by reason.
+
+        That of one whose observation was of no use stands in its note.
+        """
+        steps: dict[str, list[int]] = {}
+        for record in self.records:
+            reason = UNUSABLE if STAY in record.get("note", "") else record.get("stays")
+            if reason is not None:
+                steps.setdefault(reason, []).append(record["step"])
+        return steps
 
     def checks(self) -> dict[int, Check]:
         """By round, whether its law held; {} for a method that predicts nothing."""

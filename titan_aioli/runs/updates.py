@@ -120,7 +120,7 @@ def update_line(
     if "measured_gain" in record:
         gain, error = record["measured_gain"]
         line += f" | measured gain {gain:+.4f} \u00b1 {error:.4f}"
-    return line + "".join(f" | {record[name]}" for name in ("reason", "note") if name in record)
+    return line + "".join(f" | {record[name]}" for name in ("stays", "reason", "note") if name in record)
 
 
 def _observed_names(names: Sequence[str], observes: str, targets: Targets | None) -> Sequence[str]:

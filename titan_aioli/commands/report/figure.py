@@ -41,16 +41,16 @@ def draw(runs: Sequence[Run], output: Path) -> None:
 
 
 def _draw_proportions(axis, run: Run, largest: float) -> None:
-    """What each phase of training drew from.
+    """What each phase of training drew from, and which updates were not taken.
 
     Shaded: the phases of LearnParams, or, of a method that judges whether it pays to move, where it does not.
     """
     ends = [record["step"] for record in run.records[1:]] + [run.last_step]
     judges = bool(run.judgements() or run.best_mixtures())
     for record, end in zip(run.records, ends, strict=True):
-        is_learning = record["phase"] == "learn_params" and not judges
-        stays = record.get("probability", 1.0) < 0.5 or record.get("trust", 1.0) == 0
-        if (is_learning or stays) and end > record["step"]:
+        moves = record.get("probability", 0.0) >= 0.5 or record.get("trust", 0.0) > 0
+        is_shaded = not moves if judges else record["phase"] == "learn_params"
+        if is_shaded and end > record["step"]:
             axis.axvspan(record["step"], end, color="0.92", linewidth=0)
     if rounds := run.trained_rounds():
         starts = [record["step"] for record in rounds]
@@ -59,9 +59,22 @@ def _draw_proportions(axis, run: Run, largest: float) -> None:
         draw_proportions(axis, starts, run.last_step, shares, run.groups, everyone)
     axis.set_ylim(0, largest * 1.15)
     axis.set_title(run_title(run))
-    shaded = "probably nothing to win" if judges else "LearnParams" if run.last_matrix() is not None else ""
-    shaded = "stays at the anchor" if run.best_mixtures() else shaded
+    learns = run.last_matrix() is not None
+    shaded = "no evidence to move by" if judges else "LearnParams" if learns else ""
     axis.set_xlabel(f"step (shaded: {shaded})" if shaded else "step")
+    _mark_not_taken(axis, run)
+
+
+def _mark_not_taken(axis, run: Run) -> None:
+    """A marker at each update that was not taken; what each kind of marker means stands below the panel."""
+    not_taken, handles = run.updates_not_taken(), []
+    for steps, marker in zip(not_taken.values(), cycle("xvsDo"), strict=False):
+        height, place = [0.96] * len(steps), axis.get_xaxis_transform()
+        handles.append(axis.scatter(steps, height, 16, "0.3", marker=marker, transform=place, clip_on=False))
+    if handles:
+        words = [f"stays: {reason}" for reason in not_taken]
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "borderaxespad": 0.0}
+        axis.legend(handles, words, frameon=False, fontsize=7, handletextpad=0.2, **below)
 
 
 def _draw_objective(axis, run: Run) -> None:

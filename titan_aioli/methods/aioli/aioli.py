@@ -55,7 +55,7 @@ from titan_aioli.methods.aioli.state import (
     initial_state,
 )
 from titan_aioli.methods.checks import require_choice, require_count, require_number, require_weights
-from titan_aioli.methods.faults import skipped_note, unusable
+from titan_aioli.methods.faults import STAY, skipped_note, unusable
 from titan_aioli.methods.objective import Objective
 from titan_aioli.methods.protocol import Phase
 from titan_aioli.proportions import normalize, softmax
@@ -233,9 +233,9 @@ class Aioli:
             if state.target_memory.size:
                 learned["target_weights"] = self._row_weights(state)
             if state.note == CONSTANT:
-                learned["note"] = "the proportions stay as they are: A is constant over the groups"
+                learned["note"] = f"{STAY}: A is constant over the groups"
             if state.note == TOO_FEW:
-                learned["note"] = "the proportions stay as they are: too few stretches for the regression yet"
+                learned["note"] = f"{STAY}: too few stretches for the regression yet"
             if state.note == NOT_FINITE:
                 all_drops = state.evidence[0, 2 + len(state.proportions) :]
                 learned["note"] = skipped_note(unusable(all_drops))
