@@ -9,7 +9,7 @@ from titan_aioli.data.streams import fixed_sample
 from titan_aioli.data.targets import Targets
 from titan_aioli.hosts.plain import PlainHost
 from titan_aioli.hosts.plain.model import Transformer
-from titan_aioli.measure.alignment import AlignmentObserver
+from titan_aioli.measure.alignment import AlignmentObserver, first_place
 from titan_aioli.measure.evaluate import read_rows
 from titan_aioli.measure.held_out import HeldOut
 from titan_aioli.measure.observer import Settings
@@ -53,8 +53,8 @@ def test_it_is_the_inner_product_of_whole_gradients_divided_as_adam_does(num_ste
     observed = observer_of(host, loader, alignment_sequences=3).measure(STEP)
     # 2 groups x 3 rows: as many of the targets, 3 of each of the two that count
     b, x = (
-        gradient_of(host.model, SETS, index, fixed_sample(SETS[index].name, size, 3, first=3 * STEP))
-        for index, size in ((0, 3), (1, 20))
+        gradient_of(host.model, SETS, index, fixed_sample(name, size, 3, first_place(name, size, STEP)))
+        for index, (name, size) in enumerate((("b", 3), ("x", 20)))
     )
     divided = 0.25 * b + 0.75 * x
     if num_steps:
@@ -67,6 +67,19 @@ def test_it_is_the_inner_product_of_whole_gradients_divided_as_adam_does(num_ste
         next_rows = loader.schedule.upcoming(loader.position, group, 3)
         g = gradient_of(host.model, GROUPS, group, next_rows)
         assert observed[group] == pytest.approx(float(g @ divided), rel=1e-4)
+
+
+@pytest.mark.parametrize("num_sequences", [64, 100, 256, 512, 1000])
+def test_measurements_of_a_run_see_different_held_out_rows(num_sequences):
+    """Of the rows that ten measurements of 8 could see, most are seen, whatever factors the numbers share."""
+    steps = [100, 114, 128, *range(240, 1000, 112)]
+    seen = {
+        row
+        for step in steps
+        for row in fixed_sample("x", num_sequences, 8, first_place("x", num_sequences, step)).tolist()
+    }
+    expected = num_sequences * (1 - (1 - 8 / num_sequences) ** len(steps))  # of random places
+    assert len(seen) > 0.8 * expected
 
 
 def test_it_leaves_no_trace():

@@ -164,6 +164,38 @@ def test_its_report_says_what_it_found_and_how_sure_it_is():
     assert second["best_stderr"] == pytest.approx(error / 0.5)
 
 
+@pytest.mark.parametrize("curvature", [0.5, 0.8, 1.0])
+def test_its_speed_is_what_a_step_takes_off_in_that_of_one_on_the_anchor(curvature):
+    """The integral of a_j over p_j from the anchor on, in small steps; and close to it sum_j p_j a_j."""
+    method, best = build(3, curvature=curvature, misfit=0.0, rate=0.5), np.array([0.6, 0.3, 0.1])
+    state = method.init(3)
+    for _ in range(4):
+        state = method.update(state, returns(best, curvature)(method.phase(state).proportions))
+    path = np.linspace(np.full(3, 1 / 3), state.proportions, 20001)
+    middle = (path[1:] + path[:-1]) / 2
+    taken_off = ((best / middle) ** curvature * np.diff(path, axis=0)).sum()
+    at_anchor = ((3 * best) ** curvature / 3).sum()
+    speed, error = method.report(state)["speed"]
+    assert speed == pytest.approx(1 + taken_off / at_anchor, rel=1e-6) and speed > 1.1
+    assert error == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_error_of_its_speed_is_that_of_what_it_observes():
+    """Over many noisy measurements of the same the speed is off by its error, on the mean."""
+    method, off, errors = build(4, misfit=0.0), [], []
+    for seed in range(200):
+        state, rng = method.init(4), np.random.default_rng(seed)
+        for _ in range(8):
+            observed = returns([0.6, 0.3, 0.05, 0.05])(state.proportions)
+            state = method.update(state, observed + 0.1 * rng.standard_normal(4))
+        values, error = method._values(state)
+        exact = np.array([0.6, 0.3, 0.05, 0.05]) ** 0.5
+        speed = method._speed(state.proportions, values, error)
+        off.append(speed[0] - method._speed(state.proportions, exact / exact.sum(), 0.0)[0])
+        errors.append(speed[1])
+    assert np.std(off) == pytest.approx(np.mean(errors), rel=0.35)
+
+
 @pytest.mark.parametrize(
     ("observed", "why"),
     [

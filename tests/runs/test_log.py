@@ -72,6 +72,16 @@ def test_a_measured_gain_is_shown(tmp_path, caplog):
     assert caplog.messages[0].endswith(" | measured gain +0.1000 \u00b1 0.0200")
 
 
+def test_the_speed_that_gradients_say_is_shown(tmp_path, caplog):
+    found = {"best": [0.5, 0.5], "trust": 0.5, "speed": np.array([1.25, 0.03])}
+    log, record = make_log(tmp_path), {**RECORD, **found}
+    shown = {"aioli/trust": 0.5, "aioli/speed": 1.25, "aioli/speed_stderr": 0.03}
+    assert shown.items() <= log.update_metrics(record, {}).items()
+    with caplog.at_level(logging.INFO):
+        log.show_update(record, 4, is_shown=True)
+    assert caplog.messages[0].endswith("followed 0.50 | speed 1.25 \u00b1 0.03")
+
+
 def test_what_is_seen_of_targets_is_named_by_target(tmp_path, caplog):
     targets = Targets(["math", "code", "all"], Objective(weights=[1, 3, 0]))
     log = RunLog(tmp_path, ["law", "code"], "target", True, tqdm(disable=True), targets)

@@ -3,7 +3,7 @@
 As for DoGE (gradients.py) no rank ever holds a whole gradient, and one all-reduce joins the ranks. What
 differs: a group's gradient is that of the rows that training would draw from it next, so that it is known for
 groups of any share, and shows what is left to learn of a group that is read again; the held-out rows are
-others each time; one of the two gradients is divided as the optimizer does; and all ranks pass over a few
+drawn anew each time; one of the two gradients is divided as the optimizer does; and all ranks pass over a few
 rows of one group together, whatever the batch size.
 
 The noise of an inner product is in inverse proportion to the rows of either gradient, so as many rows go to
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from titan_aioli.data.loader import MixtureLoader
-from titan_aioli.data.streams import fixed_sample
+from titan_aioli.data.streams import fixed_sample, name_key
 from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.measure.evaluate import read_rows
 from titan_aioli.measure.gradients import inner_product, local_gradient, num_replicas
@@ -69,7 +69,8 @@ class AlignmentObserver(Observer):
         for index, (target, share) in enumerate(zip(self._targets, self._shares.tolist(), strict=True)):
             if share > 0:
                 count = self._num_target_rows
-                sequences = fixed_sample(target.name, target.num_sequences, count, first=step * count)
+                first = first_place(target.name, target.num_sequences, step)
+                sequences = fixed_sample(target.name, target.num_sequences, count, first)
                 self._add_gradient(self._targets, index, sequences, share)
         moments = self._host.second_moments()
         return [_divided(local_gradient(p), v) for p, v in zip(parameters, moments, strict=True)]
@@ -95,6 +96,15 @@ class AlignmentObserver(Observer):
         for part in range(0, num_local, host.local_batch_size):
             rows = slice(part, part + host.local_batch_size)
             host.backward(inputs[rows].to(host.device), labels[rows].to(host.device), scale)
+
+
+def first_place(target_name: str, num_sequences: int, step: int) -> int:
+    """Where in a target's order its held-out rows of the measurement after `step` steps begin: at random.
+
+    Not a multiple of the step: steps and numbers of sequences share factors, so that many measurements of a
+    run would see the same rows, and be wrong together.
+    """
+    return int(np.random.default_rng((name_key(target_name), step)).integers(num_sequences))
 
 
 def adams_second_moments(

@@ -37,6 +37,13 @@ e is what part of D's denominator the error is, n the degrees of freedom of that
 the anchor takes three deviations; the more the last w was (in c), the fewer, so that one noisy measurement
 does not undo what many have found.
 
+What it is worth. By the same law a step on p takes off the objective, in that of a step on the anchor p0,
+
+    speed   = 1 + sum_j s_j h_j / sum_j s_j p0_j^(1 - curvature)
+    h_j     = (p_j^(1 - curvature) - p0_j^(1 - curvature)) / (1 - curvature), or log (p_j / p0_j) for 1
+
+which near the anchor is what a step is known to take off, sum_j p_j a_j, over sum_j p0_j a_j.
+
 Source: gradients for A, Chen et al. 2024, arXiv:2411.05735, section 4 (DoGE), and Fan et al. 2023,
 arXiv:2310.15393; the law and the averages are this project's.
 """
@@ -167,6 +174,8 @@ class AioliGradients:
             "best_stderr": np.array(error / self.curvature),  # of a share that is about even
             "trust": np.array(state.trust),
         }
+        if math.isfinite(error):
+            found["speed"] = self._speed(state.proportions, values, error)
         return found | self._why_it_stays(state, values, error) | note
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
@@ -273,6 +282,17 @@ class AioliGradients:
         if not math.isfinite(error):
             return {"stays": ONE_MEASUREMENT}
         return {"stays": BY_CHANCE if self._evidence(values, error)[1] > 0.5 else BY_MISFIT}
+
+    def _speed(self, proportions: np.ndarray, values: np.ndarray, error: float) -> np.ndarray:
+        """[2], the speed on p [G] and its standard error, by s [G] and its standard error."""
+        anchor, power = self._anchor(len(values)), 1.0 - self.curvature
+        before = anchor**power
+        following = proportions**power
+        change = (following - before) / power if power else np.log(proportions / anchor)
+        gain, unit = float(values @ change), float(values @ before)
+        return np.array(
+            [1.0 + gain / unit, error * float(np.linalg.norm(change - gain / unit * before)) / unit]
+        )
 
     def _anchor_values(self, num_groups: int) -> np.ndarray:
         """[G], the s with which the anchor is the best mixture."""

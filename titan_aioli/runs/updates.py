@@ -81,7 +81,7 @@ def update_metrics(
         metrics["aioli/probability"] = float(record["probability"])
     if "trust" in record:
         metrics["aioli/trust"] = float(record["trust"])
-    for name in ("gain", "measured_gain"):
+    for name in ("gain", "measured_gain", "speed"):
         if name in record:
             gain, error = record[name]
             metrics |= {f"aioli/{name}": float(gain), f"aioli/{name}_stderr": float(error)}
@@ -117,6 +117,9 @@ def update_line(
         line += f" | gain {gain:+.4f} \u00b1 {error:.4f}, probability {record['probability']:.3f}"
     if "trust" in record:
         line += f" | best {_pairs(names, record['best'], '.3f')}, followed {record['trust']:.2f}"
+    if "speed" in record:
+        speed, error = record["speed"]
+        line += f" | speed {speed:.2f} \u00b1 {error:.2f}"
     if "measured_gain" in record:
         gain, error = record["measured_gain"]
         line += f" | measured gain {gain:+.4f} \u00b1 {error:.4f}"

@@ -84,14 +84,20 @@ def best_mixture_table(run: Run) -> Table:
         run,
         "the best mixture by its gradients",
         "followed: 1 wholly; 0 not at all, since chance or what the law is wrong by may explain it; "
-        "error: standard error of a share",
-        ["step", "followed", "error"],
+        "error: standard error of a share; speed: what a step takes off the objective, in that of one on the "
+        "anchor, as its law says",
+        ["step", "followed", "error", "speed"],
         ends_with_mixture=True,
     )
     for record in first_and_last(run.best_mixtures(), MAX_ROUNDS):
         error = record["best_stderr"]
-        cells = str(record["step"]), f"{record['trust']:.2f}", f"{error:.3f}" if np.isfinite(error) else "-"
-        table.add_row(*cells, _largest_shares(run, record["best"]))
+        table.add_row(
+            str(record["step"]),
+            f"{record['trust']:.2f}",
+            f"{error:.3f}" if np.isfinite(error) else "-",
+            "{:.2f} \u00b1 {:.2f}".format(*record["speed"]) if "speed" in record else "-",
+            _largest_shares(run, record["best"]),
+        )
     return table
 
 
