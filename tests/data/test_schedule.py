@@ -98,3 +98,12 @@ def test_counts_stay_near_what_was_asked_through_other_batch_sizes(ledger, batch
     assert abs(asked - position.drawn).max() < 2
     assert len(set(drawn)) == len(drawn) == position.first_row == position.drawn.sum()
     assert np.bincount([group for group, *_ in drawn], minlength=4).tolist() == position.drawn.tolist()
+
+
+def test_a_group_that_was_over_its_limit_before_does_not_end_a_block_that_draws_nothing_of_it():
+    """As after a resume with a lower limit, once the group's share is 0."""
+    schedule, start = make_schedule(), Position(10, 40, np.zeros(2), np.array([30, 10]))
+    for proportions, num_steps, over in (([0.0, 1.0], 5, []), ([0.5, 0.5], 0, [0]), ([0.0, 1.0], 2, [1])):
+        limits = np.array([20, 1000 if over != [1] else 20])
+        block, groups = schedule.plan(start, np.array(proportions), 5).within(limits)
+        assert (block.num_steps, groups.tolist()) == (num_steps, over)

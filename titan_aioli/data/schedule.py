@@ -79,7 +79,8 @@ class Block(NamedTuple):
         Returns: the block, cut before the first step that draws more, and the groups that this step would
             overdraw (none if the block is whole).
         """
-        over = np.flatnonzero(self.position_after(self.num_steps - 1).drawn > max_drawn)
+        drawn = self.position_after(self.num_steps - 1).drawn
+        over = np.flatnonzero((drawn > max_drawn) & (drawn > self.start.drawn))
         if not len(over):
             return self, over
         steps = np.repeat(np.arange(self.num_steps), self.groups.shape[1])

@@ -73,7 +73,7 @@ def _mark_not_taken(axis, run: Run) -> None:
         handles.append(axis.scatter(steps, height, 16, "0.3", marker=marker, transform=place, clip_on=False))
     if handles:
         words = [f"stays: {reason}" for reason in not_taken]
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "borderaxespad": 0.0}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "borderaxespad": 0.0}
         axis.legend(handles, words, frameon=False, fontsize=7, handletextpad=0.2, **below)
 
 
