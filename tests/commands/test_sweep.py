@@ -151,6 +151,7 @@ NO_VALIDATION = ["--dry-run", "--mixing.evaluation.no-validation"]
         (["--cover", "2", "--nproc-per-node", "0"], "--nproc-per-node is 0: at least 1"),
         (["--cover", "2", "--nproc-per-node", "3"], "must be a multiple of local_batch_size 4 x 3"),
         (["--cover", "2", "--mixing.method", "odm"], "--mixing.method: a sweep sets it"),
+        (["--cover", "2", "--mixing.when_used_up=spread"], "--mixing.when_used_up=spread: a sweep sets it"),
         (["--cover", "2", "--mixing.groups.a.weight", "1"], "--mixing.groups.a.weight: a sweep sets it"),
         (["--cover", "2", "--training.stepz", "1"], "--training.stepz"),
         (["--grid", "nowhere.csv"], "nowhere.csv"),
@@ -214,6 +215,14 @@ def test_the_config_of_a_run_is_the_sweeps_but_for_its_mixture(tmp_path):
     assert config["list"] == tables["list"]
     assert config["mixing"]["groups"]["stack exchange"] == {"train": ["a", "b"], "weight": 0.1 + 0.2}
     assert config["mixing"]["groups"]["b.c"] == {"weight": 0.7}
+
+
+def test_limits_on_repetition_do_not_change_the_mixture_of_a_run(tmp_path):
+    mixing = {"when_used_up": "spread", "guards": {"max_step": 0.1}, "groups": {"a": {"max_epochs": 0.1}}}
+    SweepRun(tmp_path, [1.0]).write_config({"mixing": mixing}, ["a"])
+    config = read_toml(tmp_path / "config.toml")["mixing"]
+    assert config["when_used_up"] == "repeat" and "guards" not in config
+    assert config["groups"]["a"] == {"max_epochs": 0.1, "weight": 1.0}  # which only warns
 
 
 def test_a_training_loop_of_ones_own_is_started_and_noted(tmp_path, stores):

@@ -20,7 +20,7 @@ from titan_aioli.laws.optimum import blocks
 from titan_aioli.laws.table import read_mixtures
 
 OWN_FLAGS = re.compile(
-    r"--(job\.config|job\.dump|mixing\.method|mixing\.static|mixing\.train_share|mixing\.guards|mixing\.groups\..*\.weight)"
+    r"--(job\.config|job\.dump|mixing\.(method|static|train_share|guards|when_used_up|groups\..*\.weight))"
 )
 """Pattern of the training flags that a sweep sets itself."""
 

@@ -55,7 +55,8 @@ class SweepRun(NamedTuple):
         config.setdefault("job", {})["dump_folder"] = str(self.folder)
         mixing = config["mixing"]
         mixing["method"], mixing["static"] = "static", {"by": "weight"}
-        mixing.pop("guards", None)  # they would move the mixture
+        mixing.pop("guards", None)  # they would move the mixture, and so would limits on repetition
+        mixing["when_used_up"] = "repeat"
         if self.is_single:
             mixing.setdefault("evaluation", {}).update(at_start=True, sequence_losses=True)
         for name, share in zip(groups, self.proportions, strict=True):
