@@ -374,6 +374,24 @@ def test_a_small_group_that_nothing_bounds_is_doubted(stores, epochs, flags, is_
     assert bool(found) == is_doubted
 
 
+@pytest.mark.parametrize(
+    ("method", "when", "flags", "is_doubted"),
+    [
+        ("aioli", "redistribute", ["--mixing.groups.a.max_epochs", "2"], True),
+        ("aioli_bayes", "redistribute", ["--mixing.groups.a.max_epochs", "2"], True),
+        ("aioli", "spread", ["--mixing.groups.a.max_epochs", "2"], False),
+        ("aioli", "redistribute", [], False),
+        ("odm", "redistribute", ["--mixing.groups.a.max_epochs", "2"], False),
+    ],
+)
+def test_mixtures_that_would_not_be_trained_are_doubted(stores, method, when, flags, is_doubted):
+    words = ["--job.config_file", str(TINY), "--mixing.stores", str(stores), "--mixing.method", method]
+    checked = check_config([*words, "--mixing.when_used_up", when, *flags], 2)
+    expected = forecast(checked.config, checked.mixture, checked.batch_size)
+    found = [line for line in doubts(checked.config, 3, expected) if line.startswith("a: once read")]
+    assert bool(found) == is_doubted
+
+
 def test_what_gradients_cost_is_counted(stores, tmp_path):
     """Groups a, b and c, one target: 8 sequences of a group, 24 held-out ones, 10 times in 1,000 steps."""
     config = tmp_path / "config.toml"

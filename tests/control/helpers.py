@@ -22,10 +22,11 @@ def make_controller(
     method=None,
     targets=None,
     split="",
+    mixture="",
 ):
     """A controller that has not begun; its ledger file is in the folder. `method` replaces the named one."""
     num_targets = None if targets is None else len(targets)
     method = method or build_method(name, len(groups), num_targets, **(AIOLI if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    identity = Identity(name, groups, stores, limits, seed, seq_len, targets, split)
+    identity = Identity(name, groups, stores, limits, seed, seq_len, targets, split, mixture)
     return MixtureController(method, identity, batch_size, Ledger(), file, adapt)

@@ -120,13 +120,34 @@ def test_a_recorded_run_is_replayed_from_its_file(tmp_path):
             "with split , this run has a 0.9/0.05/0.05: set mixing.groups.NAME.split",
         ),
         ({"stores": "t"}, "point the groups at the same token stores"),
+        ({"mixture": "a 3"}, "with mixture a 1, this run has a 3: set the weights"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
-    controller = make_controller(tmp_path)
+    controller = make_controller(tmp_path, mixture="a 1")
+    change = {"mixture": "a 1", **change}
     controller.begin()
     with pytest.raises(ResumeRefused, match=message):
         make_controller(tmp_path / "other", **change).load_state_dict(controller.state_dict())
+
+
+def test_other_weights_of_a_static_run_hold_from_a_resume_that_may_adapt(tmp_path):
+    def controller_of(weights, **adapt):
+        method = build_method("static", 3, proportions=weights)
+        return make_controller(tmp_path, "static", method=method, mixture=str(weights), **adapt)
+
+    controller = controller_of([1, 1, 2])
+    controller.begin()
+    advance(controller, 5)
+    state = controller.state_dict()
+    assert controller_of([1, 1, 2]).load_state_dict(state)
+    other = controller_of([3, 1, 0], adapt=True)
+    assert not other.load_state_dict(state)  # the method restarts
+    record = other.begin(5)
+    assert record["proportions"].tolist() == [0.75, 0.25, 0.0]
+    assert "mixture [1, 1, 2] -> [3, 1, 0]" in record["reason"]
+    older = {"controller": pack({k: v for k, v in unpack(state["controller"]).items() if k != "mixture"})}
+    assert controller_of([1, 1, 2]).load_state_dict(older)  # a checkpoint of an earlier version
 
 
 def test_another_batch_size_continues_with_the_next_row(tmp_path):

@@ -153,9 +153,10 @@ class Mixing:
     or the group's share goes to the other groups in proportion. `spread`: from the start no group gets a
     larger share than one that lasts to the end of the run."""
     on_resume: Literal["refuse", "adapt"] = "refuse"
-    """What happens if the checkpoint has other groups, targets, stores, limits or another method. `refuse`:
-    the run stops. `adapt`: it continues: groups that remain (by name) keep their position, new ones start at
-    their first sequence, and the method restarts if it, the groups or the targets changed."""
+    """What happens if the checkpoint has other groups, targets, stores, limits, weights of `static` or
+    another method. `refuse`: the run stops. `adapt`: it continues: groups that remain (by name) keep their
+    position, new ones start at their first sequence, and the method restarts if it, the groups, the targets
+    or those weights changed."""
     max_skipped_updates: int = 10
     """Number of consecutive updates skipped (their observation was not finite) after which the run stops."""
     train_losses: bool = True

@@ -4,6 +4,7 @@ Everything is checked here, on every rank and before any of them waits for anoth
 all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
@@ -31,9 +32,13 @@ from titan_aioli.data.group import Group
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.data.targets import Targets
 from titan_aioli.errors import UserError
+from titan_aioli.files import to_plain
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
 from titan_aioli.methods.protocol import OF_GRADIENTS
 from titan_aioli.stores.split import Split
+
+MAX_WORDS = 200
+"""Characters of a mixture that a checkpoint keeps in words."""
 
 
 class Mixture(NamedTuple):
@@ -67,6 +72,13 @@ class Mixture(NamedTuple):
     @property
     def target_names(self) -> list[str]:
         return self.group_names if self.targets is None else list(self.targets.names)
+
+    def given(self) -> str:
+        """What a method that observes nothing trains on, in words, or their hash; "" for others."""
+        if self.method.observes != "nothing" or not self.hyperparameters:
+            return ""
+        words = json.dumps(to_plain(self.hyperparameters))
+        return words if len(words) <= MAX_WORDS else blake2b(words.encode(), digest_size=16).hexdigest()
 
     def fingerprint(self) -> str:
         """Hash of the training stores and of how they are cut into sequences."""
@@ -197,6 +209,7 @@ def build_controller(
         seq_len=mixture.train[0].seq_len,
         targets=mixture.target_names,
         split=describe_splits(mixture.splits),
+        mixture=mixture.given(),
     )
     return MixtureController(
         method=mixture.method,

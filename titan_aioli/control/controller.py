@@ -191,6 +191,7 @@ class MixtureController:
                     "seed": self.identity.seed,
                     "seq_len": self.identity.seq_len,
                     **({"split": self.identity.split} if self.identity.split else {}),
+                    **({"mixture": self.identity.mixture} if self.identity.mixture else {}),
                     "settings": json.dumps(settings_in_use(self.method, self.state)),
                     "step": self.step,
                     "first_row": self.first_row,

@@ -17,6 +17,7 @@ from titan_aioli.errors import ResumeRefused
 
 REMEDIES = {
     "method": "set mixing.method back",
+    "mixture": "set the weights or the ledger of mixing.METHOD and the groups' weights back",
     "groups": "use the groups of the checkpoint",
     "targets": "use the targets of the checkpoint",
     "split": "set mixing.groups.NAME.split back",
@@ -47,6 +48,8 @@ class Identity(NamedTuple):
     """Names, in the order in which a method sees them. None: the groups."""
     split: str = ""
     """How stores are cut into train, validation and test, in words; saved where one is."""
+    mixture: str = ""
+    """What a method that observes nothing was given to train on, in words; saved where there is something."""
 
     @property
     def target_names(self) -> Sequence[str]:
@@ -87,12 +90,13 @@ def compare(
     Raises: ResumeRefused: they differ and may not; names the first difference and what to do about it.
     """
     _refuse_other_rows(identity, saved)
-    plain = [name for name in REMEDIES if name not in ("targets", "split")]
+    plain = [name for name in REMEDIES if name not in ("targets", "split", "mixture")]
     before = {name: saved[name].tolist() for name in plain}
     before["targets"] = saved["targets"].tolist() if "targets" in saved else before["groups"]
     before["split"] = saved["split"].tolist() if "split" in saved else ""
+    before["mixture"] = saved["mixture"].tolist() if "mixture" in saved else identity.mixture
     now = {name: np.asarray(getattr(identity, name)).tolist() for name in plain}
-    now |= {"targets": list(identity.target_names), "split": identity.split}
+    now |= {"targets": list(identity.target_names), "split": identity.split, "mixture": identity.mixture}
     changed = [name for name in REMEDIES if before[name] != now[name]]
     if not changed:
         return None
@@ -110,10 +114,12 @@ def compare(
         )
     if "method" in changed:
         words.append(f"method {before['method']} -> {now['method']}")
+    elif "mixture" in changed:
+        words.append(f"mixture {before['mixture']} -> {now['mixture']}")
     if "groups" not in changed:
         words += [name for name in changed if name in ("split", "stores", "limits")]
     reason = "resumed with other " + "; ".join(words or ["order of groups"])
-    restarts = not {"groups", "method", "targets"}.isdisjoint(changed)
+    restarts = not {"groups", "method", "targets", "mixture"}.isdisjoint(changed)
     return Adaptation(reason, restarts_method=restarts)
 
 

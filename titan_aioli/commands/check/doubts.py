@@ -39,6 +39,8 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
     if mixing.method in ("aioli_bayes", "aioli_gradients"):
         yield from _even_anchor(mixing)
         yield from _unbounded_repetition(mixing, expected)
+    if mixing.method in ("aioli", "aioli_bayes"):
+        yield from _redistribution(mixing)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", *OF_GRADIENTS):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; "
@@ -82,6 +84,17 @@ def _unbounded_repetition(mixing: Any, expected: Forecast) -> Iterator[str]:
             f"{', '.join(repeated)}: read more than {FEW_EPOCHS} times if the shares stay as they are, and "
             f"{mixing.method} may ask for more: bound it with max_epochs in its group's table and "
             'mixing.when_used_up = "spread"'
+        )
+
+
+def _redistribution(mixing: Any) -> Iterator[str]:
+    """Groups that are used up, under a method that learns from the mixtures that it asks for."""
+    limited = [name for name, group in mixing.groups.items() if group.max_epochs]
+    if limited and mixing.when_used_up == "redistribute":
+        yield (
+            f"{', '.join(limited)}: once read max_epochs times, nothing is drawn from it, and "
+            f"{mixing.method} takes what training does then for the effect of what it asked for: set "
+            'mixing.when_used_up = "spread", by which no group is used up'
         )
 
 
