@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from titan_aioli.control.state import pack, unpack
 from titan_aioli.data.targets import Targets
 from titan_aioli.hosts.plain import PlainHost
 from titan_aioli.hosts.plain.model import Transformer
 from titan_aioli.measure.evaluate import GroupEvaluator
 from titan_aioli.measure.held_out import HeldOut
+from titan_aioli.measure.observer import Settings, ValidationObserver
 from titan_aioli.testing.stores import numbered_group
 
 
@@ -75,3 +77,22 @@ def test_each_rank_adds_the_sequences_that_it_measured(host):
     for one, *of_ranks in zip(whole, *parts, strict=True):
         np.testing.assert_allclose(sum(of_ranks), one, rtol=1e-6)
         assert all((rows[:, 1] == 0).any() for rows in of_ranks)
+
+
+def test_a_resumed_method_sees_the_held_out_sequences_that_it_saw_before(host):
+    """Whatever this run's budget pays for; the log is not changed, nor a checkpoint of an earlier version."""
+    groups = [numbered_group("a", 0, 9), numbered_group("b", 20, 9)]
+
+    def observer_that_sees(num_seen):
+        held_out = HeldOut(host, groups, [], 6, num_seen, lambda *_: None)
+        return ValidationObserver(host, held_out, None, Settings()), held_out
+
+    saved, _ = observer_that_sees(2)
+    resumed, held_out = observer_that_sees(6)
+    before = resumed.measure(0)
+    resumed.restore({})
+    np.testing.assert_array_equal(resumed.measure(0), before)
+    resumed.restore(unpack(pack(saved.state())))
+    np.testing.assert_array_equal(resumed.measure(0), saved.measure(0))
+    assert (resumed.measure(0) != before).all()
+    np.testing.assert_array_equal(held_out.validation(0), before)

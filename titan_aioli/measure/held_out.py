@@ -43,14 +43,19 @@ class HeldOut:
         self.seen: Sequence[HeldOutSet] = validation if targets is None else targets.validation
         self._num_groups, self._has_targets = len(validation), targets is not None
         sets, self._of_target = _with_targets(validation, None if targets is None else targets.validation)
+        self._host, self._num_sequences = host, num_sequences
         self._validation = GroupEvaluator(host, sets, num_sequences)
-        self._sample = self._validation
-        if num_seen < num_sequences or targets is not None:
-            self._sample = GroupEvaluator(host, self.seen, num_seen)
+        self.see(num_seen)
         test_sets, _ = _with_targets(test, targets.test if targets is not None and test else None)
         self._test = GroupEvaluator(host, test_sets, num_sequences) if test else None
         self._on_validation = on_validation
         self._measured: dict[GroupEvaluator, tuple[int, np.ndarray]] = {}
+
+    def see(self, num_seen: int) -> None:
+        """From now on the method sees so many sequences of every target."""
+        self.num_seen, self._sample = num_seen, self._validation
+        if num_seen != self._num_sequences or self._has_targets:
+            self._sample = GroupEvaluator(self._host, self.seen, num_seen)
 
     def validation(self, step: int) -> np.ndarray | None:
         """[G], mean nats per token after `step` steps, on all validation sequences; None without any."""

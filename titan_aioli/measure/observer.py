@@ -71,13 +71,24 @@ class Observer:
 
 
 class ValidationObserver(Observer):
-    """Held-out loss of every target now, [K]."""
+    """Held-out loss of every target now, [K].
+
+    Of as many sequences from the first measurement to the last: a method compares each with the one before,
+    also after a resume with another batch size, by which the budget would pay for more or fewer.
+    """
 
     def __init__(self, host: Host, held_out: HeldOut, loader: MixtureLoader, settings: Settings):
         self._held_out = held_out
 
     def measure(self, step: int) -> np.ndarray:
         return self._held_out.sample(step)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"num_seen": np.array(self._held_out.num_seen)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        if "num_seen" in state:  # not in checkpoints of earlier versions
+            self._held_out.see(int(state["num_seen"]))
 
 
 class TrainObserver(Observer):
