@@ -99,6 +99,16 @@ def test_every_method_trains_and_leaves_a_run(method, tmp_path, stores, referenc
     assert "48 rows" in capsys.readouterr().out
 
 
+def test_a_run_that_is_only_tested_is_reported(tmp_path, stores, capsys):
+    mixing = mixing_of(stores, "stratified")
+    mixing.evaluation.validation, mixing.evaluation.at_start, mixing.evaluation.test = False, False, True
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    results = read_run(tmp_path).results
+    assert len(results["test_loss"]) == 3 and results["test_loss_mean"] == np.mean(results["test_loss"])
+    main(["report", str(tmp_path), "--output", str(tmp_path / "report.png")])
+    assert f"{results['test_loss_mean']:.4f}" in capsys.readouterr().out
+
+
 def test_training_is_the_same_with_and_without_evaluations(tmp_path, stores):
     weights = []
     for freq in (0, 1):

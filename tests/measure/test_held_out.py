@@ -46,6 +46,13 @@ def test_without_targets_the_groups_are_the_targets(host):
     assert held_out.target_test(1) is None and [len(args) for args in seen] == [2]
 
 
+def test_test_losses_are_measured_without_validation(host):
+    groups = [numbered_group("a", 0, 5), numbered_group("b", 20, 5)]
+    held_out = HeldOut(host, [], groups, 4, 4, lambda *_: None)
+    assert held_out.validation(1) is None
+    np.testing.assert_array_equal(held_out.test(1), HeldOut(host, groups, [], 4, 4, print).validation(1))
+
+
 def test_a_method_sees_all_targets_where_the_budget_allows_all(host):
     """And the groups, which it does not see, are not measured for it."""
     groups, other = [numbered_group("a", 0, 5)], numbered_group("x", 40, 7)

@@ -41,7 +41,8 @@ class HeldOut:
         """
         self.groups = validation
         self.seen: Sequence[HeldOutSet] = validation if targets is None else targets.validation
-        self._num_groups, self._has_targets = len(validation), targets is not None
+        self._num_groups, self._num_tested = len(validation), len(test)
+        self._has_targets = targets is not None
         sets, self._of_target = _with_targets(validation, None if targets is None else targets.validation)
         self._host, self._num_sequences = host, num_sequences
         self._validation = GroupEvaluator(host, sets, num_sequences)
@@ -71,7 +72,7 @@ class HeldOut:
 
     def test(self, step: int) -> np.ndarray | None:
         """[G], mean nats per token after `step` steps, on the test sequences; None where there are none."""
-        return None if self._test is None else self._measure(self._test, step)[: self._num_groups]
+        return None if self._test is None else self._measure(self._test, step)[: self._num_tested]
 
     def target_test(self, step: int) -> np.ndarray | None:
         """[K], the same of the targets."""
