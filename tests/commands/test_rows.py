@@ -2,11 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
 from titan_aioli.commands import rows as command
+from titan_aioli.config import Group, Mixing
+from titan_aioli.config.build import build_mixture, describe
+from titan_aioli.files import write_json
+from titan_aioli.hosts.build import build_loader
+from titan_aioli.runs.audit import blocks
+from titan_aioli.runs.read import read_run
 from titan_aioli.testing.stores import VOCAB_SIZE
 from titan_aioli.testing.text import save_tokenizer
 
@@ -71,6 +78,25 @@ def test_stores_are_opened_once_per_call(tmp_path, stores, monkeypatch, capsys):
     main(["rows", str(run), "--num-steps", "6"])
     assert sorted(opened) == [f"{stores}/a/train", f"{stores}/b/train"]
     assert "a/train" in "".join(capsys.readouterr().out.split())
+
+
+def test_arrays_are_cut_at_the_documents_at_which_the_run_cut_them(tmp_path):
+    for name in ("long", "short"):
+        lengths = [9, 9, 9, 1, 1] if name == "long" else [1, 9, 9, 9, 9]
+        np.save(tmp_path / f"{name}.npy", np.concatenate([[5] * length + [0] for length in lengths]))
+    paths = [str(tmp_path / "long.npy"), str(tmp_path / "short.npy")]
+    table = Group(train=paths, split=[3, 1, 1], end_of_document=0)
+    mixing = Mixing(groups={"law": table, "code": table})
+    mixture = build_mixture(mixing, 4, None)
+    loader = build_loader(mixing, mixture, tmp_path, batch_size=4, local_batch_size=4)
+    run = write_run(tmp_path / "aioli")
+    write_json(run / "mixture.json", describe(mixing, mixture, loader, 6))
+    loaded, train = read_run(run), mixture.train[0]
+    texts = command.Texts(loaded, None)
+    for block in blocks(loaded, 0, 6):
+        for place, sequence in enumerate(block.sequences[0]):
+            store, number = train.locate(sequence)
+            assert texts.cells(block, 0, place)[:2] == (store.path, str(number))
 
 
 def test_rows_of_a_run_that_is_not_finished_are_those_of_its_audit(tmp_path, capsys):

@@ -18,7 +18,7 @@ from titan_aioli.data.schedule import Block
 from titan_aioli.runs.audit import blocks, check_audit, known_steps
 from titan_aioli.runs.read import read_sections
 from titan_aioli.runs.run import Run
-from titan_aioli.stores.split import Split, parts_of
+from titan_aioli.stores.split import Split, parts_of, with_documents
 from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokenize.tokenizer import load_tokenizer
 
@@ -103,6 +103,8 @@ class Texts:
         dtype = self._run.mixture.get("dtypes", {}).get(name)
         stores = [open_store(path, dtype) if dtype else open_store(path) for path in paths]
         if split := self._run.mixture.get("splits", {}).get(name):
+            if (end := self._run.mixture.get("end_of_document", {}).get(name)) is not None:
+                stores = [with_documents(store, end) for store in stores]
             stores = parts_of(stores, Split(*split), "train")
         if (share := self._run.mixture.get("train_share", 1.0)) < 1:
             stores = first_share(stores, share)

@@ -244,6 +244,8 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         description["train_share"] = mixing.train_share
     if describe_splits(mixture.splits):
         description["splits"] = mixture.splits
+        ends = {name: table.end_of_document for name, table in mixing.groups.items()}
+        description["end_of_document"] = {name: end for name, end in ends.items() if end is not None}
     if mixture.targets is not None:
         opened = mixture.targets.validation
         description["targets"] = mixture.target_names

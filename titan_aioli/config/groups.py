@@ -120,7 +120,7 @@ def _open_whole(mixing: Mixing, name: str, table: Table) -> list[TokenStore]:
         raise UserError(f"group {name!r} has no stores to split: set mixing.groups.{name}.train")
     whole = [open_store(path, table.dtype) for path in table.train or [str(Path(mixing.stores) / name)]]
     if (end := table.end_of_document) is not None:
-        whole = [with_documents(store, end) if store.num_documents is None else store for store in whole]
+        whole = [with_documents(store, end) for store in whole]
     return whole
 
 

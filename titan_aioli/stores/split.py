@@ -65,7 +65,9 @@ def parse_split(value: str | Sequence[float]) -> Split:
 
 
 def with_documents(store: TokenStore, end_of_document: int) -> TokenStore:
-    """A store of tokens alone with its documents, each of which ends with this token; reads all of it."""
+    """A store with its documents; one that does not know them is read whole: each ends with this token."""
+    if store.num_documents is not None:
+        return store
     ends = [
         start + 1 + np.flatnonzero(store.tokens[start : start + TOKENS_AT_ONCE] == end_of_document)
         for start in range(0, store.num_tokens, TOKENS_AT_ONCE)
