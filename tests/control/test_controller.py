@@ -320,6 +320,32 @@ def test_a_ledger_file_that_is_lost_is_written_again_as_long_as_it_was(tmp_path)
     assert [record["step"] for record in read_ledger_file(path)] == [*steps, 9]
 
 
+def test_a_lost_ledger_file_keeps_what_was_drawn_before_a_resume_with_a_change(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    advance(controller, 5)
+    changed = make_controller(tmp_path, stores="t", adapt=True)
+    changed.load_state_dict(controller.state_dict())
+    changed.begin(5, 40, np.array([7, 13, 20]), np.array([0.1, -0.3, 0.2]))
+    advance(changed, 8)
+    path, before = tmp_path / "ledger.jsonl", len(controller.ledger)
+    first, state = read_ledger_file(path)[before], changed.state_dict()
+    for _ in range(2):
+        path.unlink()
+        again = make_controller(tmp_path, stores="t")
+        again.load_state_dict(state)
+        assert read_ledger_file(path)[0] == first
+        state = again.state_dict()
+
+
+def test_a_checkpoint_that_does_not_know_how_its_ledger_began_is_taken(tmp_path):
+    controller = make_controller(tmp_path)
+    controller.begin()
+    arrays = unpack(controller.state_dict()["controller"])
+    del arrays["begun_with"]
+    assert make_controller(tmp_path).load_state_dict({"controller": pack(arrays)})
+
+
 @pytest.mark.parametrize(
     ("schedule", "step", "share", "phase_end"),
     [([[0, [3, 1]], [6, [1, 1]]], 8, 0.5, UNTIL_END), ([[0, [3, 1]], [6, [1, 1]], [9, [1, 3]]], 8, 0.5, 9)],

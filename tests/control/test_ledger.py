@@ -44,13 +44,13 @@ def test_a_rewound_file_equals_one_never_written_further(tmp_path):
     kept, before = file.num_bytes, file.path.read_bytes()
     file.append({**entry(4)._asdict(), "observation": np.array([1.5, 2.5])})
     assert len(read_ledger_file(file.path)) == 2
-    file.rewind(kept, ledger)
+    file.rewind(kept, ledger, {})
     assert file.path.read_bytes() == before
 
 
 def test_a_lost_file_is_written_again_from_the_ledger(tmp_path):
     file, ledger = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True), Ledger([entry(0), entry(4)])
-    file.rewind(1000, ledger)
+    file.rewind(1000, ledger, {})
     records = read_ledger_file(file.path)
     assert [(record["step"], record["observation"]) for record in records] == [(0, None), (4, None)]
 

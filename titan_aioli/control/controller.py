@@ -55,6 +55,8 @@ class MixtureController:
         """[G], groups that nothing more is drawn from: they have been repeated as often as allowed."""
         self._adaptation: Adaptation | None = None
         self._continues_method = False
+        self._begun_with: dict[str, Any] = {}
+        """What the ledger's first record says besides its entry."""
         self._phase_start = 0
         self.skipped_updates = 0
         """Number of consecutive observations, the last included, that could not be used."""
@@ -102,6 +104,7 @@ class MixtureController:
         report: dict[str, Any] = {} if self._adaptation is None else {"reason": self._adaptation.reason}
         if report or (drawn is not None and drawn.any()):
             report |= {"groups": self.group_names, "drawn": drawn, "carry": carry}
+        self._begun_with = report
         return self._append(None, report)
 
     def _join(self, step: int) -> None:
@@ -199,6 +202,7 @@ class MixtureController:
                     "phase_start": self._phase_start,
                     "skipped_updates": self.skipped_updates,
                     "ledger_bytes": self.ledger_file.num_bytes,
+                    "begun_with": json.dumps(to_plain(self._begun_with)),
                     **to_arrays(self.state, "method_state"),
                     **{f"ledger.{name}": array for name, array in self.ledger.to_arrays().items()},
                 }
@@ -218,7 +222,7 @@ class MixtureController:
             self._restore(saved, keeps_ledger=adaptation is None)
         else:
             before = read_saved(saved)
-            self.ledger_file.rewind(before.ledger_bytes, before.ledger)
+            self.ledger_file.rewind(before.ledger_bytes, before.ledger, before.begun_with)
         self._adaptation = adaptation  # `begin` then starts a new ledger with its reason
         return self._continues_method
 
@@ -232,10 +236,10 @@ class MixtureController:
         self._set_state(state)
         self.step, self.first_row = saved.step, saved.first_row
         self._phase_start, self.skipped_updates = saved.phase_start, saved.skipped_updates
-        self.ledger_file.rewind(saved.ledger_bytes, saved.ledger)
+        self.ledger_file.rewind(saved.ledger_bytes, saved.ledger, saved.begun_with)
         if keeps_ledger:
             self.ledger.replace(saved.ledger)
-            self.used_up = saved.used_up
+            self.used_up, self._begun_with = saved.used_up, saved.begun_with
             if saved.batch_size != self.batch_size:
                 self._append(None, {"reason": f"global batch size {saved.batch_size} -> {self.batch_size}"})
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,29 @@ class LedgerFile:
             with open(self.path, "ab") as file:
                 os.fsync(file.fileno())
 
-    def rewind(self, num_bytes: int, ledger: Ledger) -> None:
+    def rewind(self, num_bytes: int, ledger: Ledger, begun_with: Mapping[str, Any]) -> None:
         """Cut the file back to the length that a checkpoint recorded.
 
         If the file is missing or too short, it is written again from the ledger, without observations, and
         made as long with spaces, so that the lengths that later checkpoints record are right.
+
+        Args:
+            num_bytes: the recorded length.
+            ledger: of the checkpoint.
+            begun_with: what the ledger's first record says besides its entry.
         """
         if self.is_writer:
             if self.path.is_file() and self.path.stat().st_size >= num_bytes:
                 os.truncate(self.path, num_bytes)
             else:
-                self._write_again(num_bytes, ledger)
+                self._write_again(num_bytes, ledger, begun_with)
         self.num_bytes = num_bytes
 
-    def _write_again(self, num_bytes: int, ledger: Ledger) -> None:
-        lines = [json.dumps(to_plain({**entry._asdict(), "observation": None})) for entry in ledger]
-        text = "\n".join(lines)
+    def _write_again(self, num_bytes: int, ledger: Ledger, begun_with: Mapping[str, Any]) -> None:
+        records = [{**entry._asdict(), "observation": None} for entry in ledger]
+        if records:
+            records[0].update(begun_with)
+        text = "\n".join(json.dumps(to_plain(record)) for record in records)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text + " " * (num_bytes - len(text.encode()) - 1) + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ first, and the method restarts if it or the groups changed. What decides which t
 (seed, length of a sequence) may never change: rows would be lost and repeated.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,6 +72,8 @@ class Saved(NamedTuple):
     ledger: Ledger
     used_up: np.ndarray
     """[G] bool, groups that nothing more is drawn from."""
+    begun_with: dict[str, Any]
+    """What the ledger's first record says besides its entry; older versions did not save it."""
     step: int
     first_row: int
     phase_start: int
@@ -79,7 +82,7 @@ class Saved(NamedTuple):
     ledger_bytes: int
 
 
-COUNTS = Saved._fields[2:]
+COUNTS = Saved._fields[3:]
 
 
 def compare(
@@ -173,7 +176,8 @@ def read_saved(saved: Mapping[str, np.ndarray], proportions: np.ndarray | None =
         if min(counts) < 0:
             raise ValueError(f"a count is negative: {counts}")
         used_up = saved["used_up"].astype(bool).reshape(len(shares))
-        return Saved(Ledger.from_arrays(arrays), used_up, *counts)
+        begun_with = dict(json.loads(saved["begun_with"].item())) if "begun_with" in saved else {}
+        return Saved(Ledger.from_arrays(arrays), used_up, begun_with, *counts)
     except (ValueError, TypeError, IndexError, AssertionError) as error:
         raise ResumeRefused(f"the saved mixture state is damaged: {error}") from None
 
