@@ -28,6 +28,23 @@ def test_a_step_before_the_first_entry_has_no_proportions():
         Ledger([entry(5)]).at_step(2)
 
 
+def test_of_a_long_ledger_few_entries_are_looked_at():
+    compared = []
+
+    class Step(int):
+        def __gt__(self, other):
+            compared.append(other)
+            return int(self) > int(other)
+
+        def __le__(self, other):
+            return not self > other
+
+    ledger = Ledger([entry(Step(step)) for step in range(0, 8000, 2)])
+    assert ledger.at_step(2001).step == 2000 and ledger.batch_size_at(2001) == 8
+    assert ledger.after_step(2000).step == 2002 and ledger.after_step(7998) is None
+    assert 0 < len(compared) < 100
+
+
 def test_arrays_give_the_same_ledger_back():
     ledger = Ledger([entry(0, [0.1, 0.9]), entry(3, [1 / 3, 2 / 3], "learn_params")])
     assert Ledger.from_arrays(ledger.to_arrays()).digest() == ledger.digest()

@@ -8,6 +8,7 @@ import pytest
 from tests.runs.small_run import GROUPS, write_run
 from titan_aioli.runs.audit import AuditFile, audited_steps, blocks, check_audit
 from titan_aioli.runs.read import read_run
+from titan_aioli.runs.run import Run
 
 
 def write_audit(run):
@@ -29,6 +30,13 @@ def test_rows_of_a_late_step_are_those_of_the_whole_run(tmp_path):
     whole = np.concatenate([block.sequences for block in blocks(run, 0, 6)])
     late = np.concatenate([block.sequences for block in blocks(run, 4, 6)])
     np.testing.assert_array_equal(late, whole[4:])
+
+
+def test_phases_of_one_batch_size_share_a_schedule(tmp_path, monkeypatch):
+    built, build = [], Run.schedule
+    monkeypatch.setattr(Run, "schedule", lambda run, size: built.append(size) or build(run, size))
+    assert len(list(blocks(read_run(write_run(tmp_path / "aioli")), 0, 6))) == 3
+    assert built == [4]
 
 
 def test_the_audit_is_compared_row_by_row(tmp_path):

@@ -7,7 +7,9 @@ schedule.py). It grows by one entry per phase: a few hundred bytes.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -61,18 +63,19 @@ class Ledger:
 
     def at_step(self, step: int) -> LedgerEntry:
         """The entry that decides the rows of a step: the last one made at or before it."""
-        for entry in reversed(self._entries):
-            if entry.step <= step:
-                return entry
+        if count := self._count_until(step):
+            return self._entries[count - 1]
         raise ValueError(f"the ledger has no entry for step {step}; it starts at {self._first_step()}")
+
+    def after_step(self, step: int) -> LedgerEntry | None:
+        """The first entry made after a step; None if there is none."""
+        count = self._count_until(step)
+        return self._entries[count] if count < len(self) else None
 
     def batch_size_at(self, step: int) -> int | None:
         """Rows of a step, from the entries before and after it; None if there is none after it."""
-        before = self.at_step(step)
-        for entry in self._entries:
-            if entry.step > step:
-                return (entry.first_row - before.first_row) // (entry.step - before.step)
-        return None
+        before, after = self.at_step(step), self.after_step(step)
+        return None if after is None else (after.first_row - before.first_row) // (after.step - before.step)
 
     def digest(self) -> str:
         """Hash of every entry, to compare ledgers between ranks.
@@ -103,6 +106,10 @@ class Ledger:
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Ledger":
         columns = zip(*(arrays[name] for name in LedgerEntry._fields), strict=True)
         return cls([LedgerEntry(int(s), int(f), p, str(name), int(r)) for s, f, p, name, r in columns])
+
+    def _count_until(self, step: int) -> int:
+        """Number of entries made at or before a step."""
+        return bisect_right(self._entries, step, key=attrgetter("step"))
 
     def _first_step(self) -> str:
         return f"step {self._entries[0].step}" if self._entries else "no step (it is empty)"

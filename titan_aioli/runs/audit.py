@@ -7,13 +7,14 @@ ledger, its seed and the sizes of its stores: `blocks` computes them again, `che
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import dropwhile
 from pathlib import Path
 
 from rich.progress import track
 
 from titan_aioli.control.ledger import Ledger
-from titan_aioli.data.schedule import Block, Schedule
+from titan_aioli.data.schedule import Block
 from titan_aioli.runs.run import Run
 
 HEADER = "row,step,group,epoch,sequence\n"
@@ -61,12 +62,12 @@ def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:
     """
     ledger, position = run.ledger(), run.start()
     first_step = max(first_step, position.step)
-    schedules: dict[int, Schedule] = {}
+    schedule_of = cache(run.schedule)
     while position.step < end_step:
         target = first_step if position.step < first_step else end_step
         num_steps = min(_phase_end(ledger, position.step, target) - position.step, BLOCK_STEPS)
         batch_size = ledger.batch_size_at(position.step) or run.mixture["batch_size"]
-        schedule = schedules.setdefault(batch_size, run.schedule(batch_size))
+        schedule = schedule_of(batch_size)
         proportions = ledger.at_step(position.step).proportions
         if position.step < first_step:
             position = schedule.skip(position, proportions, num_steps)
@@ -148,4 +149,5 @@ def _from_row(lines: Iterable[str], first_row: int) -> Iterator[str]:
 
 
 def _phase_end(ledger: Ledger, step: int, end_step: int) -> int:
-    return min([entry.step for entry in ledger if entry.step > step] + [end_step])
+    after = ledger.after_step(step)
+    return end_step if after is None else min(after.step, end_step)
