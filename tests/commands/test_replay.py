@@ -59,6 +59,17 @@ def test_a_run_replayed_through_its_own_method_decides_as_recorded(name):
     assert what_if(records, name, build_method(name, 2)).is_same
 
 
+STAGES = {"static": [[0, [3, 1]], [10, [1, 1]]], "replay": [[0, "train", 0, [1, 0]], [9, "prior", 1, [0, 1]]]}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_schedule_is_replayed_at_the_steps_of_the_entries(name):
+    records = through_json(record(name, 2, schedule=STAGES[name]))
+    ended = {**records[-1], "step": 40}  # as where the data end
+    assert what_if([*records, ended], name, build_method(name, 2, schedule=STAGES[name])).is_same
+    assert not what_if([*records, ended], name, build_method("stratified", 2)).is_same
+
+
 def test_of_perturbed_stretches_what_they_are_around_is_shown():
     records = through_json(record("aioli_bayes", 80))
     result = what_if(records, "aioli_bayes", build_method("aioli_bayes", 2))

@@ -6,9 +6,8 @@ followed. Fed to its own method unchanged, a run gives its own proportions back:
 (To train again on a recorded ledger as a fixed schedule, use mixing.method = "replay".)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -156,9 +155,10 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
 
     losses = [record["observation"] for record in records if record["observation"] is not None]
     num_targets = len(losses[0]) if losses and observed == "validation" else None
-    stretches = walk(method, recorded.shape[1], observe, num_targets=num_targets)
     if method.observes == "nothing":
-        stretches = repeat(next(stretches))
+        stretches = _at_steps(walk(method, recorded.shape[1], lambda _: None), [r["step"] for r in records])
+    else:
+        stretches = walk(method, recorded.shape[1], observe, num_targets=num_targets)
     for number, (record, (_, _, phase, state)) in enumerate(zip(records, stretches, strict=False)):
         measures_as_recorded = record["phase"] == "learn_params" and np.allclose(
             phase.proportions, recorded[number]
@@ -178,6 +178,15 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
         Decisions([r["phase"] for r in records], recorded, [r.get("centre") for r in records]),
         Decisions(phases, np.array(proportions), centres),
     )
+
+
+def _at_steps(stretches: Iterator[Stretch], steps: Sequence[int]) -> Iterator[Stretch]:
+    """The stretch in which each of these steps lies; they ascend."""
+    stretch = next(stretches)
+    for step in steps:
+        while step >= stretch.step + stretch.num_steps:
+            stretch = next(stretches)
+        yield stretch
 
 
 def difference_table(result: WhatIf, groups: Sequence[str], name: str) -> Table:
