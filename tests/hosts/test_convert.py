@@ -29,7 +29,10 @@ def old_names(state, attention):
 
 
 def test_a_run_continues_from_a_converted_checkpoint(tmp_path, stores, capsys):
-    """Names of 0.2.2 are refused with the remedy; converted, every number is what 0.3 had written."""
+    """Names of 0.2.2 are refused with the remedy; converted, every number is what 0.3 had written.
+
+    Also where the conversion is killed before its last step and run again.
+    """
     from torch.distributed.checkpoint.state_dict_saver import save
     from torchtitan.models.common.attention import FusedQKVLinear
 
@@ -42,8 +45,11 @@ def test_a_run_continues_from_a_converted_checkpoint(tmp_path, stores, capsys):
     config = load_config(["--job.config_file", str(TINY)])
     (_, attention, _, _), *_ = config.model_spec.model.traverse(FusedQKVLinear.Config)
     save(old_names(written, attention.build()), checkpoint_id=newest, no_dist=True)
-    main(["convert-checkpoint", str(TINY), "--job.dump_folder", str(tmp_path)])
-    assert "step-4 is converted" in capsys.readouterr().out
+    convert = ["convert-checkpoint", str(TINY), "--job.dump_folder", str(tmp_path)]
+    main(convert)
+    newest.rename(tmp_path / "checkpoint-0.2" / "step-4-new")
+    main(convert)
+    assert capsys.readouterr().out.count("step-4 is converted") == 2
     converted = read(newest)
     assert set(converted) == set(written)
     for name, value in written.items():
@@ -51,5 +57,5 @@ def test_a_run_continues_from_a_converted_checkpoint(tmp_path, stores, capsys):
         assert same, name
     train(tmp_path, stores, 1, "--training.local_batch_size", "8", "--training.steps", "6")
     with pytest.raises(SystemExit):
-        main(["convert-checkpoint", str(TINY), "--job.dump_folder", str(tmp_path)])
+        main(convert)
     assert "it has no output.weight" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from torchtitan.models.common.attention import FusedQKVLinear
 
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan03.job import load_config
-from titan_aioli.runs.checkpoints import checkpoints
+from titan_aioli.runs.checkpoints import NEW, checkpoints, put_in_place
 
 OLD_OUTPUT = "output.weight"
 """Weights that every checkpoint of torchtitan 0.2.2's Llama 3 has, and none of 0.3."""
@@ -37,6 +37,9 @@ def convert_newest(arguments: list[str]) -> tuple[Path, Path]:
     if config.model_spec.name != "llama3" or attention is None:
         raise UserError(f"only checkpoints of llama3 can be converted, and this is {config.model_spec.name}")
     folder = Path(config.dump_folder, config.checkpoint.folder)
+    aside = folder.with_name(f"{folder.name}-0.2")
+    if (placed := put_in_place(folder, aside)) is not None:  # an earlier conversion was killed
+        return placed, aside / placed.name
     found = checkpoints(folder)
     if not found:
         raise UserError(f"there is no checkpoint in {folder}")
@@ -44,8 +47,7 @@ def convert_newest(arguments: list[str]) -> tuple[Path, Path]:
     state = read(newest)
     if OLD_OUTPUT not in state:
         raise UserError(f"{newest} is no checkpoint of Llama 3 by torchtitan 0.2.2: it has no {OLD_OUTPUT}")
-    aside = folder.with_name(f"{folder.name}-0.2")
-    kept, new = aside / newest.name, aside / f"{newest.name}-new"
+    kept, new = aside / newest.name, aside / f"{newest.name}{NEW}"
     if kept.exists():
         raise UserError(f"{kept} is in the way: an older conversion has put a checkpoint there")
     save(with_new_names(state, attention[1].head_dim), checkpoint_id=new, no_dist=True)
