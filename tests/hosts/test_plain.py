@@ -301,6 +301,16 @@ def test_a_run_of_other_groups_from_a_step_on_is_not_replayed(tmp_path, stores):
         train(*tiny_model(), mixing, tmp_path / "again", SCHEDULE)
 
 
+@pytest.mark.parametrize("max_epochs", [None, 0.01])
+def test_a_finished_run_started_again_leaves_the_same_files(max_epochs, tmp_path, stores):
+    mixing: Mixing = mixing_of(stores, "stratified")
+    mixing.when_used_up, mixing.groups["a"].max_epochs = "stop", max_epochs
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    before = files(tmp_path)
+    train(*tiny_model(), mixing, tmp_path, SCHEDULE)
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("num_steps", [12, 30])
 def test_a_finished_run_is_extended(num_steps, tmp_path, stores):
     mixing = mixing_of(stores, "aioli_gradients")

@@ -125,6 +125,16 @@ def test_evaluations_after_the_resumed_step_are_dropped(tmp_path):
     assert (tmp_path / "losses.jsonl").read_text() == '{"step": 2, "validation_loss": [1.0, 2.0]}\n'
 
 
+def test_an_evaluation_of_the_resumed_step_takes_the_place_of_the_one_before(tmp_path):
+    for value in (1.0, 2.0):
+        log = make_log(tmp_path)
+        log.begin(4, {})
+        log.evaluated(4, np.array([value]))
+        log.evaluated(6, np.array([value]))
+    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    assert lines == [{"step": step, "validation_loss": [2.0]} for step in (4, 6)]
+
+
 def test_half_a_line_does_not_keep_a_run_from_resuming(tmp_path):
     log = make_log(tmp_path)
     log.begin(0, {})

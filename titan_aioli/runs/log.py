@@ -54,6 +54,7 @@ class RunLog:
         self._observes = observes
         self.is_writer = is_writer
         self._losses = folder / "losses.jsonl"
+        self._has_evaluated = False
 
     def begin(self, done: int, mixture: dict[str, Any], begins_section: bool = False) -> None:
         """A run starts, or resumes after `done` steps: keep what was measured up to there.
@@ -70,7 +71,11 @@ class RunLog:
         write_json(self.folder / "mixture.json", mixture)
         for name in OF_A_FINISHED_RUN:
             (self.folder / name).unlink(missing_ok=True)
-        kept = list(self._evaluations_up_to(done)) if done > 0 and self._losses.is_file() else []
+        self._cut_losses(done if done > 0 else -1)
+
+    def _cut_losses(self, last_step: int) -> None:
+        """Keep the lines of losses.jsonl up to a step."""
+        kept = list(self._evaluations_up_to(last_step)) if self._losses.is_file() else []
         with replacing(self._losses) as file:
             file.writelines(kept)
 
@@ -87,12 +92,16 @@ class RunLog:
 
     def evaluated(self, step: int, losses: np.ndarray, target_losses: np.ndarray | None = None) -> None:
         """An evaluation on the held-out sequences, [G], and [K] where the targets are not the groups."""
+        if not self.is_writer:
+            return
+        if not self._has_evaluated:  # what a run resumes from, it may have measured before
+            self._has_evaluated = True
+            self._cut_losses(step - 1)
         line = {"step": step, "validation_loss": losses.tolist()}
         if target_losses is not None:
             line["target_loss"] = target_losses.tolist()
-        if self.is_writer:
-            with open(self._losses, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        with open(self._losses, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def show_update(self, record: dict[str, Any], num_steps: int | None, is_shown: bool) -> None:
         """An update of the mixture, beside the progress bar and, if shown, as a line on the console.
