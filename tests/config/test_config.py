@@ -10,7 +10,7 @@ import tomli_w
 
 from titan_aioli.config import Group, Mixing
 from titan_aioli.config.hyperparameters import hyperparameters
-from titan_aioli.config.methods import AioliBayesTable, AioliTable
+from titan_aioli.config.methods import AioliBayesTable, AioliTable, ODMTable, StaticTable
 from titan_aioli.config.validate import check_mixing_keys, check_types, is_hidden
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.installed import load_config
@@ -120,6 +120,18 @@ def test_what_a_table_inherits_and_nobody_writes_is_no_key_and_no_flag(tmp_path,
             "mixing.aioli.update is 'sometimes': it must be one of 'cumulative', 'restart'$",
         ),
         ({"groups": {"a": Group(train="x")}}, "mixing.groups.a.train is 'x': it must be a "),
+        (
+            {"aioli_bayes": AioliBayesTable(looking=[0.1, "x"])},
+            r"mixing.aioli_bayes.looking is \[0.1, 'x'\]: it must be a list of numbers$",
+        ),
+        (
+            {"odm": ODMTable(prior={"a": 1, "b": [2]})},
+            "mixing.odm.prior is {'a': 1, 'b': .2.}: it must be a table of numbers$",
+        ),
+        (
+            {"static": StaticTable(schedule=[{"weights": {"a": 1, "b": "x"}}])},
+            r"mixing.static.schedule\[0\].weights is {'a': 1, 'b': 'x'}: it must be a table of numbers$",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(change, message):

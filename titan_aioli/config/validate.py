@@ -5,7 +5,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from titan_aioli.config import Mixing
 from titan_aioli.errors import UserError
@@ -68,7 +68,7 @@ def check_types(section: Any, name: str) -> None:
             continue
         is_wrong = _holds_bool(value) and "bool" not in str(hints[entry.name])  # to Python, True is a number
         try:
-            check_type(value, hints[entry.name])
+            check_type(value, hints[entry.name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError:
             is_wrong = True
         if is_wrong:
