@@ -72,7 +72,7 @@ def config_text(args: argparse.Namespace, setting: Setting, seed: int) -> str:
             "steps_per_round": round_steps,
             "eta": 1e-9,
             "prior_steps": args.warmup,
-            "prior": dict.fromkeys(groups, 1.0),
+            "prior": dict.fromkeys(groups, 1.0) if args.warmup else {},
         },
     )
     return tomli_w.dumps(config)

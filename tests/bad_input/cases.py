@@ -164,6 +164,7 @@ CONFIG = {
     "garbage that is never collected": flags("training.gc_freq is 0: at least 1", "--training.gc_freq", "0"),
     "no rows in a micro-batch": flags("pipeline_parallel_microbatch_size (is 0: at least 1|must be greater than 0)", "--parallelism.pipeline_parallel_microbatch_size", "0"),
     "no held-out sequences": flags("mixing.evaluation.sequences is 0: at least 1", "--mixing.evaluation.sequences", "0"),
+    "evaluations every -5 steps": flags("mixing.evaluation.freq is -5: at least 0", "--mixing.evaluation.freq", "-5"),
     "no skipped update allowed": flags("max_skipped_updates is 0: at least 1", "--mixing.max_skipped_updates", "0"),
     "weights of 0": flags(
         "static.proportions sum to 0.0: at least one weight must be positive",

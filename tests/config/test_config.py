@@ -15,6 +15,7 @@ from titan_aioli.config.validate import check_mixing_keys, check_types, is_hidde
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.installed import load_config
 from titan_aioli.methods import Objective, build_method
+from titan_aioli.proportions import normalize
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.stores.metadata import write_sidecar
 from titan_aioli.testing.stores import write_stores
@@ -161,6 +162,23 @@ def test_a_store_that_is_a_pickle_is_not_executed(tmp_path):
 
     with pytest.raises(ValueError, match=r"trap\.npy"):
         open_store(trap)
+
+
+@pytest.mark.parametrize("key", ["prior", "prior_plan"])
+def test_a_prior_that_changes_nothing_is_refused(tmp_path, key):
+    write_plan(tmp_path / "plan", law="static", groups=["law", "code"], proportions=np.array([0.2, 0.8]))
+    prior = {"prior": {"law": 1.0, "code": 4.0}, "prior_plan": str(tmp_path / "plan")}
+
+    def resolved(**written):
+        mixing = Mixing(method="aioli", groups={"law": {}, "code": {}}, aioli=AioliTable(**written))
+        return hyperparameters(mixing, [1, 1])["prior"]
+
+    for used in ({"prior_steps": 5}, {"start": "prior"}):
+        assert np.allclose(normalize(resolved(**{key: prior[key]}, **used)), [0.2, 0.8])
+    with pytest.raises(UserError, match=f'aioli.{key} is set, but prior_steps is 0 and start is "uniform"'):
+        resolved(**{key: prior[key]})
+    with pytest.raises(UserError, match=r"aioli\.prior and prior_plan are both set: leave one out"):
+        resolved(**prior, prior_steps=5)
 
 
 def anchored(anchor, targets=None, shares=None, **written):

@@ -75,6 +75,12 @@ def test_a_split_beside_other_stores_is_refused(store):
         split_of(Mixing(groups={"law": table}), "law")
 
 
+def test_the_end_of_a_document_without_a_split_is_refused(store):
+    table = Group(train=[store], end_of_document=0)
+    with pytest.raises(UserError, match=r"law.end_of_document is 0, but there is no split .* set split, or"):
+        split_of(Mixing(groups={"law": table}), "law")
+
+
 def test_groups_need_no_held_out_stores_where_nothing_is_measured(store):
     mixing = Mixing(method="static", groups={"law": Group(train=[store])})
     with pytest.raises(UserError, match="no validation stores"):

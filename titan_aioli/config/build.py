@@ -140,6 +140,10 @@ def _check_values(mixing: Mixing) -> None:
         raise UserError("no data groups: add a table [mixing.groups.NAME] for each of them")
     if evaluation.sequences < 1:
         raise UserError(f"mixing.evaluation.sequences is {evaluation.sequences}: at least 1")
+    if evaluation.freq < 0:
+        raise UserError(
+            f"mixing.evaluation.freq is {evaluation.freq}: at least 0 (only when the method needs one)"
+        )
     if not 0 <= evaluation.budget < np.inf:
         raise UserError(
             f"mixing.evaluation.budget is {evaluation.budget}: percent of the training compute, "

@@ -74,10 +74,16 @@ def open_groups(mixing: Mixing, seq_len: int, vocabulary: Vocabulary) -> Groups:
 def split_of(mixing: Mixing, name: str) -> Split | None:
     """How a group's stores are cut; None where they are not.
 
-    Raises: UserError: the shares are not possible, or there are other stores for the parts.
+    Raises: UserError: the shares are not possible, there are other stores for the parts, or only the end of a
+        document is given.
     """
     table, key = mixing.groups[name], f"mixing.groups.{name}"
     if table.split is None:
+        if table.end_of_document is not None:
+            raise UserError(
+                f"{key}.end_of_document is {table.end_of_document}, but there is no split to find the ends "
+                "of documents for: set split, or leave it out"
+            )
         return None
     if table.validation or table.test:
         raise UserError(

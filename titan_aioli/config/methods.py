@@ -147,11 +147,23 @@ class AioliTable(methods.Aioli):
         del written["orders"]
         written["prior"] = by_group(self.prior, run.names, "mixing.aioli.prior") or None
         written["seed"] = run.seed
+        self._check_prior()
         if self.prior_plan:
             written["prior"] = read_plan(Path(self.prior_plan), run.names).tolist()
         if self.orders_from:
             written["orders"] = read_sweep_orders(Path(self.orders_from))
         return written
+
+    def _check_prior(self) -> None:
+        """Refuse a prior from two places, and one that nothing is done with."""
+        if self.prior and self.prior_plan:
+            raise UserError("mixing.aioli.prior and prior_plan are both set: leave one out")
+        key = "prior" if self.prior else "prior_plan"
+        if (self.prior or self.prior_plan) and self.prior_steps == 0 and self.start == "uniform":
+            raise UserError(
+                f'mixing.aioli.{key} is set, but prior_steps is 0 and start is "uniform", so it changes '
+                'nothing: set prior_steps or start = "prior", or leave it out'
+            )
 
 
 @dataclass(frozen=True)
