@@ -102,6 +102,13 @@ def test_an_unknown_key_of_a_section_is_refused_with_those_there_are(tmp_path):
         load_config(["--job.config_file", str(path)])
 
 
+def test_what_torchtitan_refuses_of_a_section_is_said_with_its_name(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("[checkpoint]\nkeep_latest_k = 1\n")
+    with pytest.raises(UserError, match=r"\[checkpoint\]: .* at least 2 checkpoint replicas"):
+        load_config(["--job.config_file", str(path)])
+
+
 def test_positions_start_again_after_the_end_of_a_document():
     import torch
 

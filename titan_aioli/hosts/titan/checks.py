@@ -13,6 +13,7 @@ from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_gradient_layout
+from titan_aioli.methods.checks import require_number
 from titan_aioli.methods.protocol import OF_GRADIENTS
 
 FIXED_DEGREES = (
@@ -76,6 +77,23 @@ def check_counts(config: Any) -> None:
         raise UserError(
             f"parallelism.data_parallel_shard_degree is {shard}: at least 1, or -1 for the ranks left"
         )
+    kept = config.checkpoint.keep_latest_k
+    if config.checkpoint.enable and (kept < 0 or kept == 1):
+        raise UserError(
+            f"checkpoint.keep_latest_k is {kept}: at least 2, since the last one may not be whole yet, or 0 "
+            "to keep all"
+        )
+
+
+def check_learning_rate(rate: Any) -> None:
+    """Refuse a learning rate that no optimizer takes, or that makes every weight nan.
+
+    Raises: UserError: names it.
+    """
+    try:
+        require_number("optimizer.lr", rate, at_least=0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _check_ranks(config: Any, world_size: int) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from torchtitan.config import ConfigManager
 from titan_aioli.config.validate import check_mixing_keys
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
-from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job
+from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job, check_learning_rate
 from titan_aioli.hosts.titan02.spec import (
     experts_of,
     has_tied_weights,
@@ -57,6 +57,7 @@ def load_config(args: list[str]) -> Any:
             f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor"
         ) from None
     check_counts(config)
+    check_learning_rate(config.optimizer.lr)
     _refuse_known_faults(config)
     return config
 

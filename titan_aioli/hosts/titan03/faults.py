@@ -6,6 +6,7 @@ from torchtitan.components.loss import ChunkedLossWrapper
 from torchtitan.models.common.attention import ScaledDotProductAttention, VarlenAttention
 
 from titan_aioli.errors import UserError
+from titan_aioli.hosts.titan.checks import check_learning_rate
 from titan_aioli.hosts.titan.cpu import has_accelerator
 
 SPLIT_BACKWARD = ("zbvzerobubble", "interleavedzerobubble", "dualpipev")
@@ -19,6 +20,8 @@ def refuse_known_faults(config: Any) -> None:
         config: a `MixingTrainer.Config`, its degrees checked.
     Raises: UserError: names the settings and what to change.
     """
+    for group in config.optimizer.param_groups:
+        check_learning_rate(group.optimizer_kwargs.get("lr", 0.0))
     _check_loss(config)
     _check_attention(config)
     layout = config.parallelism

@@ -165,4 +165,7 @@ def _fill(section: Any, table: dict[str, Any], name: str) -> None:
         else:
             setattr(section, key, value)
     if hasattr(section, "__post_init__"):
-        section.__post_init__()
+        try:
+            section.__post_init__()
+        except ValueError as error:
+            raise UserError(f"[{name}]: {error}") from None
