@@ -10,7 +10,7 @@ from tests.control.helpers import make_controller
 from titan_aioli.control.ledger import HASHED_AGAIN, Ledger, LedgerEntry
 from titan_aioli.errors import UserError
 from titan_aioli.measure.losses import GroupStats
-from titan_aioli.methods import Objective
+from titan_aioli.methods import Objective, build_method
 from titan_aioli.methods.guards import Guarded
 from titan_aioli.testing.methods import OBSERVING, short_method
 
@@ -80,6 +80,16 @@ def test_a_target_that_is_only_watched_is_named_and_no_fault(tmp_path, name):
     controller = make_controller(tmp_path / "guard", name, GROUPS, method=guarded)
     controller.begin()
     assert "update skipped (1 in a row)" in observe(controller, np.inf)["note"]
+
+
+def test_a_target_at_fault_is_named_and_is_no_group_of_a_number(tmp_path):
+    method = build_method("skill_it", 2, 3, graph=np.ones((2, 3)).tolist(), steps_per_round=2)
+    controller = make_controller(tmp_path, "skill_it", GROUPS[:2], method=method, targets=("x", "y", "z"))
+    controller.begin()
+    assert observe(controller, np.inf)["note"] == (
+        "update skipped (1 in a row): the held-out loss of target 'y' is not finite; "
+        "the proportions stay as they are: what was observed is not finite"
+    )
 
 
 @pytest.mark.parametrize("name", ["doremi", "doge", "odm", "ado"])

@@ -1,7 +1,7 @@
 """The rule that every method keeps: what is not finite never reaches the proportions.
 
 Where an observation cannot be used, the method moves to its next phase with the proportions it had, and its
-state remembers which groups were at fault, so that the log names them.
+state remembers which groups were at fault, so that the log says why.
 """
 
 from collections.abc import Sequence
@@ -102,12 +102,10 @@ def report_skipped(skipped: np.ndarray) -> dict[str, str]:
 
 
 def skipped_note(bad: np.ndarray) -> str:
-    """The sentence for the log after an update was skipped.
+    """The sentence for the log after an update was skipped; the controller adds the names of those at fault.
 
     Args:
-        bad: [G] bool, from `unusable`. None set: the observation was finite but the arithmetic overflowed.
+        bad: [G] (or [K]) bool, from `unusable`. None set: the observation was finite but the arithmetic
+            overflowed.
     """
-    groups = ", ".join(str(group) for group in np.flatnonzero(bad))
-    if groups:
-        return f"{STAY}: what was observed is not finite for groups {groups}"
-    return f"{STAY}: what was observed is too large to compute with"
+    return f"{STAY}: what was observed is {'not finite' if bad.any() else 'too large to compute with'}"
