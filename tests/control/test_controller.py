@@ -171,13 +171,30 @@ def test_groups_added_and_removed_at_a_resume(tmp_path):
     other = make_controller(tmp_path, groups=("c", "x", "a"), adapt=True)
     assert not other.load_state_dict(state)
     record = other.begin(5, 40, np.array([7, 0, 20]))
-    assert record["reason"] == "resumed with other added x; removed b"
+    assert record["reason"] == "resumed with changes: added x; removed b"
     advance(other, 12)
     again = make_controller(tmp_path, groups=("c", "x", "a"), adapt=True)
     again.load_state_dict(other.state_dict())
     assert again.digest() == other.digest() and again.ledger[0].step == 5
     lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert lines[4]["phase"] == "measure" and lines[4]["drawn"] == [7, 0, 20]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stores": "t", "limits": "stop after a 2 epochs"}, "other stores; other limits"),
+        ({"groups": ("c", "b", "a")}, "another order of groups"),
+        ({"name": "stratified"}, "method aioli -> stratified"),
+        ({"targets": ("x", "c")}, "added targets x; removed targets a, b"),
+    ],
+)
+def test_the_first_record_after_a_resume_says_what_changed(tmp_path, change, words):
+    first = make_controller(tmp_path)
+    first.begin()
+    resumed = make_controller(tmp_path, adapt=True, **change)
+    resumed.load_state_dict(first.state_dict())
+    assert resumed.begin(0, 0, np.zeros(3))["reason"] == f"resumed with changes: {words}"
 
 
 def finish_first_phase(controller, observation):
@@ -199,7 +216,7 @@ def test_targets_are_observed_saved_and_compared_by_name(tmp_path):
     other = make_controller(tmp_path, targets=("c", "y", "x"), adapt=True)
     assert not other.load_state_dict(state)
     record = other.begin(0, 0, np.array([0, 0, 0]))
-    assert record["reason"] == "resumed with other added targets y"
+    assert record["reason"] == "resumed with changes: added targets y"
 
 
 def test_a_checkpoint_of_before_targets_is_one_of_its_groups(tmp_path):

@@ -111,7 +111,8 @@ def test_groups_change_at_a_resume(tmp_path, stores):
     run(tmp_path / "run", stores, 2, 5)
     run(tmp_path / "run", stores, 2, 12, "--mixing.on_resume", "adapt", config=config)
     recorded = read_run(tmp_path / "run")
-    assert recorded.groups == ["b", "c"] and recorded.records[0]["reason"] == "resumed with other removed a"
+    assert recorded.groups == ["b", "c"]
+    assert recorded.records[0]["reason"] == "resumed with changes: removed a"
     assert check_audit(recorded) == 7 * 8
     seen = [(row["group"], row["epoch"], row["sequence"]) for row in audit_rows(tmp_path / "run")]
     assert len(set(seen)) == len(seen) == 12 * 8

@@ -81,7 +81,7 @@ def test_a_target_added_is_refused_or_adapted_to(tmp_path, stores, write_config)
     assert "written with targets ['b', 'd'], this run has ['b', 'd', 'a']" in refused.stdout + refused.stderr
     run(tmp_path / "run", stores, 1, 8, more, "--mixing.on_resume", "adapt")
     adapted = read_run(tmp_path / "run")
-    assert adapted.records[0]["reason"] == "resumed with other added targets a"
+    assert adapted.records[0]["reason"] == "resumed with changes: added targets a"
     assert adapted.records[0]["phase"] == "measure" and len(adapted.records[1]["observation"]) == 3
     assert check_audit(adapted) == 3 * 8
 

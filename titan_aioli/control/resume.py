@@ -113,15 +113,16 @@ def compare(
     words = _name_changes(before["groups"], now["groups"])
     if any(names["targets"] != names["groups"] for names in (before, now)) and "targets" in changed:
         words.append(
-            "; ".join(_name_changes(before["targets"], now["targets"], "targets ")) or "order of targets"
+            "; ".join(_name_changes(before["targets"], now["targets"], "targets "))
+            or "another order of targets"
         )
     if "method" in changed:
         words.append(f"method {before['method']} -> {now['method']}")
     elif "mixture" in changed:
         words.append(f"mixture {before['mixture']} -> {now['mixture']}")
     if "groups" not in changed:
-        words += [name for name in changed if name in ("split", "stores", "limits")]
-    reason = "resumed with other " + "; ".join(words or ["order of groups"])
+        words += [f"other {name}" for name in changed if name in ("split", "stores", "limits")]
+    reason = "resumed with changes: " + "; ".join(words or ["another order of groups"])
     restarts = not {"groups", "method", "targets", "mixture"}.isdisjoint(changed)
     return Adaptation(reason, restarts_method=restarts)
 
