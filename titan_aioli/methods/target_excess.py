@@ -24,7 +24,7 @@ class TargetExcessState(NamedTuple):
     proportions: np.ndarray
     """[G], after the floor."""
     excess: np.ndarray
-    """[G], what the last update multiplied the logarithms of the weights by eta with, nats per token."""
+    """[G], nats per token: the last update added eta times it to the logarithms of the weights."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 

@@ -78,7 +78,7 @@ class Looking(NamedTuple):
         is found: half to nine in ten were found in simulation. 0 where the prior odds alone suffice.
 
         Args:
-            prior_odds: that there is something to find.
+            prior_odds: probability, before any evidence, that there is something to find.
             scale: prior standard deviation of a slope, over the noise of a stretch.
         """
         even = 1.0 / self.num_groups

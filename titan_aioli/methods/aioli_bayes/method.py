@@ -86,7 +86,8 @@ class AioliBayes:
     rate: float = 0.15
     """Share of the way to the best mixture, in logarithms, that the proportions go after each stretch."""
     prior_odds: float = 0.1
-    """Probability, before any evidence, that the anchor is not the best mixture."""
+    """Probability, before any evidence, that the anchor is not the best mixture. Not odds, in spite of the
+    name: odds of 1 to 9 are 0.1."""
     memory: float = 3.0
     """Runs after which evidence on the slopes counts 1 / e."""
     least_share: float | None = None
@@ -208,7 +209,8 @@ class AioliBayes:
         smallest = looking.smallest_seen(self.prior_odds, SCALES[1])
         return {
             "stretches": f"{cut}, pulled to one group by at most {self.strength:g}",
-            "can see": f"a signal of {smallest:.2g}: what a group changes a stretch's drop by, over noise",
+            "can see": f"a group that changes a stretch's loss drop by {smallest:.2g} times the noise of a "
+            f"drop (signal {smallest:.2g})",
             **self.comparing(num_groups).outlook(),
         }
 
