@@ -1,7 +1,9 @@
 """Every config in train_configs parses; every bad value is refused by name, in one line."""
 
 import dataclasses
+import json
 import pickle
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ import tomli_w
 from titan_aioli.config import Group, Mixing
 from titan_aioli.config.hyperparameters import hyperparameters
 from titan_aioli.config.methods import AioliBayesTable, AioliTable, ODMTable, StaticTable
+from titan_aioli.config.sources import read_sweep_orders
 from titan_aioli.config.validate import check_mixing_keys, check_types, is_hidden
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.installed import load_config
 from titan_aioli.methods import Objective, build_method
+from titan_aioli.methods.walk import walk
 from titan_aioli.proportions import normalize
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.stores.metadata import write_sidecar
@@ -179,6 +183,49 @@ def test_a_prior_that_changes_nothing_is_refused(tmp_path, key):
         resolved(**{key: prior[key]})
     with pytest.raises(UserError, match=r"aioli\.prior and prior_plan are both set: leave one out"):
         resolved(**prior, prior_steps=5)
+
+
+def recorded_orders(folder, method="aioli", **hyperparameters):
+    """A folder's ledger.jsonl and mixture.json of 40 phases of Aioli; the orders that it swept in."""
+    aioli = build_method("aioli", 3, num_sweeps=2, **hyperparameters)
+    phases = list(islice(walk(aioli, 3, lambda _: np.ones(3)), 40))
+    records = [
+        {"step": s.step, "first_row": 8 * s.step, "round": s.state.round, "phase": s.phase.name,
+         "proportions": s.phase.proportions.tolist()}
+        for s in phases
+    ]  # fmt: skip
+    described = {"method": method, "groups": ["a", "b", "c"], "hyperparameters": hyperparameters}
+    (folder / "mixture.json").write_text(json.dumps(described))
+    write_records(folder, records)
+    return records, [aioli.sweep_order(round_, 3) for round_ in range(phases[-1].state.round)]
+
+
+def write_records(folder, records):
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_the_orders_of_a_run_are_read_though_it_was_resumed(tmp_path):
+    records, orders = recorded_orders(tmp_path, seed=4)
+    ledger = tmp_path / "ledger.jsonl"
+    assert len(orders) == 5 and read_sweep_orders(ledger) == orders
+    write_records(
+        tmp_path, [*records[:4], {**records[3], "reason": "global batch size 8 -> 16"}, *records[4:]]
+    )
+    assert read_sweep_orders(ledger) == orders
+    write_records(tmp_path, [*records[:3], *records])  # it began anew with another method's state
+    assert read_sweep_orders(ledger) == orders
+
+
+def test_the_orders_of_a_run_whose_ledger_does_not_tell_them_are_refused(tmp_path):
+    for kind in ("centred", "opposite"):
+        recorded_orders(tmp_path, mixtures=kind)
+        with pytest.raises(
+            UserError, match=rf'ledger.jsonl is of a run with mixtures = "{kind}".* set mixing.seed'
+        ):
+            read_sweep_orders(tmp_path / "ledger.jsonl")
+    recorded_orders(tmp_path, method="aioli_bayes")
+    with pytest.raises(UserError, match="is of a run of aioli_bayes: give the ledger of an aioli run"):
+        read_sweep_orders(tmp_path / "ledger.jsonl")
 
 
 def anchored(anchor, targets=None, shares=None, **written):

@@ -133,7 +133,8 @@ class AioliTable(methods.Aioli):
     update: UpdateRule = "cumulative"
     """Weights multiply over the rounds (the paper), or start from uniform in every round."""
     orders_from: str = ""
-    """Path of a recorded run's ledger.jsonl whose order of swept groups is repeated."""
+    """Path of a recorded run's ledger.jsonl whose order of swept groups is repeated; the `mixtures` of that
+    run must be "one_hot"."""
     prior: dict[str, float] = field(default_factory=dict)
     """Weight of every group in the mixture trained on first (Aioli restricted)."""
     prior_plan: str = ""

@@ -10,7 +10,7 @@ import numpy as np
 from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
-from titan_aioli.runs.read import read_run, replaced_name
+from titan_aioli.runs.read import read_mixture, read_run, replaced_name
 
 
 def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> list[float]:
@@ -85,10 +85,18 @@ def read_graph(path: Path, names: Sequence[str], targets: Sequence[str] | None =
 
 
 def read_sweep_orders(path: Path) -> list[list[int]]:
-    """The swept groups of every LearnParams that a ledger.jsonl records, one list per round."""
+    """The swept groups of every LearnParams that a ledger.jsonl records, one list per round.
+
+    The run's mixture.json beside it says which perturbed mixtures it used; without it, the paper's.
+
+    Raises: UserError: the ledger is not of such a run, or does not tell the swept groups.
+    """
+    _refuse_other_mixtures(path)
     orders: dict[int, list[int]] = {}
     for record in read_ledger_file(path):
-        if record["phase"] == "learn_params":
+        if record["phase"] in ("measure", "prior"):  # the method begins, at a resume once more
+            orders.clear()
+        if record["phase"] == "learn_params" and "reason" not in record:  # with one, it repeats the segment
             orders.setdefault(record["round"], []).append(int(np.argmax(record["proportions"])))
     if not orders:
         raise UserError(f"{path} records no LearnParams: give the ledger of an aioli run")
@@ -96,6 +104,26 @@ def read_sweep_orders(path: Path) -> list[list[int]]:
     if len(rounds[-1]) < len(rounds[0]):  # the recorded run ended inside LearnParams
         rounds.pop()
     return rounds
+
+
+def _refuse_other_mixtures(ledger: Path) -> None:
+    """Refuse a run in whose perturbed mixtures the swept group need not have the largest share.
+
+    Raises: UserError: says how to have the run's orders without its ledger.
+    """
+    described = ledger.with_name("mixture.json")
+    if not described.is_file():
+        return
+    mixture = read_mixture(described)
+    if mixture["method"] != "aioli":
+        raise UserError(f"{ledger} is of a run of {mixture['method']}: give the ledger of an aioli run")
+    kind = mixture.get("hyperparameters", {}).get("mixtures", "one_hot")
+    if kind != "one_hot":
+        raise UserError(
+            f'{ledger} is of a run with mixtures = "{kind}", whose swept groups a ledger does not tell '
+            '(only those of "one_hot"): leave out mixing.aioli.orders_from, and set mixing.seed, num_sweeps '
+            f"and order as in {described}: the orders follow from them"
+        )
 
 
 def read_schedule(path: Path, names: Sequence[str]) -> list[list[Any]]:

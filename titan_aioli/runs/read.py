@@ -35,7 +35,7 @@ def read_sections(folder: Path) -> list[Run]:
     for name in ("mixture.json", "ledger.jsonl"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not the dump folder of a mixing run: it has no {name}")
-    mixture, results = _read_mixture(folder / "mixture.json"), folder / "results.json"
+    mixture, results = read_mixture(folder / "mixture.json"), folder / "results.json"
     records = read_ledger_file(folder / "ledger.jsonl")
     if not records:
         raise UserError(f"{folder}/ledger.jsonl is empty: the run has not begun; try again when it trains")
@@ -50,7 +50,7 @@ def read_sections(folder: Path) -> list[Run]:
     return _cut_into_sections(last)
 
 
-def _read_mixture(path: Path) -> dict[str, Any]:
+def read_mixture(path: Path) -> dict[str, Any]:
     """The content of a mixture.json.
 
     Raises: UserError: it is not what a run writes.
@@ -111,7 +111,7 @@ def _cut_into_sections(run: Run) -> list[Run]:
         path = run.folder / replaced_name(end_step)
         if not path.is_file():
             break
-        mixture = _read_mixture(path)
+        mixture = read_mixture(path)
         sections.append(run._replace(records=records[start:end], mixture=mixture, end_step=end_step))
     return sections[::-1]
 
