@@ -17,7 +17,7 @@ extras=$(IFS=,; echo "$*")
 # The CPU build of torch that pip would find, of version TORCH if that is set; empty: none.
 cpu_build() {
     "$python" -m pip index versions torch 2> /dev/null | sed -n 's/^Available versions: //p' | tr -d ' ' |
-        tr ',' '\n' | grep -E "^${TORCH:-2\.1[1-5]\.[0-9]+}\+cpu$" | head -n 1 || true
+        tr ',' '\n' | grep -E "^${TORCH:-2\.1[2-5]\.[0-9]+}\+cpu$" | head -n 1 || true
 }
 
 # The requirements that decide between builds and versions, one a line.
@@ -33,7 +33,7 @@ choose() {
     fi
     [ -z "$torch" ] || echo "torch==$torch"
     case "${TORCHTITAN:-}:$torch" in
-        :2.11.* | :2.12.* | :2.13.*) echo "torchtitan<0.3" ;;  # 0.3 needs torch 2.14
+        :2.12.* | :2.13.*) echo "torchtitan<0.3" ;;  # 0.3 needs torch 2.14
         :*) ;;
         *) echo "torchtitan==$TORCHTITAN" ;;
     esac

@@ -83,7 +83,7 @@ def _refuse_known_faults(config: Any) -> None:
         raise UserError(
             "compile.enable with parallelism.tensor_parallel_degree above 1 fails or gives wrong gradients "
             "with torchtitan 0.2 on torch 2.13 and newer (a graph of one rank is reused by another): "
-            "set compile.enable = false, or use torch 2.11"
+            "set compile.enable = false"
         )
     _refuse_diverging_routers(config)
 
