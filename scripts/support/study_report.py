@@ -19,6 +19,8 @@ Scene = tuple[str, int]
 """A setting's name and a batch size."""
 NUMBERS = ("loss", "groups_loss", "test_loss", "extra_compute")
 """Columns of the CSV, as a Result has them between its run and its proportions."""
+FARTHEST = 0.25
+"""Mean difference to stratified, nats per token, above which the figure shows a number in place of points."""
 
 
 class Outcome(NamedTuple):
@@ -151,6 +153,12 @@ def _draw_scene(axis: Any, arms: dict[str, Outcome], order: list[str], offset: f
         if name == STRATIFIED:
             continue
         height, points = order.index(name) + offset, outcome.loss.differences
+        if outcome.loss.mean > FARTHEST:  # would leave no room for the others
+            place = {"xycoords": axis.get_yaxis_transform(), "ha": "right", "va": "center"}
+            axis.annotate(
+                f"{outcome.loss.mean:+.2f} \u2192", (0.99, height), fontsize=7, color=color, **place
+            )
+            continue
         axis.plot(points, np.full(len(points), height), "o", ms=4, alpha=0.6, mew=0, color=color)
         axis.plot([outcome.loss.mean], [height], "|", ms=9, mew=1.8, color=color)
     if BEST_STATIC in arms:
