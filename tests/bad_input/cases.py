@@ -165,7 +165,7 @@ CONFIG = {
     "a learning rate of nan": flags("optimizer.lr is nan: it must be a finite number at least 0", "--optimizer.lr", "nan"),
     "an endless learning rate": toml("optimizer.lr is inf: it must be a finite number at least 0", "lr = inf", "lr = 3e-3"),
     "a negative learning rate": flags("optimizer.lr is -0.1: it must be a finite number at least 0", "--optimizer.lr", "-0.1"),
-    "a learning rate of words": toml("optimizer.lr is 'high': it must be a finite number", "lr = 'high'", "lr = 3e-3"),
+    "a learning rate of words": toml("optimizer.lr is 'high': it must be a (finite )?number", "lr = 'high'", "lr = 3e-3"),
     "one checkpoint to keep": toml("keep_latest_k is 1: at least 2|at least 2 checkpoint replicas", "keep_latest_k = 1", "keep_latest_k = 2"),
     "no rows in a micro-batch": flags("pipeline_parallel_microbatch_size (is 0: at least 1|must be greater than 0)", "--parallelism.pipeline_parallel_microbatch_size", "0"),
     "no held-out sequences": flags("mixing.evaluation.sequences is 0: at least 1", "--mixing.evaluation.sequences", "0"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,14 @@ def runs(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def test_a_plan_is_not_written_over_its_table(runs, monkeypatch):
+    before = runs.read_bytes()
+    monkeypatch.chdir(runs.parent)
+    with pytest.raises(ValueError, match="is the table of runs itself"):
+        plan(runs, output=Path(runs.name))
+    assert runs.read_bytes() == before
 
 
 def test_table_is_read_by_its_column_names(runs):

@@ -313,8 +313,8 @@ def test_a_run_that_has_not_begun_is_refused_in_one_line(tmp_path, capsys):
 
 def test_names_are_no_markup(tmp_path):
     folder = write_run(tmp_path / "a")
-    mixture = json.loads((folder / "mixture.json").read_text())
-    (folder / "mixture.json").write_text(json.dumps({**mixture, "groups": ["[bold]x", "[/red]y"]}))
+    named = (folder / "mixture.json").read_text().replace('"law"', '"[bold]x"').replace('"code"', '"[/red]y"')
+    (folder / "mixture.json").write_text(named)
     run = read_run(folder)._replace(name="a[seed1]")
     for table in (loss_table([run]), epoch_table([run]), round_table(run)):
         text = shown(table)

@@ -255,3 +255,13 @@ def test_the_anchor_of_aioli_bayes_is_what_the_config_names(tmp_path):
         anchored("targets", ["java", "law"], [1.0, 1.0])
     with pytest.raises(UserError, match=r"aioli_bayes\.plan names no file"):
         anchored("plan")
+    with pytest.raises(UserError, match=r'aioli_bayes\.plan is set, but its anchor is "even", so it changes'):
+        anchored("even", plan=str(tmp_path / "plan.json"))
+
+
+def test_a_static_plan_that_would_not_be_used_is_refused():
+    mixing = Mixing(
+        method="static", static=StaticTable(plan="plan.json"), groups={"a": Group(), "b": Group()}
+    )
+    with pytest.raises(UserError, match=r'static\.plan is set, but mixing\.static\.by is "weight"'):
+        hyperparameters(mixing, [1, 1], ["a", "b"])

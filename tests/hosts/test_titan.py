@@ -1,12 +1,15 @@
 """torchtitan's host, as far as it can be seen without ranks; tests/ranks has the rest."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
+import tomli_w
 import torch
 from torch.distributed.pipelining.schedules import _Action, _ComputationType
 
 from titan_aioli.errors import UserError
+from titan_aioli.files import read_toml
 from titan_aioli.hosts.installed import VERSION, check_config, load_config
 from titan_aioli.hosts.titan import checks, host, opened
 from titan_aioli.hosts.titan.cpu import has_accelerator
@@ -114,6 +117,30 @@ def test_experts_that_cannot_be_shared_so_are_refused(stores):
             check_config([*arguments(stores), *model, *layout], world_size)
     for layout, world_size in ((EP2, 2), ([*TP2, *EP2, *EXPERTS_TP2], 4)):
         assert check_config([*arguments(stores), *llama4, *layout], world_size).world_size == world_size
+
+
+@pytest.mark.skipif(VERSION >= (0, 3), reason="the sections of torchtitan 0.2")
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("training", {"steps": "20"}, "training.steps is '20': it must be a whole number"),
+        ("training", {"steps": 1.5}, "training.steps is 1.5: it must be a whole number"),
+        ("checkpoint", {"enable": "false"}, "checkpoint.enable is 'false': it must be true or false"),
+        ("activation_checkpoint", {"mode": "ful"}, "activation_checkpoint.mode is 'ful': it must be one of"),
+        ("job", {"dump_folder": 5}, "job.dump_folder is 5: it must be a text"),
+        ("training", {"max_norm": 0}, "training.max_norm is 0, the norm"),
+        ("training", {"max_norm": math.nan}, "training.max_norm is nan, the norm"),
+        ("optimizer", {"name": "adamw"}, "optimizer.name is 'adamw': choose from Adam, AdamW"),
+        ("optimizer", {"beta1": 1.5}, "optimizer.beta1 is 1.5"),
+        ("optimizer", {"weight_decay": math.nan}, "optimizer.weight_decay is nan"),
+    ],
+)
+def test_a_value_of_torchtitans_sections_that_cannot_be_is_refused(tmp_path, section, values, message):
+    tables = read_toml(TINY)
+    tables.setdefault(section, {}).update(values)
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(tables))
+    with pytest.raises(UserError, match=message):
+        load_config(["--job.config_file", str(tmp_path / "config.toml")])
 
 
 @pytest.mark.skipif(VERSION >= (0, 3), reason="torchtitan 0.3 has no such setting, and its validator is off")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.runs.small_run import write_run
 from titan_aioli.cli import main
+from titan_aioli.errors import UserError
 from titan_aioli.runs.read import read_run
 
 RECORD = {"step": 6, "first_row": 24, "proportions": [0.6, 0.4], "phase": "learn_params", "round": 1}
@@ -80,7 +81,7 @@ def test_another_bad_line_of_losses_is_refused(tmp_path, content, message):
     [
         ("mixture.json", "[]", r"mixture\.json .* must hold an object"),
         ("mixture.json", "{}", r"mixture\.json .* has no 'method'"),
-        ("mixture.json", '{"method": "aioli", "groups": 3}', r"groups is 3, not a list of names"),
+        ("mixture.json", '{"method": "aioli", "groups": 3}', r"groups is 3 \("),
         ("results.json", "[]", r"results\.json .* must hold an object"),
         ("results.json", "{}", r"results\.json .* has no 'step'"),
     ],
@@ -89,6 +90,33 @@ def test_a_file_that_no_run_writes_is_refused(tmp_path, name, content, message):
     folder = write_run(tmp_path / "aioli")
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("groups", ["law"], r"its groups \['law'\] are not those of num_sequences"),
+        ("groups", ["law", "web"], "are not those of num_sequences and stores"),
+        ("groups", [], "are not those of"),
+        ("num_sequences", [10, 0], r"num_sequences is \[10, 0\]: at least 1"),
+        ("num_sequences", [], "are not those of"),
+        ("num_sequences", None, r"num_sequences is None \("),
+        ("num_sequences", 749, r"num_sequences is 749 \("),
+        ("seq_len", 0, "seq_len is 0: at least 1"),
+        ("seq_len", "16", r"seq_len is '16' \("),
+        ("seed", "0", r"seed is '0' \("),
+        ("stores", {"law": ["x"]}, "are not those of num_sequences and stores"),
+        ("hyperparameters", [], r"hyperparameters is \[\] \("),
+        ("objective", "nats", r"objective is 'nats' \("),
+        ("method", 5, r"method is 5 \("),
+    ],
+)
+def test_a_mixture_that_was_edited_by_hand_is_refused(tmp_path, key, value, message):
+    folder = write_run(tmp_path / "aioli")
+    mixture = json.loads((folder / "mixture.json").read_text())
+    (folder / "mixture.json").write_text(json.dumps({**mixture, key: value}))
+    with pytest.raises(UserError, match=rf"mixture\.json is not what a run writes: .*{message}"):
         read_run(folder)
 
 

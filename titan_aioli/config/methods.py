@@ -87,6 +87,11 @@ class StaticTable:
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         del written["schedule"]
+        if self.plan and self.by != "plan":
+            raise UserError(
+                f'mixing.static.plan is set, but mixing.static.by is "{self.by}", so it changes nothing: set '
+                'by = "plan", or leave the plan out'
+            )
         if self.schedule:
             if self.by != "weight":
                 raise UserError(
@@ -218,6 +223,11 @@ class AioliGradientsTable(methods.AioliGradients):
 
 def _anchor(method: str, choice: str, plan: str, run: Run) -> list[float] | None:
     """[G], the anchor of a method; None: even. A group without weight gets the method's least share."""
+    if plan and choice != "plan":
+        raise UserError(
+            f'mixing.{method}.plan is set, but its anchor is "{choice}", so it changes nothing: set anchor = '
+            '"plan", or leave the plan out'
+        )
     if choice == "even":
         return None
     if choice == "plan":

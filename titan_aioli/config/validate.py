@@ -48,6 +48,8 @@ def _check_keys(table: Any, section: type, name: str) -> None:
             raise UserError(f"[{name}] has an unknown key {key!r}; it may have: {', '.join(types)}")
         if dataclasses.is_dataclass(types[key]):
             _check_keys(value, types[key], f"{name}.{key}")  # pyright: ignore[reportArgumentType]
+        elif get_origin(types[key]) is dict and not isinstance(value, dict):
+            raise UserError(f"{name}.{key} is {value!r}: it must be {_in_words(types[key])}")
 
 
 def is_hidden(entry: dataclasses.Field) -> bool:

@@ -11,10 +11,30 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
 from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json, write_json
 from titan_aioli.runs.run import Run
+
+MIXTURE_TYPES = {
+    "method": str,
+    "groups": list[str],
+    "hyperparameters": dict[str, Any],
+    "guards": dict[str, Any] | None,
+    "seed": int,
+    "batch_size": int,
+    "seq_len": int,
+    "num_sequences": list[int],
+    "weighted_stores": dict[str, Any],
+    "stores": dict[str, list[str]],
+    "targets": list[str],
+    "objective": dict[str, Any],
+}
+"""Types of what mixture.json holds; keys may be missing."""
+SIZES = ("batch_size", "seq_len")
+"""Keys of mixture.json whose values are at least 1."""
 
 
 def read_run(folder: Path) -> Run:
@@ -56,10 +76,28 @@ def read_mixture(path: Path) -> dict[str, Any]:
     Raises: UserError: it is not what a run writes.
     """
     mixture = _read_object(path, ["method", "groups"])
-    groups = mixture["groups"]
-    if not (isinstance(groups, list) and groups and all(isinstance(name, str) for name in groups)):
-        raise UserError(f"{path} is not what a run writes: groups is {groups!r}, not a list of names")
+    if (fault := _fault(mixture)) is not None:
+        raise UserError(f"{path} is not what a run writes: {fault}")
     return mixture
+
+
+def _fault(mixture: dict[str, Any]) -> str | None:
+    """What is wrong with the content of a mixture.json; None if it is what a run writes."""
+    for key in [key for key in MIXTURE_TYPES if key in mixture]:
+        try:
+            check_type(
+                mixture[key], MIXTURE_TYPES[key], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
+            )
+        except TypeCheckError as error:
+            return f"{key} is {mixture[key]!r} ({error})"
+    groups = mixture["groups"]
+    numbers, stores = mixture.get("num_sequences", [1] * len(groups)), mixture.get("stores", groups)
+    if not groups or len(numbers) != len(groups) or set(stores) != set(groups):
+        return f"its groups {groups} are not those of num_sequences and stores"
+    for key, least in (("num_sequences", min(numbers)), *((key, mixture.get(key, 1)) for key in SIZES)):
+        if least < 1:
+            return f"{key} is {mixture[key]}: at least 1"
+    return None
 
 
 def _read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:

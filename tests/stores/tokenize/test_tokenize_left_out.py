@@ -166,6 +166,7 @@ def test_names_that_are_no_folder_get_another(tmp_path, options):
         (("en/web=code",), "the name that --group-name gives to another group"),
         (("en/web=x", "code=x"), "gives two groups the name 'x'"),
         (("en/web=a/b",), "a group's name is a folder's"),
+        (("en/web=web.partial",), "names that end so are those of the work on a group"),
     ],
 )
 def test_names_that_would_join_groups_are_refused(tmp_path, options, names, words):

@@ -70,7 +70,7 @@ def plan_sweep(
             raise UserError(f"{flag}: a sweep sets it for each run: leave it out")
     if nproc_per_node < 1:
         raise UserError(f"--nproc-per-node is {nproc_per_node}: at least 1")
-    static = ["--mixing.method", "static", "--mixing.static.by", "weight"]
+    static = ["--mixing.method", "static", "--mixing.static.by", "weight", "--mixing.static.plan", ""]
     from titan_aioli.hosts.installed import check_config  # torch
 
     words = ["--job.config_file", str(config), *flags, *static]

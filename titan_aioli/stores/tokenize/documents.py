@@ -191,6 +191,11 @@ def group_name(name: str, place: str) -> str:
             f"(at most {LONGEST_BYTES} bytes), none of {FORBIDDEN}, no dot at the start, no space at an end: "
             "give it another one with --group-name, such as --group-name en/web=web"
         )
+    if name.endswith((".partial", ".done.json")):
+        raise ValueError(
+            f"{place} is {_shown(name)}, but names that end so are those of the work on a group: give it "
+            "another one with --group or --group-name"
+        )
     if any(0xD800 <= ord(char) < 0xE000 for char in name):
         raise ValueError(f"{place} is {_shown(name)}, half of a character, which no folder's name can hold")
     return name
