@@ -119,7 +119,6 @@ def test_experts_that_cannot_be_shared_so_are_refused(stores):
         assert check_config([*arguments(stores), *llama4, *layout], world_size).world_size == world_size
 
 
-@pytest.mark.skipif(VERSION >= (0, 3), reason="the sections of torchtitan 0.2")
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [

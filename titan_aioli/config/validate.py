@@ -57,6 +57,16 @@ def is_hidden(entry: dataclasses.Field) -> bool:
     return tyro.conf.Suppress in getattr(entry.type, "__metadata__", ())
 
 
+def check_sections(config: Any) -> None:
+    """Check every value of the sections of a host's config.
+
+    Raises: UserError: names the key, the value and the type.
+    """
+    for entry in dataclasses.fields(config):
+        if dataclasses.is_dataclass(section := getattr(config, entry.name)):
+            check_types(section, entry.name)
+
+
 def check_types(section: Any, name: str) -> None:
     """Check every value of a config section against the type of its field, nested sections too.
 

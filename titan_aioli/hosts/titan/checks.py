@@ -16,6 +16,8 @@ from titan_aioli.measure.gradients import check_gradient_layout
 from titan_aioli.methods.checks import require_number
 from titan_aioli.methods.protocol import OF_GRADIENTS
 
+OPTIMIZERS = ("Adam", "AdamW")
+"""Names of torchtitan's optimizers."""
 FIXED_DEGREES = (
     "data_parallel_replicate_degree",
     "context_parallel_degree",
@@ -82,6 +84,28 @@ def check_counts(config: Any) -> None:
         raise UserError(
             f"checkpoint.keep_latest_k is {kept}: at least 2, since the last one may not be whole yet, or 0 "
             "to keep all"
+        )
+
+
+def check_optimizer(optimizer: Any, max_norm: float) -> None:
+    """Refuse settings of the optimizer that torch refuses, or that train nothing.
+
+    Raises: UserError: names the key and the value.
+    """
+    check_learning_rate(optimizer.lr)
+    if optimizer.name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name is {optimizer.name!r}: choose from {', '.join(OPTIMIZERS)}")
+    try:
+        for name in ("beta1", "beta2"):
+            require_number(f"optimizer.{name}", getattr(optimizer, name), at_least=0, below=1)
+        for name in ("eps", "weight_decay"):
+            require_number(f"optimizer.{name}", getattr(optimizer, name), at_least=0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if not max_norm > 0:
+        raise UserError(
+            f"training.max_norm is {max_norm}, the norm that gradients are clipped to: above 0 (inf: they "
+            "are not clipped)"
         )
 
 

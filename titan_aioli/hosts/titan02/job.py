@@ -1,16 +1,15 @@
 """The job of a torchtitan 0.2.2 run: its config, read from TOML and flags, and checked before training."""
 
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torchtitan.config import ConfigManager
 
-from titan_aioli.config.validate import check_mixing_keys, check_types
+from titan_aioli.config.validate import check_mixing_keys, check_sections
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
-from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job, check_learning_rate
+from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job, check_optimizer
 from titan_aioli.hosts.titan02.spec import (
     experts_of,
     has_tied_weights,
@@ -18,11 +17,8 @@ from titan_aioli.hosts.titan02.spec import (
     register_mixing_spec,
     vocab_size,
 )
-from titan_aioli.methods.checks import require_number
 
 CONFIG_MODULE = "titan_aioli.config"
-OPTIMIZERS = ("Adam", "AdamW")
-"""Names of torchtitan's optimizers."""
 
 
 def check_config(arguments: list[str], world_size: int = 0) -> Checked:
@@ -51,9 +47,7 @@ def load_config(args: list[str]) -> Any:
     args = with_plain_switches(args)
     check_mixing_keys(args)
     config = parsed(lambda: ConfigManager().parse_args(args))
-    for entry in fields(config):
-        if is_dataclass(section := getattr(config, entry.name)):
-            check_types(section, entry.name)
+    check_sections(config)
     try:
         register_mixing_spec(config.model.name)
         vocab_size(config)
@@ -64,31 +58,9 @@ def load_config(args: list[str]) -> Any:
             f"model.flavor is {config.model.flavor!r}: model {config.model.name} has no such flavor"
         ) from None
     check_counts(config)
-    _check_optimizer(config.optimizer, config.training.max_norm)
+    check_optimizer(config.optimizer, config.training.max_norm)
     _refuse_known_faults(config)
     return config
-
-
-def _check_optimizer(optimizer: Any, max_norm: float) -> None:
-    """Refuse settings of the optimizer that torch refuses, or that train nothing.
-
-    Raises: UserError: names the key and the value.
-    """
-    check_learning_rate(optimizer.lr)
-    if optimizer.name not in OPTIMIZERS:
-        raise UserError(f"optimizer.name is {optimizer.name!r}: choose from {', '.join(OPTIMIZERS)}")
-    try:
-        for name in ("beta1", "beta2"):
-            require_number(f"optimizer.{name}", getattr(optimizer, name), at_least=0, below=1)
-        for name in ("eps", "weight_decay"):
-            require_number(f"optimizer.{name}", getattr(optimizer, name), at_least=0)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if not max_norm > 0:
-        raise UserError(
-            f"training.max_norm is {max_norm}, the norm that gradients are clipped to: above 0 (inf: they "
-            "are not clipped)"
-        )
 
 
 def _refuse_known_faults(config: Any) -> None:

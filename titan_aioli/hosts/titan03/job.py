@@ -16,11 +16,11 @@ from torchtitan.config.manager import ConfigManager, custom_registry
 from torchtitan.tools.logging import logger
 from torchtitan.trainer import Trainer
 
-from titan_aioli.config.validate import check_mixing_keys
+from titan_aioli.config.validate import check_mixing_keys, check_sections
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_toml
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
-from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job
+from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job, check_optimizer
 from titan_aioli.hosts.titan.cpu import for_cpu, has_accelerator
 from titan_aioli.hosts.titan03 import attention, exchange
 from titan_aioli.hosts.titan03.components import MixtureLoaderConfig, NoTokenizerConfig, open_job_mixture
@@ -76,6 +76,8 @@ def _from_settings(args: list[str]) -> MixingTrainer.Config:
     settings = JobConfig()
     apply_tables(settings, {} if path is None else read_toml(path))
     settings = parsed(lambda: tyro.cli(JobConfig, args=args, default=settings, registry=custom_registry))
+    check_sections(settings)
+    check_optimizer(settings.optimizer, settings.training.max_norm)
     model, same = settings.model, ("lr_scheduler", "training", "parallelism", "checkpoint", "compile", "comm")
     spec = model_spec(model.name, model.flavor, model.attn_backend)
     settings.training.disable_cuda_graphs = True
