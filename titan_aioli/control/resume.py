@@ -1,10 +1,11 @@
 """What a resumed run must share with its checkpoint, and how it may differ.
 
 The number of data-parallel ranks and the global batch size may always change: rows keep their numbers. The
-groups, their stores and limits, and the method may change with `mixing.on_resume = "adapt"`: a new ledger
-then starts at that step, groups that remain (by name) continue with their next row, new ones start with their
-first, and the method restarts if it or the groups changed. What decides which tokens a row number stands for
-(seed, length of a sequence) may never change: rows would be lost and repeated.
+groups, their stores and limits, the method and a static mixture may change with `mixing.on_resume = "adapt"`:
+a new ledger then starts at that step, groups that remain (by name) continue with their next row, new ones
+start with their first, and the method restarts if it, the groups or the static mixture changed. What decides
+which tokens a row number stands for (seed, length of a sequence) may never change: rows would be lost and
+repeated.
 """
 
 import json

@@ -179,11 +179,12 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
     for line in _limit_lines(checked, expected):
         yield "used up", line
     if expected.is_adaptive:
-        lengths = list(walk.rounds().values()) or [0]
+        rounds = walk.rounds()
+        lengths = list(rounds.values()) or [0]
         least, most = min(lengths[:-1] or lengths), max(lengths)  # the end of the run cuts the last one short
         yield "phases", f"{len(walk.ends):,}, each ended by an observation"
         of = f"{least:,} to {most:,} steps" if least < most else f"{most:,} steps each"
-        yield "rounds", f"{len(walk.rounds()):,}, of {of}"
+        yield "rounds", f"{len(rounds):,}, of {of}"
     said = outlook(checked.mixture.method, len(checked.mixture.train))
     yield from said.items()
     for phase, name in () if said else (("learn_params", "LearnParams"), ("prior", "prior")):

@@ -95,12 +95,12 @@ def plan(
         )
     if figure is not None:
         check_suffix(figure, "--figure")
-    table = read_table(runs)
-    sweep = sweep_of(runs, table) if verify else None
     if output.resolve() == runs.resolve():
         raise ValueError(
             f"--output {output} is the table of runs itself, which would be lost: name another file"
         )
+    table = read_table(runs)
+    sweep = sweep_of(runs, table) if verify else None
     sizes = _sizes(table, for_config, group_tokens, training_tokens)
     caps = _caps(sizes, max_epochs)
     counts = _shares(weights, table.evaluated, "weights") if weights else table.weights
