@@ -3,8 +3,8 @@
 As for DoGE (gradients.py) no rank ever holds a whole gradient, and one all-reduce joins the ranks. What
 differs: a group's gradient is that of the rows that training would draw from it next, so that it is known for
 groups of any share, and shows what is left to learn of a group that is read again; the held-out rows are
-drawn anew each time; one of the two gradients is divided as the optimizer does; and all ranks pass over a few
-rows of one group together, whatever the batch size.
+drawn afresh each time; one of the two gradients is divided as the optimizer does; and all ranks pass over a
+few rows of one group together, whatever the batch size.
 
 The noise of an inner product is in inverse proportion to the rows of either gradient, so as many rows go to
 the one gradient of the objective as to those of all groups. A measurement costs a forward and a backward pass

@@ -24,7 +24,7 @@ from titan_aioli.runs.updates import Targets, by_group, update_line, update_metr
 logger = logging.getLogger()
 
 OF_A_FINISHED_RUN = ("results.json", "plan.json", "sequences.json")
-"""Files that say that a run is over; they go when it goes on."""
+"""Files that say that a run is over; a resume deletes them."""
 
 
 class RunLog:
@@ -62,7 +62,7 @@ class RunLog:
         Args:
             done: optimizer steps.
             mixture: content of mixture.json.
-            begins_section: whether the ledger begins anew, because this resume changed what the run is of.
+            begins_section: whether the ledger starts again, because this resume changed what the run is of.
         """
         self.progress.update(done)
         if not self.is_writer:

@@ -1,7 +1,7 @@
 """A run's dump folder, read back; and what a resume that changed the run keeps of the past.
 
-Where a resume changed groups, stores, limits or method, the ledger begins anew: the folder then holds several
-sections, and the mixture.json of each (see runs/log.py and control/ledger_file.py for the files).
+Where a resume changed groups, stores, limits or method, the ledger starts again: the folder then holds
+several sections, and the mixture.json of each (see runs/log.py and control/ledger_file.py for the files).
 """
 
 import json
@@ -165,8 +165,8 @@ def keep_replaced(folder: Path, step: int, begins_section: bool) -> None:
     Args:
         folder: of the run.
         step: steps done; what was kept of later ones is of a past that is trained again.
-        begins_section: whether the ledger begins anew at this step. Where it did so before, in a run that was
-            killed, what was kept then stays.
+        begins_section: whether the ledger starts again at this step. Where it did so before, in a run that
+            was killed, what was kept then stays.
     """
     for path in folder.glob(replaced_name(0).replace("0", "*")):
         if int(re.findall(r"\d+", path.name)[-1]) > step:

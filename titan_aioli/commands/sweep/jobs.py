@@ -94,7 +94,7 @@ def train_all_as_jobs(planned: Sweep, jobs: Jobs, on_finished: Callable[[SweepRu
                 on_finished(each.run)
             time.sleep(POLL_SECONDS)
     except BaseException:
-        for each in started if jobs.executor == "local" else ():  # a cluster's go on: they are found again
+        for each in started if jobs.executor == "local" else ():  # those of a cluster run on: found again
             each.job.cancel()
         raise
     return failures
