@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -74,14 +74,13 @@ def train(
     device, write_metrics = device or torch.device("cpu"), log_metrics or (lambda metrics, step: None)
     host = PlainHost(model, schedule.local_batch_size, device, optimizer)
     session = _build_session(mixing, host, folder, schedule, vocab_size, write_metrics)
-    loader = session.loader
-    parts = {"model": host.module, "optimizer": optimizer, "mixture": session, "dataloader": loader}
+    parts = {"model": host.module, "optimizer": optimizer, "mixture": session, "dataloader": session.loader}
     if lr_scheduler is not None:
         parts["lr_scheduler"] = lr_scheduler
     path, step = folder / "checkpoint.pt", 0
     if schedule.save_freq and path.is_file():
         step = load_checkpoint(path, parts, device)
-    batches, stopping = iter(loader), Stopping()
+    batches, stopping = iter(session.loader), Stopping()
     while step < schedule.num_steps:
         try:
             session.before_step(step)
@@ -89,10 +88,7 @@ def train(
             if schedule.save_freq:
                 save_checkpoint(path, parts, step, is_writer=host.data_rank == 0)
             break
-        optimizer.zero_grad(set_to_none=True)
-        for micro_batch in islice(batches, loader.num_micro_batches):
-            _train_on(micro_batch, host, session, schedule)
-        optimizer.step()
+        _train_step(batches, host, session, schedule, optimizer)
         if lr_scheduler is not None:
             lr_scheduler.step()
         step += 1
@@ -159,14 +155,22 @@ def _build_session(
     )
 
 
-def _train_on(micro_batch: Batch, host: PlainHost, session: MixingSession, schedule: Schedule) -> None:
-    """Forward and backward: the gradients of the step's mean loss per token."""
-    batch, labels = micro_batch
-    inputs, labels, group = (x.to(host.device) for x in (batch["input"], labels, batch["group"]))
+def _train_step(
+    batches: Iterator[Batch],
+    host: PlainHost,
+    session: MixingSession,
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """One optimizer step, by the gradients of the step's mean loss per token."""
     # DDP divides the gradients by the number of ranks, so it is multiplied in here.
     scale = host.num_data_ranks / (schedule.batch_size * schedule.seq_len)
-    (host.loss(inputs, labels) * scale).backward()
-    session.see(inputs, labels, group)
+    optimizer.zero_grad(set_to_none=True)
+    for batch, labels in islice(batches, session.loader.num_micro_batches):
+        inputs, labels, group = (x.to(host.device) for x in (batch["input"], labels, batch["group"]))
+        (host.loss(inputs, labels) * scale).backward()
+        session.see(inputs, labels, group)
+    optimizer.step()
 
 
 def _log(metrics: dict[str, float], step: int, write_metrics: LogMetrics) -> None:
