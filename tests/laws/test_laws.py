@@ -10,6 +10,7 @@ from titan_aioli.laws import (
     fit_linear,
     fit_log_linear,
     fit_olmix,
+    merge_closest,
     mse,
     optimal_mixture,
     r2,
@@ -175,3 +176,8 @@ def test_cover_is_on_the_simplex_and_more_even_than_a_sample():
     assert closest(cover) > 3 * closest(sample)
     with pytest.raises(ValueError, match="num_points is 0"):
         dirichlet_cover(3, 0)
+
+
+def test_the_closest_points_are_merged_first():
+    points = merge_closest([[0.0, 1.0], [0.5, 0.5], [0.1, 0.9], [1.0, 0.0]], 3)
+    np.testing.assert_allclose(points, [[0.5, 0.5], [1.0, 0.0], [0.05, 0.95]])
