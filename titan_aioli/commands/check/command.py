@@ -182,9 +182,9 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
         rounds = walk.rounds()
         lengths = list(rounds.values()) or [0]
         least, most = min(lengths[:-1] or lengths), max(lengths)  # the end of the run cuts the last one short
-        yield "phases", f"{len(walk.ends):,}, each ended by an observation"
+        yield "phases", f"{walk.num_phases:,}, each ended by an observation"
         of = f"{least:,} to {most:,} steps" if least < most else f"{most:,} steps each"
-        yield "rounds", f"{len(rounds):,}, of {of}"
+        yield "rounds", f"{walk.num_rounds:,}, of {of}"
     said = outlook(checked.mixture.method, len(checked.mixture.train))
     yield from said.items()
     for phase, name in () if said else (("learn_params", "LearnParams"), ("prior", "prior")):
@@ -197,7 +197,7 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
         held_out += f", 1 x {expected.test_sequences:,} test sequences"
     yield "evaluations", held_out
     if expected.gradient_sequences:
-        yield "gradients", f"{len(walk.ends):,} x those of {expected.gradient_sequences:,} sequences"
+        yield "gradients", f"{walk.num_phases:,} x those of {expected.gradient_sequences:,} sequences"
     yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
     yield "checkpoints", checkpoint_line(job.checkpoint, checked.folder, steps)
     for line in (*doubts(job, len(checked.mixture.train), expected), *checked.mixture.shared_stores()):

@@ -14,7 +14,7 @@ import numpy as np
 
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.data.targets import HeldOutSet
-from titan_aioli.measure.budget import MAX_PHASES, affordable_sequences, relative_overhead, rows_evaluated
+from titan_aioli.measure.budget import affordable_sequences, relative_overhead, rows_evaluated
 from titan_aioli.methods import MixingMethod
 from titan_aioli.methods.protocol import shape_observed
 from titan_aioli.methods.walk import walk
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from titan_aioli.config.build import Mixture  # imports torch
 
 Array = np.ndarray
+MOST_PHASES = 20_000
+"""Phases of a run that are walked."""
 
 
 class Walk(NamedTuple):
@@ -32,17 +34,27 @@ class Walk(NamedTuple):
     shares: Array
     """[G], mean over the steps."""
     ends: list[int]
-    """Steps at which a phase ends, and so the method is updated."""
+    """Steps at which a phase ends, and so the method is updated; of a long run, the first."""
     steps_by_phase: Counter[tuple[int, str]]
     """Steps of each (round, phase name)."""
     mixtures: list[tuple[int, Array]]
-    """(steps, proportions [G]) of the phases, in order."""
+    """(steps, proportions [G]) of the phases, in order, over the whole run."""
+    times: float = 1.0
+    """Length of the run over what was walked of it: more than 1 after MOST_PHASES."""
+
+    @property
+    def num_phases(self) -> int:
+        return round(self.times * len(self.ends))
+
+    @property
+    def num_rounds(self) -> int:
+        return round(self.times * len(self.rounds()))
 
     def steps_in(self, phase: str) -> int:
-        return sum(steps for (_, name), steps in self.steps_by_phase.items() if name == phase)
+        return round(self.times * sum(n for (_, name), n in self.steps_by_phase.items() if name == phase))
 
     def rounds(self) -> Counter[int]:
-        """Steps of each round, a prior not counted."""
+        """Steps of each round that was walked, a prior not counted."""
         counts: Counter[int] = Counter()
         for (number, name), steps in self.steps_by_phase.items():
             if name != "prior":
@@ -105,23 +117,20 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     evaluated = _sequences(_sets(mixture.validation, targets and targets.validation), evaluation.sequences)
     sampled = _sequences(targets.validation if targets else mixture.validation, per_target)
     tested = _sequences(_sets(mixture.test, targets and targets.test), evaluation.sequences)
-    asked = set(walked.ends) if method.observes == "validation" else set()
+    asked = walked.ends if method.observes == "validation" else []
     aligned = 0  # rows that pass forward: a backward pass is twice as much
     if method.observes == "alignment":
         of_each = mixing.aioli_gradients.sequences or per_target
         aligned = of_each * rows_evaluated(method, len(mixture.train))
     is_one = per_target == evaluation.sequences and targets is None
-    measured = {steps} | (asked if is_one else set())
-    measured.update(range(evaluation.freq, steps + 1, evaluation.freq) if evaluation.freq > 0 else ())
-    measured.update({0} if evaluation.at_start else ())
-    measured = measured if evaluation.validation else set()
-    num_samples = 0 if is_one else len(asked)
+    measured = _num_measured(evaluation, walked, asked if is_one else [], steps)
+    num_samples = 0 if is_one or not asked else walked.num_phases
     costs = [
         relative_overhead(count, sequences, steps, batch_size)
         for count, sequences in (
-            (len(measured), evaluated),
+            (measured, evaluated),
             (num_samples, sampled),
-            (len(walked.ends), aligned),
+            (walked.num_phases, aligned),
             (1, tested),
         )
     ]
@@ -133,7 +142,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         shares=shares,
         is_adaptive=method.observes != "nothing",
         epochs=shares * steps * batch_size / sizes,
-        num_evaluations=len(measured),
+        num_evaluations=measured,
         evaluated_sequences=evaluated,
         num_samples=num_samples,
         sampled_sequences=sampled,
@@ -143,10 +152,29 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     )
 
 
+def _num_measured(evaluation: Any, walked: Walk, asked: list[int], steps: int) -> int:
+    """Evaluations of the validation stores; two at the same step are one.
+
+    Args:
+        evaluation: the config's section.
+        asked: steps at which the method asks for one, of the part that was walked.
+        steps: of the run.
+    """
+    if not evaluation.validation:
+        return 0
+    freq, others = evaluation.freq, {steps, 0} if evaluation.at_start else {steps}
+    logged = steps // freq if freq else 0
+    others, of_method = (
+        [step for step in some if not (freq and step and step % freq == 0)]
+        for some in (others, set(asked) - others)
+    )
+    return logged + len(others) + round(walked.times * len(of_method))
+
+
 def walk_through(
     method: MixingMethod, num_groups: int, num_steps: int, num_targets: int | None = None
 ) -> Walk:
-    """The phases of a run of `num_steps`.
+    """The phases of a run of `num_steps`; after MOST_PHASES the rest is taken to continue alike.
 
     Methods that observe training, and doge, have phases of one length; theirs are counted, not walked,
     because an update may be expensive.
@@ -156,11 +184,12 @@ def walk_through(
     shares, steps_by_phase = np.zeros(num_groups), Counter()
     if method.observes not in ("validation", "alignment", "nothing"):
         phase = method.phase(method.init(num_groups, num_targets))
-        ends = list(range(phase.num_steps, num_steps + 1, phase.num_steps))
-        for number, start in enumerate((0, *ends)):
-            if start < num_steps:
-                steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
-        return Walk(phase.proportions, ends, steps_by_phase, [(num_steps, phase.proportions)])
+        starts = range(0, num_steps, phase.num_steps)[:MOST_PHASES]
+        for number, start in enumerate(starts):
+            steps_by_phase[number, phase.name] = min(phase.num_steps, num_steps - start)
+        ends = [start + phase.num_steps for start in starts if start + phase.num_steps <= num_steps]
+        times = num_steps / steps_by_phase.total()
+        return Walk(phase.proportions, ends, steps_by_phase, [(num_steps, phase.proportions)], times)
     equal = np.ones(shape_observed(method, num_groups, num_targets))
     observation = None if method.observes == "nothing" else equal
     for step, trained, phase, state in walk(
@@ -172,9 +201,12 @@ def walk_through(
             steps_by_phase[state.round, phase.name] += trained
         if trained == phase.num_steps:
             ends.append(step + trained)
-        if len(ends) == MAX_PHASES:
+        if len(ends) == MOST_PHASES:
             break
-    return Walk(shares / num_steps, ends, steps_by_phase, mixtures)
+    walked = steps_by_phase.total()
+    times = num_steps / walked
+    mixtures = [(round(times * trained), proportions) for trained, proportions in mixtures]
+    return Walk(shares / walked, ends, steps_by_phase, mixtures, times)
 
 
 def checkpoint_line(saving: Any, dump_folder: Path, steps: int) -> str:
