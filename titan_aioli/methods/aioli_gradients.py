@@ -51,7 +51,7 @@ arXiv:2310.15393; the law and the averages are this project's.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, takewhile
+from itertools import accumulate
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ class AioliGradients:
         require_number("aioli_gradients.start", self.start, at_least=0, below=1, what="a share of the run")
         require_number("aioli_gradients.rate", self.rate, above=0, at_most=1, what="the share of the way")
         reason = "with less than 1 update the noise of the measurements is never known, and nothing moves: it"
-        require_number("aioli_gradients.memory", self.memory, at_least=1, what=reason)
+        require_number("aioli_gradients.memory", self.memory, at_least=1, at_most=1e9, what=reason)
         require_number("aioli_gradients.curvature", self.curvature, above=0, at_most=1, what="the power")
         require_number("aioli_gradients.misfit", self.misfit, at_least=0)
         check_anchor("aioli_gradients", self.anchor, self.least_share, num_groups)
@@ -186,13 +186,15 @@ class AioliGradients:
 
     def outlook(self, num_groups: int) -> dict[str, str]:
         """When the run measures, and the smallest difference that it will probably act on, for `check`."""
-        lengths = map(self._steps, count())
-        times = list(takewhile(lambda step: step < self.num_steps, accumulate(lengths)))
-        first = ", ".join(f"{step:,}" for step in times[:5])
-        said = {"measures": f"{len(times):,} times, after {first}{', ...' * (len(times) > 5)} steps"}
-        if num_groups == 1 or len(times) < 2:
+        times = list(accumulate(map(self._steps, range(FIRST_UPDATES + 1))))
+        later = range(times[-1], self.num_steps, self._steps(FIRST_UPDATES))
+        times = [step for step in times[:-1] if step < self.num_steps]
+        number = len(times) + len(later)
+        first = ", ".join(f"{step:,}" for step in (*times, *later[:2]))
+        said = {"measures": f"{number:,} times, after {first}{', ...' * (number > 5)} steps"}
+        if num_groups == 1 or number < 2:
             return said
-        exact, noisy = (self.smallest_seen(num_groups, len(times), noise) for noise in (0.0, 1.0))
+        exact, noisy = (self.smallest_seen(num_groups, number, noise) for noise in (0.0, 1.0))
         return said | {
             "can see": f"groups whose values differ by {exact:.0%}, or by {noisy:.0%} where the error of one "
             "measurement is as large as a value"

@@ -31,7 +31,7 @@ def require_number(
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if (
         not is_number
-        or not np.isfinite(value)
+        or not abs(value) < np.inf  # np.isfinite takes no whole number above 2^64
         or (above is not None and value <= above)
         or (at_least is not None and value < at_least)
         or (below is not None and value >= below)

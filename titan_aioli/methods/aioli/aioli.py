@@ -286,7 +286,7 @@ class Aioli:
         """The length of the training phase, in segments of LearnParams."""
         return self.train_steps(num_groups) / self.steps_per_mixture
 
-    def sweep_order(self, round_: int, num_groups: int) -> list[int]:
+    def sweep_order(self, round_: int, num_groups: int) -> Sequence[int]:
         """The swept mixture of every segment of a round: a function of (seed, round), or as given.
 
         Mixture j < G is centred on group j, or leads towards it; G + j leads away from it (`opposite`).

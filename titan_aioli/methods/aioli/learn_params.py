@@ -9,6 +9,7 @@ Source: Chen et al. 2024, arXiv:2411.05735, Algorithm 2.
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,6 +19,8 @@ from titan_aioli.proportions import centred_on, pulled
 
 Order = Literal["per_sweep", "shuffled"]
 Mixtures = Literal["one_hot", "centred", "opposite"]
+MOST_SEGMENTS = 16_000
+"""Largest number of segments of one LearnParams."""
 
 
 def check_learn_params(
@@ -48,6 +51,11 @@ def check_learn_params(
     if diagonal and one_hot_factor == 1.0:
         warnings.warn("aioli.diagonal does nothing at one_hot_factor 1: the full A is used", stacklevel=3)
     count = count_mixtures(mixtures, num_groups)
+    if num_sweeps * count > MOST_SEGMENTS:
+        raise ValueError(
+            f"aioli.num_sweeps is {num_sweeps}: with {count} mixtures it must be at most "
+            f"{MOST_SEGMENTS // count}"
+        )
     expected = sorted(list(range(count)) * num_sweeps)
     for round_, swept in enumerate(orders or ()):
         if sorted(swept) != expected:
@@ -62,7 +70,10 @@ def count_mixtures(mixtures: str, num_groups: int) -> int:
     return 2 * num_groups if mixtures == "opposite" else num_groups
 
 
-def draw_sweep_order(num_mixtures: int, num_sweeps: int, order: str, seed: int, round_: int) -> list[int]:
+@lru_cache(maxsize=1)  # every segment of a round asks for it
+def draw_sweep_order(
+    num_mixtures: int, num_sweeps: int, order: str, seed: int, round_: int
+) -> tuple[int, ...]:
     """The swept mixture of every segment of a round: a function of (seed, round).
 
     Args:
@@ -74,8 +85,8 @@ def draw_sweep_order(num_mixtures: int, num_sweeps: int, order: str, seed: int, 
     """
     rng = np.random.default_rng((seed, round_))
     if order == "shuffled":
-        return rng.permutation(np.tile(np.arange(num_mixtures), num_sweeps)).tolist()
-    return [swept for _ in range(num_sweeps) for swept in rng.permutation(num_mixtures).tolist()]
+        return tuple(rng.permutation(np.tile(np.arange(num_mixtures), num_sweeps)).tolist())
+    return tuple(swept for _ in range(num_sweeps) for swept in rng.permutation(num_mixtures).tolist())
 
 
 def perturbed_mixture(
