@@ -13,11 +13,12 @@ from tests.bad_input.faults import copy_stores
 from titan_aioli.cli import main
 from titan_aioli.commands.check.command import _run_lines, group_table, run_table, short, target_table
 from titan_aioli.commands.check.doubts import doubts
-from titan_aioli.commands.check.forecast import forecast, walk_through
+from titan_aioli.commands.check.forecast import MOST_PHASES, forecast, walk_through
 from titan_aioli.commands.check.used_up import UsedUp, expected_rows
 from titan_aioli.config.build import Mixture
 from titan_aioli.hosts.installed import VERSION, Checked, check_config, load_config
 from titan_aioli.methods import METHODS, UNTIL_END, build_method
+from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.store import open_store
 from titan_aioli.testing.stores import numbered_group
@@ -53,6 +54,24 @@ def test_every_step_of_a_run_is_in_one_phase(name):
     assert sum(walked.steps_by_phase.values()) == 1234
     assert walked.shares.sum() == pytest.approx(1)
     assert walked.ends == sorted(walked.ends) and all(end <= 1234 for end in walked.ends)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "phases"),
+    [("aioli", AIOLI, 3e7), ("odm", {}, 1e9), ("skill_it", {"steps_per_round": 10}, 1e8)],
+)
+def test_a_long_run_is_forecast_by_its_beginning(name, settings, phases):
+    walked = walk_through(build_method(name, 2, **settings), 2, 10**9)
+    assert len(walked.ends) <= MOST_PHASES
+    assert walked.num_phases == pytest.approx(phases, rel=1e-3)
+    assert walked.shares.sum() == pytest.approx(1)
+    assert sum(steps for steps, _ in walked.mixtures) == pytest.approx(1e9, rel=1e-3)
+
+
+def test_evaluations_of_a_long_run_are_counted_not_listed(stores):
+    flags = ["--mixing.stores", str(stores), "--training.steps", "1000000000", "--mixing.method", "static"]
+    checked = check_config(["--job.config_file", str(TINY), *flags, "--mixing.evaluation.freq", "2"])
+    assert forecast(checked.config, checked.mixture, checked.batch_size).num_evaluations == 5 * 10**8
 
 
 def test_a_replayed_schedule_is_forecast_exactly():
@@ -292,6 +311,8 @@ DOUBTS = {
         3,
         "a round of 20 steps is not over",
     ),
+    "an anchor without strength": (["--mixing.guards.anchor_plan", "PLAN"], 3, "anchor_strength 0"),
+    "no limit": (["--mixing.when_used_up", "stop"], 3, 'when_used_up is "stop", and no group has max_epochs'),
     "evaluations": (
         ["--mixing.evaluation.budget", "3", "--mixing.evaluation.freq", "1"],
         3,
@@ -301,8 +322,10 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize("case", DOUBTS)
-def test_what_is_hardly_meant_is_named(case, stores):
+def test_what_is_hardly_meant_is_named(case, stores, tmp_path):
     flags, num_groups, message = DOUBTS[case]
+    write_plan(tmp_path / "plan.json", law="mine", groups=["a", "b", "c"], proportions=np.ones(3) / 3)
+    flags = [flag.replace("PLAN", str(tmp_path / "plan.json")) for flag in flags]
     checked = check_config(["--job.config_file", str(TINY), "--mixing.stores", str(stores), *flags])
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
     found = list(doubts(checked.config, num_groups, expected))

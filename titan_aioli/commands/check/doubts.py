@@ -41,6 +41,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield from _unbounded_repetition(mixing, expected)
     if mixing.method in ("aioli", "aioli_bayes"):
         yield from _redistribution(mixing)
+    yield from _without_effect(mixing)
     if mixing.targets and METHODS[mixing.method].observes not in ("validation", *OF_GRADIENTS):
         yield (
             f"{mixing.method} does not look at targets: they are measured, and change nothing; "
@@ -52,6 +53,18 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield (
             f"evaluations cost {cost:.3g} percent, mixing.evaluation.budget is {budget:g}; it bounds only "
             "those of the method: raise mixing.evaluation.freq (0: none), or lower evaluation.sequences"
+        )
+
+
+def _without_effect(mixing: Any) -> Iterator[str]:
+    """Settings that nothing follows from as long as another is off."""
+    guards, when = mixing.guards, mixing.when_used_up
+    if (guards.anchor or guards.anchor_plan) and guards.anchor_strength == 0:
+        yield "mixing.guards has an anchor, and anchor_strength 0: it changes nothing: set anchor_strength"
+    if when != "repeat" and not any(group.max_epochs for group in mixing.groups.values()):
+        yield (
+            f'mixing.when_used_up is "{when}", and no group has max_epochs: it changes nothing: set '
+            "max_epochs in a group's table"
         )
 
 
