@@ -154,6 +154,8 @@ NO_VALIDATION = ["--dry-run", "--mixing.evaluation.no-validation"]
         (["--cover", "2", "--mixing.when_used_up=spread"], "--mixing.when_used_up=spread: a sweep sets it"),
         (["--cover", "2", "--mixing.groups.a.weight", "1"], "--mixing.groups.a.weight: a sweep sets it"),
         (["--cover", "2", "--training.stepz", "1"], "--training.stepz"),
+        (["--cover", "100000"], "--cover is 100000: at least 1, at most 1,000"),
+        (["--cover", "2", "--freeze", "a", "1", "a", "2"], "--freeze gives a twice, 1 and 2: leave out one"),
         (["--grid", "nowhere.csv"], "nowhere.csv"),
         (["--cover", "2", "--loss", "test", *NO_TEST], "--loss test needs the test losses"),
         (["--cover", "2", *NO_VALIDATION], "--loss validation needs the validation losses"),

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tyro
 
+from titan_aioli.errors import UserError
 from titan_aioli.methods import MixingMethod, build_method
 
 
@@ -35,6 +37,30 @@ def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str,
             value = text
         chosen.setdefault(name, {})[key] = value
     return chosen
+
+
+def numbers_in_order(
+    pairs: Sequence[tuple[str, float]], names: Sequence[str], option: str, where: str
+) -> np.ndarray:
+    """Numbers given by name, in the order of `names`; a name left out has 0.
+
+    Args:
+        pairs: value of an option NAME NUMBER ...
+        names: of groups or targets.
+        option: its name, for errors.
+        where: what has these names, for errors.
+    Raises: UserError: a name is unknown or given twice, or a number is negative or not finite.
+    """
+    numbers: dict[str, float] = {}
+    for name, value in pairs:
+        if name not in names:
+            raise UserError(f"--{option} names {name!r}; {where} has the groups {', '.join(names)}")
+        if name in numbers:
+            raise UserError(f"--{option} gives {name} twice, {numbers[name]:g} and {value:g}: leave out one")
+        if not 0 <= value < np.inf:
+            raise UserError(f"--{option} gives {name} {value}: it must be finite and at least 0")
+        numbers[name] = value
+    return np.array([numbers.get(name, 0.0) for name in names])
 
 
 def build_with(

@@ -15,6 +15,7 @@ from rich.console import Console
 from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
 from titan_aioli.commands.plan.verify import sweep_of, verify_plan
+from titan_aioli.commands.settings import numbers_in_order
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
 from titan_aioli.laws.plan import FITS, LawName, plan_mixture
@@ -26,6 +27,8 @@ Array = np.ndarray
 PerGroup = tuple[tuple[str, float], ...]
 MAX_EPOCHS = 4.0
 """How often a group may be repeated by default."""
+SMALLEST_DELTA, LARGEST_DELTA = 1e-6, 1e3
+"""Of --huber-delta, in nats: below, every residual counts linearly, and above none does."""
 
 
 def plan(
@@ -81,7 +84,12 @@ def plan(
             table (runs.csv in its folder), and compare with what the law predicted.
         figure: draw predicted against measured loss, for the runs of the table and the verified ones.
     """
-    _check_finite(anchor_strength=anchor_strength, tau=tau, huber_delta=huber_delta)
+    _check_finite(anchor_strength=anchor_strength, tau=tau)
+    if huber_delta and not SMALLEST_DELTA <= huber_delta <= LARGEST_DELTA:
+        raise ValueError(
+            f"--huber-delta is {huber_delta}: from {SMALLEST_DELTA:g} to {LARGEST_DELTA:g} nats, or 0 for "
+            "the law's default"
+        )
     if law not in FITS:
         _refuse_without_law(
             law,
@@ -184,7 +192,7 @@ def _sizes(
         raise ValueError(f"--training-tokens is {training_tokens}: it must be finite and above 0")
     if missing := set(table.groups) - {name for name, _ in group_tokens}:
         raise ValueError(f"--group-tokens leaves out {', '.join(sorted(missing))}: give every group's tokens")
-    tokens = _in_order(group_tokens, table.groups, "group-tokens")
+    tokens = numbers_in_order(group_tokens, table.groups, "group-tokens", "the table")
     if (tokens <= 0).any():
         name = table.groups[int(np.argmin(tokens))]
         raise ValueError(f"--group-tokens gives {name} {tokens.min():g} tokens: it must be above 0")
@@ -226,15 +234,5 @@ def _anchor(table: RunTable, law: str, anchor: PerGroup, sizes: Sizes | None) ->
 
 
 def _shares(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
-    """`_in_order`, divided by the sum."""
-    return normalize(_in_order(pairs, groups, option), f"--{option}")
-
-
-def _in_order(pairs: PerGroup, groups: Sequence[str], option: str) -> Array:
-    """Numbers given by name, in the order of the groups; a group left out has 0."""
-    for name, value in pairs:
-        if name not in groups:
-            raise ValueError(f"--{option} names {name!r}; the table has the groups {', '.join(groups)}")
-        if not 0 <= value < np.inf:
-            raise ValueError(f"--{option} gives {name} {value}: it must be finite and at least 0")
-    return np.array([dict(pairs).get(name, 0.0) for name in groups])
+    """Numbers given by name in the order of the groups, divided by their sum."""
+    return normalize(numbers_in_order(pairs, groups, option, "the table"), f"--{option}")

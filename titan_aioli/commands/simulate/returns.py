@@ -118,6 +118,8 @@ class ReturnsWorld(World):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.num_steps < 2:
+            raise ValueError(f"num_steps is {self.num_steps}: a world with law returns needs at least 2")
         self.refuse_many_losses("returns", "a best mixture for each of")
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from titan_aioli.commands.settings import numbers_in_order
 from titan_aioli.commands.sweep.run import TRAIN, SweepRun
 from titan_aioli.config import Evaluation
 from titan_aioli.data.group import Group
@@ -25,6 +26,8 @@ OWN_FLAGS = re.compile(
 """Pattern of the training flags that a sweep sets itself."""
 
 
+LARGEST_COVER = 1000
+"""Largest number of mixtures of a cover; finding them takes 2 GB."""
 FEW_DOCUMENTS = 20
 """Number of documents below which a group that --for-tokens made smaller is warned about."""
 
@@ -145,6 +148,11 @@ def mixtures(
     if cover:
         if not (np.isfinite(alpha) and alpha > 0):
             raise UserError(f"--alpha is {alpha}: it must be a positive number")
+        if not 0 < cover <= LARGEST_COVER:
+            raise UserError(
+                f"--cover is {cover}: at least 1, at most {LARGEST_COVER:,} (memory grows with the square); "
+                "give more with --grid FILE"
+            )
         basis = _basis(groups, freeze)
         parts["cover"] = dirichlet_cover(basis.shape[1], cover, alpha, seed=seed) @ basis.T
     if grid is not None:
@@ -158,10 +166,7 @@ def _basis(groups: Sequence[str], freeze: Sequence[tuple[str, float]]) -> np.nda
     """[G, G'], how the frozen groups make one of the groups that a cover is of; see `blocks`."""
     if not freeze:
         return np.eye(len(groups))
-    if unknown := [name for name, _ in freeze if name not in groups]:
-        raise UserError(f"--freeze names {unknown[0]!r}; the config has the groups {', '.join(groups)}")
-    shares = dict(freeze)
-    return blocks([shares.get(name, 0.0) for name in groups], len(groups))
+    return blocks(numbers_in_order(freeze, groups, "freeze", "the config"), len(groups))
 
 
 def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
