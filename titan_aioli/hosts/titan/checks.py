@@ -4,6 +4,7 @@ The sections `training` and `parallelism` have the same names in every torchtita
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,12 @@ from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_gradient_layout
 from titan_aioli.methods.checks import require_number
 from titan_aioli.methods.protocol import OF_GRADIENTS
+from titan_aioli.runs.checkpoints import LAST_WRITTEN, checkpoints
 
 OPTIMIZERS = ("Adam", "AdamW")
 """Names of torchtitan's optimizers."""
+LARGEST_COUNT = 1 << 31
+"""Of steps, tokens, ranks: what is computed from them stays below 2^63."""
 FIXED_DEGREES = (
     "data_parallel_replicate_degree",
     "context_parallel_degree",
@@ -56,6 +60,8 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     _check_schedule(config.parallelism)
     _check_observer(config, mixture.method.observes, shard_degree)
     _check_seed_checkpoint(config.checkpoint, world_size)
+    _check_loading(config.checkpoint, folder / config.checkpoint.folder)
+    _check_writable(folder / config.checkpoint.folder if config.checkpoint.enable else folder)
     return Checked(config, mixture, world_size, batch_size, folder, model)
 
 
@@ -72,8 +78,8 @@ def check_counts(config: Any) -> None:
     if config.checkpoint.enable:
         counts["checkpoint.interval"] = config.checkpoint.interval
     for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name} is {count}: at least 1")
+        if not 1 <= count < LARGEST_COUNT:
+            raise UserError(f"{name} is {count}: at least 1, below {LARGEST_COUNT:,}")
     shard = layout.data_parallel_shard_degree
     if shard != -1 and shard < 1:
         raise UserError(
@@ -203,6 +209,49 @@ def _check_seed_checkpoint(checkpoint: Any, world_size: int) -> None:
         raise UserError(
             "checkpoint.create_seed_checkpoint needs the whole model on one rank, and there are "
             f"{world_size}: start one (--nproc_per_node=1), with every degree of parallelism 1"
+        )
+
+
+def _check_loading(checkpoint: Any, folder: Path) -> None:
+    """What is to be loaded is there, and would be: torchtitan may start from random weights instead.
+
+    Args:
+        folder: of the run's checkpoints.
+    """
+    step, start = checkpoint.load_step, checkpoint.initial_load_path
+    found = checkpoints(folder)
+    if not checkpoint.enable and (step != -1 or start):
+        key = "load_step" if step != -1 else "initial_load_path"
+        raise UserError(f"checkpoint.{key} loads nothing: set checkpoint.enable = true")
+    if step != -1 and step not in found:
+        there = f"those of steps {', '.join(map(str, sorted(found)))} are" if found else "none is"
+        raise UserError(
+            f"checkpoint.load_step is {step}: no whole checkpoint of that step is in {folder} ({there}); -1 "
+            "loads the newest"
+        )
+    if not start or found:
+        return
+    if folder.exists():
+        raise UserError(
+            f"checkpoint.initial_load_path is {start!r}, and {folder} is there without a whole checkpoint: "
+            "torchtitan would load neither: remove that folder"
+        )
+    is_whole = any((Path(start) / name).is_file() for name in LAST_WRITTEN)
+    if not (Path(start).is_dir() if checkpoint.initial_load_in_hf else is_whole):
+        raise UserError(
+            f"checkpoint.initial_load_path is {start!r}: no whole checkpoint; name its folder "
+            "(.../checkpoint/step-N)"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """A folder that is there, or can be made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "cannot be written to" if there.is_dir() else "is no folder"
+        raise UserError(
+            f"the run cannot write {folder}: {there} {what}: choose another job.dump_folder, or "
+            "checkpoint.folder"
         )
 
 
