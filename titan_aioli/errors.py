@@ -1,5 +1,8 @@
 """Errors that the user can fix: printed in one line on every rank, without a traceback."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(ValueError):
     """Something in the config, the data or the command is wrong; the message says what to do."""
@@ -11,3 +14,9 @@ class ResumeRefused(UserError):
 
 class RanksDisagree(RuntimeError):
     """Ranks hold different mixtures: hardware or software has failed, and training must stop."""
+
+
+def perhaps(word: str, known: Iterable[str]) -> str:
+    """What an unknown word may stand for, to put behind it in a message; "" where nothing is close."""
+    close = get_close_matches(word, list(known), 1)
+    return f" (perhaps {close[0]} is meant)" if close else ""

@@ -47,14 +47,15 @@ GROUPS = "[mixing.groups.a]\n[mixing.groups.b]\n[mixing.groups.c]\n"
 # fmt: off
 CONFIG = {
     # TOML
-    "unknown key": toml(r"\[mixing\] has an unknown key 'methodd'; it may have: method", "[mixing]\nmethodd = 1\n"),
+    "unknown key": toml(r"\[mixing\] has an unknown key 'methodd' .perhaps method is meant.; it may have: method", "[mixing]\nmethodd = 1\n"),
     "unknown key of a table": toml(r"\[mixing.aioli\] has an unknown key 'etta'", "etta = 1.0", "eta = 1.0"),
     "unknown key of a group": toml(
-        "mixing.groups.a has an unknown key 'weigth'; it may have: train",
+        "mixing.groups.a has an unknown key 'weigth' .perhaps weight is meant.; it may have: train",
         "[mixing.groups.a]\nweigth = 1.0\n",
         "[mixing.groups.a]\n",
     ),
-    "unknown key of torchtitan's": toml("stepz", "[training]\nstepz = 1\n", "[training]\n"),
+    "unknown key of torchtitan's": toml(r"\[training\] has an unknown key 'stepz' \(perhaps steps is meant\)", "[training]\nstepz = 1\n", "[training]\n"),
+    "an unknown section": toml("'?traning.* .perhaps training is meant.", "[traning]", "[training]"),
     "unknown group in a prior": toml(
         "mixing.aioli.prior names an unknown group 'law'; the groups are: a, b, c",
         "[mixing.aioli.prior]\nlaw = 1.0\n[mixing.evaluation]\n",
@@ -146,12 +147,34 @@ CONFIG = {
     "a seed of more than 63 bits": toml("mixing.seed is 9223372036854775808: at least 0", "[mixing]\nseed = 9223372036854775808\n"),
     "nothing to read ahead": toml("mixing.read_ahead is -1: at least 0", "[mixing]\nread_ahead = -1\n"),
     "endless epochs": toml("groups.a.max_epochs is inf: a finite number above 0", "[mixing.groups.a]\nmax_epochs = inf\n", "[mixing.groups.a]\n"),
+    "a target's name of two lines": targets("a target is named 'x.ny': a name has at least", '[mixing.targets."x\\ny"]'),
+    "an empty path": toml("mixing.groups.a.train has an empty path", "[mixing.groups.a]\ntrain = ['']\n", "[mixing.groups.a]\n"),
+    "a number of more than 64 bits": toml("mixing.aioli.eta is 1000.*: whole numbers must be below 2.64", f"eta = {10**20}", "eta = 1.0"),
+    "a stage whose weights are a number": toml(
+        r"mixing.static.schedule\[0\].weights is 1: it must be a table of numbers",
+        "[[mixing.static.schedule]]\nweights = 1\n[mixing.evaluation]\n",
+        "[mixing.evaluation]\n",
+    ),
     "a name of two lines": toml("a group is named 'x.ny': a name has at least one character", '[mixing.groups."x\\ny"]\n', GROUPS),
     "a group without a name": toml("a group is named '': a name has", '[mixing.groups.""]\n', GROUPS),
     "a choice that is none": toml("mixing.aioli.order is 'any'", "order = 'any'\neta = 1.0", "eta = 1.0"),
     # flags
     "unknown method": flags("mixing.method is 'magic': choose one of stratified, static", "--mixing.method", "magic"),
     "unknown flag": flags("--mixing.eta", "--mixing.eta", "1"),
+    "sweeps without end": flags("aioli.num_sweeps is 1000000000: with 3 mixtures it must be at most 5333", "--mixing.aioli.num_sweeps", "1000000000"),
+    "a memory without end": flags(
+        "aioli_gradients.memory is 1e.18: .* at most 1e.09",
+        *("--mixing.method", "aioli_gradients", "--mixing.aioli_gradients.memory", "1e18"),
+    ),
+    "steps without end": flags("training.steps is 10000000000: at least 1, below 2,147,483,648", "--training.steps", "10000000000"),
+    "a checkpoint to load that is not there": flags(
+        "checkpoint.load_step is 7: no whole checkpoint of that step is in .*/run/checkpoint .none is.", "--checkpoint.load_step", "7"
+    ),
+    "a checkpoint that is not loaded": flags("checkpoint.load_step loads nothing", "--checkpoint.load_step", "7", "--checkpoint.no-enable"),
+    "weights to start from that are not there": flags(
+        "checkpoint.initial_load_path is '.*file': no whole checkpoint", "--checkpoint.initial_load_path", "FILE"
+    ),
+    "checkpoints under a file": file("file/x: .*file is no folder: choose another", "x", "--checkpoint.folder", "FILE/x"),
     "no number of steps": flags("steps", "--training.steps", "abc"),
     "no steps": flags("training.steps is 0: at least 1", "--training.steps", "0"),
     "unknown model": flags("model.name is 'gpt9'", "--model.name", "gpt9"),
@@ -189,7 +212,7 @@ CONFIG = {
     "no reference model": flags("mixing.doremi.reference is ''", "--mixing.method", "doremi"),
     "plan without a file": flags("static.plan names no file", *PLAN[:4]),
     # plans, graphs, ledgers
-    "no plan there": flags("file", *PLAN),
+    "no plan there": flags("mixing.static.plan is .*file., which cannot be read: No such file", *PLAN),
     "a plan that is not JSON": file("file is not a plan .*not JSON", "{", *PLAN),
     "a plan without groups": file("file is not a plan", {"proportions": [1.0]}, *PLAN),
     "a plan of other groups": file(r"\['x'\], this run has", {"groups": ["x"], "proportions": [1.0]}, *PLAN),
@@ -199,7 +222,8 @@ CONFIG = {
     "a plan of a terabyte": file("has 1099511627776 bytes, at most", 1 << 40, *PLAN),
     "a graph of other groups": file("is a graph of the groups", {"groups": ["x"], "graph": [[1]]}, *GRAPH),
     "a graph of another shape": file("file is not a graph", {"groups": ABC, "graph": [[1]]}, *GRAPH),
-    "no graph there": flags("file", *GRAPH),
+    "no graph there": flags("mixing.skill_it.graph is .*file., which cannot be read: No such file", *GRAPH),
+    "orders from a folder": file("mixing.aioli.orders_from is .*file., which cannot be read: Is a dir", None, *ORDERS),
     "half a line of a ledger": file("line 2: not a ledger record", RECORD % "train" + '{"step": 1', *ORDERS),
     "a ledger of other lines": file("line 1: not a ledger record", '{"step": 0}\n', *ORDERS),
     "a ledger that is binary": file("line 1: not a ledger record", b"\x80\x04\x95\n", *ORDERS),
@@ -295,10 +319,13 @@ COMMANDS = {
     "an anchor that is no number": runs_table("--anchor gives b nan: it must be finite", RUNS, "--anchor", "a", "1", "b", "nan"),
     "an anchor of nothing": runs_table("--anchor sum to 0.0: at least one", RUNS, "--anchor", "a", "0"),
     "frozen shares that are all 0": runs_table("--freeze sum to 0.0: at least one", RUNS, "--freeze", "a", "0"),
+    "a group that is frozen twice": runs_table("--freeze gives a twice, 1 and 2: leave out one", RUNS, "--freeze", "a", "1", "a", "2"),
+    "residuals of any size": runs_table("--huber-delta is 1e.300: from 1e-06 to 1000 nats", RUNS, "--huber-delta", "1e300"),
+    "a run of one step": command("law returns needs at least 2", "simulate", "--law", "returns", "--steps", "1"),
     "a pull below 0": runs_table("--anchor-strength is -1.0: it must be finite and at least 0", RUNS, "--anchor-strength", "-1"),
     "a pull that is no number": runs_table("--anchor-strength is nan: it must be finite", RUNS, "--anchor-strength", "nan"),
     "effective shares of negative epochs": runs_table("--tau is -5.0: it must be finite and at least 0", RUNS, "--tau", "-5"),
-    "residuals of a negative size": runs_table("--huber-delta is -1.0: it must be finite", RUNS, "--huber-delta", "-1"),
+    "residuals of a negative size": runs_table("--huber-delta is -1.0: from 1e-06 to 1000 nats", RUNS, "--huber-delta", "-1"),
     "repeats that are no number": runs_table("--max-epochs is nan: it must be above 0", RUNS, *SIZES, "100", "--max-epochs", "nan"),
     "no repeats": runs_table("--max-epochs is 0.0: it must be above 0", RUNS, *SIZES, "100", "--max-epochs", "0"),
     "a planned run of nan tokens": runs_table("--training-tokens is nan: it must be finite", RUNS, *SIZES, "nan"),

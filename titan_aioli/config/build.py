@@ -164,14 +164,24 @@ def _check_values(mixing: Mixing) -> None:
         raise UserError(f"mixing.read_ahead is {mixing.read_ahead}: at least 0 (nothing is read ahead)")
     if mixing.max_skipped_updates < 1:
         raise UserError(f"mixing.max_skipped_updates is {mixing.max_skipped_updates}: at least 1")
+    for kind, tables in (("group", mixing.groups), ("target", mixing.targets)):
+        for name, table in tables.items():
+            _check_name_and_paths(kind, name, table)
     for name, group in mixing.groups.items():
-        if not name or not name.isprintable():
-            raise UserError(f"a group is named {name!r}: a name has at least one character, all printable")
         if group.max_epochs is not None and not 0 < group.max_epochs < np.inf:
             raise UserError(
                 f"mixing.groups.{name}.max_epochs is {group.max_epochs}: a finite number above 0; leave it "
                 "out for no bound"
             )
+
+
+def _check_name_and_paths(kind: str, name: str, table: Any) -> None:
+    """Refuse a name that cannot be printed, and stores without a path."""
+    if not name or not name.isprintable():
+        raise UserError(f"a {kind} is named {name!r}: a name has at least one character, all printable")
+    for part in ("train", "validation", "test"):
+        if "" in getattr(table, part, ()):
+            raise UserError(f"mixing.{kind}s.{name}.{part} has an empty path: give one, or leave it out")
 
 
 def _build_method(

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from titan_aioli.config import Mixing
 from titan_aioli.config.methods import GuardsTable, Run
-from titan_aioli.config.sources import by_group
+from titan_aioli.config.sources import by_group, read_for
 from titan_aioli.errors import UserError
 from titan_aioli.methods import METHODS, Objective
 from titan_aioli.runs.plan_file import read_plan
@@ -61,6 +60,6 @@ def guard_arguments(mixing: Mixing, max_share: list[float] | None = None) -> dic
         raise UserError("mixing.guards.anchor and anchor_plan are both set: leave one out")
     values["anchor"] = by_group(values["anchor"], names, "mixing.guards.anchor") or None
     if plan:
-        values["anchor"] = read_plan(Path(plan), names).tolist()
+        values["anchor"] = read_for("mixing.guards.anchor_plan", plan, read_plan, names).tolist()
     off = {**vars(GuardsTable()), "anchor": None, "max_share": None}
     return None if all(value == off[name] for name, value in values.items()) else values

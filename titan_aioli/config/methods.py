@@ -12,7 +12,6 @@ No `from __future__ import annotations` here: torchtitan looks at the fields' ty
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import tyro
@@ -20,13 +19,14 @@ import tyro
 from titan_aioli import methods
 from titan_aioli.config.sources import (
     by_group,
+    read_for,
     read_graph,
     read_losses,
     read_schedule,
     read_sweep_orders,
     require_every_group,
 )
-from titan_aioli.errors import UserError
+from titan_aioli.errors import UserError, perhaps
 from titan_aioli.methods.aioli import UpdateRule
 from titan_aioli.methods.target_excess import TargetExcess
 from titan_aioli.runs.plan_file import read_plan
@@ -105,7 +105,8 @@ class StaticTable:
             return {"proportions": run.weights, **written}
         if not self.plan:
             raise UserError('mixing.static.by is "plan" but mixing.static.plan names no file')
-        return {"proportions": read_plan(Path(self.plan), run.names).tolist(), **written}
+        plan = read_for("mixing.static.plan", self.plan, read_plan, run.names)
+        return {"proportions": plan.tolist(), **written}
 
 
 def _to_stage(number: int, table: Any) -> Stage:
@@ -117,8 +118,12 @@ def _to_stage(number: int, table: Any) -> Stage:
         raise UserError(f"{key} is {table!r}: it must be a table [[mixing.static.schedule]]")
     for name in table:
         if name not in known:
-            raise UserError(f"{key} has an unknown key {name!r}; it may have: {', '.join(known)}")
-    return Stage(**table)
+            meant = perhaps(name, known)
+            raise UserError(f"{key} has an unknown key {name!r}{meant}; it may have: {', '.join(known)}")
+    stage = Stage(**table)
+    if not isinstance(stage.weights, dict):  # the parser of flags takes it for a dict
+        raise UserError(f"{key}.weights is {stage.weights!r}: it must be a table of numbers")
+    return stage
 
 
 def _resolve_stage(number: int, stage: Stage, run: Run) -> list[Any]:
@@ -127,7 +132,7 @@ def _resolve_stage(number: int, stage: Stage, run: Run) -> list[Any]:
     if bool(stage.plan) == bool(stage.weights):
         raise UserError(f"{key} needs either weights or a plan")
     if stage.plan:
-        return [stage.start_step, read_plan(Path(stage.plan), run.names).tolist()]
+        return [stage.start_step, read_for(f"{key}.plan", stage.plan, read_plan, run.names).tolist()]
     return [stage.start_step, by_group(stage.weights, run.names, f"{key}.weights")]
 
 
@@ -155,9 +160,10 @@ class AioliTable(methods.Aioli):
         written["seed"] = run.seed
         self._check_prior()
         if self.prior_plan:
-            written["prior"] = read_plan(Path(self.prior_plan), run.names).tolist()
+            plan = read_for("mixing.aioli.prior_plan", self.prior_plan, read_plan, run.names)
+            written["prior"] = plan.tolist()
         if self.orders_from:
-            written["orders"] = read_sweep_orders(Path(self.orders_from))
+            written["orders"] = read_for("mixing.aioli.orders_from", self.orders_from, read_sweep_orders)
         return written
 
     def _check_prior(self) -> None:
@@ -233,7 +239,7 @@ def _anchor(method: str, choice: str, plan: str, run: Run) -> list[float] | None
     if choice == "plan":
         if not plan:
             raise UserError(f'mixing.{method}.anchor is "plan" but mixing.{method}.plan names no file')
-        return read_plan(Path(plan), run.names).tolist()
+        return read_for(f"mixing.{method}.plan", plan, read_plan, run.names).tolist()
     return list({"weight": run.weights, "tokens": run.num_tokens}.get(choice) or _of_targets(method, run))
 
 
@@ -247,7 +253,8 @@ class SkillItTable(methods.SkillIt):
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         if self.graph:
-            return {**written, "graph": read_graph(Path(self.graph), run.names, run.targets)}
+            graph = read_for("mixing.skill_it.graph", self.graph, read_graph, run.names, run.targets)
+            return {**written, "graph": graph}
         if (targets := list(run.targets)) != run.names:
             raise UserError(
                 f"mixing.skill_it.graph is not set, and the targets {targets} are not the groups: "
@@ -324,7 +331,7 @@ class TargetExcessTable(TargetExcess):
         if self.target_losses_from:
             if losses:
                 raise UserError(f"{key} and {key}_from are both set: leave one out")
-            found = read_losses(Path(self.target_losses_from))
+            found = read_for(f"{key}_from", self.target_losses_from, read_losses)
             losses = {name: found[name] for name in run.names if name in found}
             key = self.target_losses_from
         if losses or self.target_losses_from:
@@ -343,7 +350,9 @@ class ReplayTable:
     uniform."""
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
-        return {"schedule": read_schedule(Path(self.ledger), run.names)} if self.ledger else {}
+        if not self.ledger:
+            return {}
+        return {"schedule": read_for("mixing.replay.ledger", self.ledger, read_schedule, run.names)}
 
 
 @dataclass

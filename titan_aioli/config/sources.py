@@ -1,9 +1,9 @@
 """Where per-group values come from: tables by group name, graphs and ledgers in files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,28 @@ from titan_aioli.control.ledger_file import read_ledger_file
 from titan_aioli.errors import UserError
 from titan_aioli.files import read_json
 from titan_aioli.runs.read import read_mixture, read_run, replaced_name
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def read_for(
+    key: str, path: str, read: Callable[Concatenate[Path, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """What a reader finds in the file or folder that a key of the config names.
+
+    Args:
+        key: of the config.
+        path: its value.
+        read: the reader; further arguments are passed on.
+    Raises: UserError: it cannot be read, or holds something else; names the key.
+    """
+    try:
+        return read(Path(path), *args, **kwargs)
+    except OSError as error:
+        raise UserError(f"{key} is {path!r}, which cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def by_group(values: Mapping[str, float], names: Sequence[str], key: str) -> list[float]:

@@ -1,6 +1,7 @@
-"""Checks of the `[mixing]` tables that torchtitan leaves out: unknown keys, and types of values from TOML."""
+"""Checks of a config's tables that torchtitan leaves out: unknown keys, and types of values from TOML."""
 
 import dataclasses
+from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -8,27 +9,30 @@ import tyro
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from titan_aioli.config import Mixing
-from titan_aioli.errors import UserError
+from titan_aioli.errors import UserError, perhaps
 from titan_aioli.files import read_toml
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+LARGEST_WHOLE = 1 << 64
+"""Whole numbers from here on are no numbers to NumPy."""
 
 
-def check_mixing_keys(args: list[str]) -> None:
-    """Check the keys of the `[mixing]` tables of the config file that the arguments name.
+def check_mixing_keys(args: list[str]) -> dict[str, Any]:
+    """All tables of the config file that the arguments name; the keys of `[mixing]` and below are checked.
 
     Raises: UserError: the file is missing or is not TOML, or a key is unknown; says where and what it may be.
     """
     path = _config_file(args)
     if path is None:
-        return
+        return {}
     try:
         tables = read_toml(path)
     except OSError as error:
         raise UserError(f"the config file {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"the config file {path} is not valid TOML: {error}") from None
-    _check_keys(tables.get("mixing", {}), Mixing, "mixing")
+    check_keys(tables.get("mixing", {}), Mixing, "mixing")
+    return tables
 
 
 def _config_file(args: list[str]) -> str | None:
@@ -39,17 +43,27 @@ def _config_file(args: list[str]) -> str | None:
     return None
 
 
-def _check_keys(table: Any, section: type, name: str) -> None:
+def check_keys(table: Any, section: type, name: str = "") -> None:
+    """Check the keys of a table, and of the tables in it.
+
+    Args:
+        table: from a TOML file.
+        section: the dataclass that it is for.
+        name: of the table. "": the whole file.
+    Raises: UserError: a key is unknown, or no table where there must be one.
+    """
     if not isinstance(table, dict):
         raise UserError(f"{name} is {table!r}: it must be a table [{name}]")
     types = {entry.name: entry.type for entry in dataclasses.fields(section) if not is_hidden(entry)}
     for key, value in table.items():
         if key not in types:
-            raise UserError(f"[{name}] has an unknown key {key!r}; it may have: {', '.join(types)}")
+            where, meant = f"[{name}]" if name else "the config file", perhaps(key, types)
+            raise UserError(f"{where} has an unknown key {key!r}{meant}; it may have: {', '.join(types)}")
+        key_in_full = f"{name}.{key}" if name else key
         if dataclasses.is_dataclass(types[key]):
-            _check_keys(value, types[key], f"{name}.{key}")  # pyright: ignore[reportArgumentType]
+            check_keys(value, types[key], key_in_full)  # pyright: ignore[reportArgumentType]
         elif get_origin(types[key]) is dict and not isinstance(value, dict):
-            raise UserError(f"{name}.{key} is {value!r}: it must be {_in_words(types[key])}")
+            raise UserError(f"{key_in_full} is {value!r}: it must be {_in_words(types[key])}")
 
 
 def is_hidden(entry: dataclasses.Field) -> bool:
@@ -78,13 +92,17 @@ def check_types(section: Any, name: str) -> None:
         if dataclasses.is_dataclass(value):
             check_types(value, key)
             continue
-        is_wrong = _holds_bool(value) and "bool" not in str(hints[entry.name])  # to Python, True is a number
+        numbers = [leaf for leaf in _leaves(value) if isinstance(leaf, int)]
+        has_bool = any(isinstance(number, bool) for number in numbers)  # to Python, True is a number
+        is_wrong = has_bool and "bool" not in str(hints[entry.name])
         try:
             check_type(value, hints[entry.name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError:
             is_wrong = True
         if is_wrong:
             raise UserError(f"{key} is {value!r}: it must be {_in_words(hints[entry.name])}")
+        if any(abs(number) >= LARGEST_WHOLE for number in numbers):
+            raise UserError(f"{key} is {value!r}: whole numbers must be below 2^64")
         if isinstance(value, list):
             for number, item in enumerate(value):
                 if dataclasses.is_dataclass(item):
@@ -107,8 +125,10 @@ def _in_words(hint: Any) -> str:
     return f"a {'table' if origin is dict else 'list'} of {_in_words(inner[-1]).removeprefix('a ')}s"
 
 
-def _holds_bool(value: Any) -> bool:
-    """Whether a value from TOML is true or false, or has one of them in it."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in a value from TOML, in lists and tables too."""
     if isinstance(value, list | dict):
-        return any(map(_holds_bool, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, bool)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    else:
+        yield value

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torchtitan.config import ConfigManager
 
-from titan_aioli.config.validate import check_mixing_keys, check_sections
+from titan_aioli.config.validate import check_keys, check_mixing_keys, check_sections
 from titan_aioli.errors import UserError
 from titan_aioli.hosts.titan.arguments import parsed, with_plain_switches
 from titan_aioli.hosts.titan.checks import Checked, check_counts, check_job, check_optimizer
@@ -45,7 +45,8 @@ def load_config(args: list[str]) -> Any:
     if not any("custom_config_module" in arg.replace("-", "_") for arg in args):
         args = [*args, f"--job.custom_config_module={CONFIG_MODULE}"]
     args = with_plain_switches(args)
-    check_mixing_keys(args)
+    tables = check_mixing_keys(args)
+    check_keys(tables, ConfigManager()._maybe_add_custom_config(args, tables))
     config = parsed(lambda: ConfigManager().parse_args(args))
     check_sections(config)
     try:

@@ -24,7 +24,7 @@ from torchtitan.tools.profiler import Profiler
 
 from titan_aioli.config import Mixing
 from titan_aioli.config.read import build_section
-from titan_aioli.errors import UserError
+from titan_aioli.errors import UserError, perhaps
 
 
 @dataclass
@@ -142,7 +142,8 @@ def apply_tables(config: Any, tables: dict[str, Any]) -> None:
     for name, table in tables.items():
         if name not in sections:
             raise UserError(
-                f"[{name}] is no section of torchtitan 0.3's settings: leave it out, or choose from "
+                f"[{name}] is no section of torchtitan 0.3's settings{perhaps(name, sections)}: leave it "
+                "out, or choose from "
                 f"{', '.join(sections)}"
             )
         if name == "mixing":
@@ -158,7 +159,8 @@ def _fill(section: Any, table: dict[str, Any], name: str) -> None:
     for key, value in table.items():
         if key not in keys:
             raise UserError(
-                f"[{name}] has an unknown key {key!r} (torchtitan 0.3); it may have: {', '.join(keys)}"
+                f"[{name}] has an unknown key {key!r}{perhaps(key, keys)} (torchtitan 0.3); it may have: "
+                f"{', '.join(keys)}"
             )
         if dataclasses.is_dataclass(getattr(section, key)) and isinstance(value, dict):
             _fill(getattr(section, key), value, f"{name}.{key}")
