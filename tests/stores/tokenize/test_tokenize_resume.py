@@ -1,5 +1,6 @@
 """`titan-aioli tokenize`: killed at any moment and run again, it gives what it would have given."""
 
+import contextlib
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from titan_aioli.commands.tokenize import tokenize
+from titan_aioli.errors import UserError
 from titan_aioli.stores.store import open_store
 from titan_aioli.stores.tokenize.work_folder import WorkFolder
 from titan_aioli.testing.text import numbered, save_jsonl, save_tokenizer, stores_in
@@ -46,6 +48,59 @@ def test_other_settings_or_inputs_start_over_only_by_name(tmp_path, tokenizer):
         open_store(tmp_path / f"out/web/{split}").num_documents for split in ("train", "validation", "test")
     ]
     assert sum(counts) == 201  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["bin", "idx"])
+def test_a_store_of_which_half_is_gone_is_made_again(tmp_path, tokenizer, suffix):
+    docs = save_jsonl(tmp_path / "docs.jsonl", numbered(50))
+    options = {"group": "web", "tokenizer": tokenizer, "output": tmp_path / "out"}
+    tokenize((docs,), **options)
+    whole = stores_in(tmp_path / "out")
+    (tmp_path / f"out/web/train.{suffix}").unlink()
+    tokenize((docs,), **options)
+    assert stores_in(tmp_path / "out") == whole
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+KEPT = {
+    "web.done.json": None,
+    "web.partial/plan.json": "merge",
+    "web.partial/source-00000.json": "merge",
+    "web.partial/shard-00000-0000001.npz": "merge",
+    "web.partial/merged.json": "publish",
+}
+"""Files that a run leaves, and where it must be stopped to leave them."""
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}"])
+@pytest.mark.parametrize("name", KEPT)
+def test_a_damaged_file_of_an_earlier_run_is_named_and_restart_starts_over(
+    tmp_path, tokenizer, monkeypatch, name, content
+):
+    docs = save_jsonl(tmp_path / "docs.jsonl", numbered(50))
+    options = {"group": "web", "tokenizer": tokenizer, "output": tmp_path / "out", "processes": 1}
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        if KEPT[name]:
+            patch.setattr(WorkFolder, KEPT[name], stop)
+        tokenize((docs,), **options)
+    (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged .*: remove it and run the same command again"):
+        tokenize((docs,), **options)
+    tokenize((docs,), **options, restart=True)
+    tokenize((docs,), **{**options, "output": tmp_path / "whole"})
+    assert stores_in(tmp_path / "out") == stores_in(tmp_path / "whole")
+
+
+def test_a_damaged_record_of_many_groups_does_not_say_what_to_replace(tmp_path, tokenizer):
+    docs = save_jsonl(tmp_path / "docs.jsonl", [{**record, "set": "a"} for record in numbered(50)])
+    options = {"group_by": "set", "tokenizer": tokenizer, "output": tmp_path / "out", "processes": 1}
+    tokenize((docs,), **options)
+    (tmp_path / "out/by-set.done.json").write_text("{")
+    with pytest.raises(UserError, match=r"by-set\.done\.json is damaged"):
+        tokenize((docs,), **options, restart=True)
 
 
 def test_two_runs_at_once_are_kept_apart(tmp_path, tokenizer):

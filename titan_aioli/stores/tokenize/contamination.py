@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from titan_aioli.stores.tokenize.copies import FOUND, PLACES, Index
+from titan_aioli.stores.tokenize.kept import reading
 
 NUM_EXAMPLES = 3
 
@@ -30,7 +31,7 @@ def contamination_of(shards: Sequence[Path], index: Index) -> list[Contamination
     counts: dict[tuple[str, int], int] = {}
     examples: dict[tuple[str, int], list[str]] = {}
     for shard in shards:
-        with np.load(shard) as arrays:
+        with reading(shard), np.load(shard) as arrays:
             for name in (name for name in arrays.files if name.endswith(f"/{FOUND}")):
                 group = name.split("/")[0]
                 places = arrays[name.removesuffix(FOUND) + PLACES]

@@ -16,6 +16,7 @@ import numpy as np
 
 from titan_aioli.files import replacing
 from titan_aioli.stores.overlap import CONTAMINATED_SHARE, Hashes, hash_ngrams, ids_key, text_key
+from titan_aioli.stores.tokenize.kept import reading
 
 FOUND, PLACES = "found", "places"
 """Names of arrays of a store in a shard: int64 [F, 3], the position of a document, the bytes of its text and
@@ -52,7 +53,7 @@ class Index(NamedTuple):
     @staticmethod
     def load(path: str | Path) -> "Index":
         """What `save` wrote."""
-        with np.load(path) as arrays:
+        with reading(Path(path)), np.load(path) as arrays:
             return Index(**arrays)
 
 

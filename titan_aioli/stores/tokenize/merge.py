@@ -13,6 +13,7 @@ import numpy as np
 
 from titan_aioli.stores.megatron import MegatronWriter
 from titan_aioli.stores.tokenize.copies import FOUND
+from titan_aioli.stores.tokenize.kept import reading
 from titan_aioli.stores.tokenize.splits import SPLITS
 
 GROUPS_AT_ONCE = 100
@@ -85,12 +86,12 @@ def _write_stores(
 
 
 def _names(shard: Path) -> list[str]:
-    with np.load(shard) as arrays:
+    with reading(shard), np.load(shard) as arrays:
         return list(arrays.files)
 
 
 def _parts(shard: Path, groups: set[str], leave_out: bool) -> Iterator[_Part]:
-    with np.load(shard) as arrays:
+    with reading(shard), np.load(shard) as arrays:
         for name in arrays.files:
             store, _, kind = name.rpartition("/")
             if kind == "tokens" and store.split("/")[0] in groups:

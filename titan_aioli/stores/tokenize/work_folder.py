@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typeguard import check_type
 
+from titan_aioli.errors import UserError
 from titan_aioli.files import write_json
 from titan_aioli.stores.tokenize.contamination import Contamination, contamination_of
 from titan_aioli.stores.tokenize.copies import Index
+from titan_aioli.stores.tokenize.kept import reading
 from titan_aioli.stores.tokenize.merge import Describe, StoreCounts, merge_shards
+from titan_aioli.stores.tokenize.splits import SPLITS
 
 LOCK = "lock"
 DEFAULTS = {"on_bad_line": "refuse", "role": "group"}
@@ -64,8 +68,8 @@ class WorkFolder:
             if place.is_file():
                 self._refuse_other_plan(place)
         if self.record.is_file():
-            counts = [StoreCounts(*row) for row in _read(self.record)["stores"]]
-            if all((self.output / row.group / f"{row.split}.idx").is_file() for row in counts):
+            counts = _counts(self.record)
+            if all(file.is_file() for row in counts for file in self._files(row, "idx", "bin")):
                 self._clear()  # a run that was killed after its last step has left its shards
                 return counts
             self._remove_stores()
@@ -74,7 +78,8 @@ class WorkFolder:
         return None
 
     def _refuse_other_plan(self, place: Path) -> None:
-        there = _read(place)["plan"]
+        with reading(place):
+            there = check_type(json.loads(place.read_bytes())["plan"], dict[str, Any])
         changed = [key for key in {**self.plan, **there} if there.get(key) != self.plan.get(key)]
         if place == self.planned and not self.merged.is_file():
             changed = [key for key in changed if key not in OF_THE_MERGE]
@@ -111,18 +116,32 @@ class WorkFolder:
 
     def _remove_stores(self) -> None:
         """Remove every store that an earlier run of this name published, and nothing else."""
-        rows: list[StoreCounts] = []
-        if self.record.is_file():
-            rows = [StoreCounts(*row) for row in _read(self.record)["stores"]]
-        elif self.merged.is_file():
-            rows = [row for row in self._merged_counts() if not (self.stores / row.group).is_dir()]
-        for row in rows:
+        for row in self._made():
+            if (self.stores / row.group).is_dir():
+                continue  # not published
+            for file in self._files(row, "idx", "bin", "json", "prompts.npy"):
+                file.unlink(missing_ok=True)
             folder = self.output / row.group
-            for suffix in ("idx", "bin", "json", "prompts.npy"):
-                (folder / f"{row.split}.{suffix}").unlink(missing_ok=True)
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         self.record.unlink(missing_ok=True)
+
+    def _made(self) -> list[StoreCounts]:
+        """The stores that an earlier run of this name merged; those of its group where its record is damaged.
+
+        Raises: UserError: the record is damaged, and the run is of many groups.
+        """
+        place = self.record if self.record.is_file() else self.merged
+        try:
+            return _counts(place) if place.is_file() else []
+        except UserError:
+            if (group := self.plan.get("group")) is None:
+                raise
+            return [StoreCounts(group, split, 0, 0, 0) for split in SPLITS]
+
+    def _files(self, row: StoreCounts, *suffixes: str) -> list[Path]:
+        """The files of a published store."""
+        return [self.output / row.group / f"{row.split}.{suffix}" for suffix in suffixes]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -165,8 +184,7 @@ class WorkFolder:
 
     def spellings(self, source: int) -> dict[str, tuple[str, str]]:
         """How groups of numbers were written, up to the end of a source."""
-        found = _ended(self._source(source)).get("spellings", {})
-        return {name: (written, where) for name, (written, where) in found.items()}
+        return _ended(self._source(source))["spellings"]
 
     def end_source(
         self,
@@ -206,14 +224,11 @@ class WorkFolder:
     ) -> list[StoreCounts]:
         """Merge the shards into stores inside the work folder, unless an earlier run has done so."""
         if self.merged.is_file():
-            return self._merged_counts()
+            return _counts(self.merged)
         shutil.rmtree(self.stores, ignore_errors=True)
         counts = merge_shards(self.shards(num_sources), self.stores, dtype, describe, leave_out)
         write_json(self.merged, counts, sort_keys=True)
         return counts
-
-    def _merged_counts(self) -> list[StoreCounts]:
-        return [StoreCounts(*row) for row in _read(self.merged)]
 
     def publish(
         self, counts: list[StoreCounts], left_out: dict[str, Any], contamination: list[Contamination]
@@ -254,9 +269,20 @@ def _option(key: str, plan: dict[str, Any]) -> str:
 
 def _ended(path: Path) -> dict[str, Any]:
     """What `end_source` wrote; older versions wrote the number of shards alone."""
-    found = _read(path)
-    return found if isinstance(found, dict) else {"shards": found, "left_out": {}}
+    with reading(path):
+        found = json.loads(path.read_bytes())
+        found = found if isinstance(found, dict) else {"shards": found, "left_out": {}}
+        spellings = {name: (written, where) for name, (written, where) in found.get("spellings", {}).items()}
+        return {
+            "shards": check_type(found["shards"], int),
+            "left_out": check_type(found["left_out"], dict[str, int | list[str]]),
+            "spellings": check_type(spellings, dict[str, tuple[str, str]]),
+        }
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+def _counts(path: Path) -> list[StoreCounts]:
+    """The stores that the record of a finished run names, or those that were merged."""
+    with reading(path):
+        found = json.loads(path.read_bytes())
+        rows = found["stores"] if isinstance(found, dict) else found
+        return [check_type(StoreCounts(*row), StoreCounts) for row in rows]
