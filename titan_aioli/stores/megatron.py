@@ -122,13 +122,18 @@ def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:
 
 
 def _claims(path: str) -> bool:
-    return all(os.path.isfile(f"{prefix_of(path)}{suffix}") for suffix in (".bin", ".idx"))
+    return os.path.isfile(f"{prefix_of(path)}.idx")
 
 
 def _open(path: str, dtype: str | None) -> TokenStore:
     prefix = prefix_of(path)
     index = read_index(Path(f"{prefix}.idx"))
     data = Path(f"{prefix}.bin")
+    if not data.is_file():
+        raise ValueError(
+            f"{prefix}.idx is there, but not its data {data}: copy it there, or make the store again with "
+            "`titan-aioli tokenize`"
+        )
     num_tokens = int(index.document_offsets[-1])
     expected, found = num_tokens * index.dtype.itemsize, os.path.getsize(data)
     if found != expected:

@@ -61,5 +61,5 @@ def _missing(name: str) -> str:
         inside = sorted(str(path.with_suffix("")) for path in folder.rglob("*.idx"))[:4]
         hint = f"the stores in it are {', '.join(inside)}" if inside else "it holds no token store"
         return f"{name} is a folder; {hint}. Give the path of a store without .bin or .idx"
-    expected = Path(name if name.endswith(".npy") else f"{prefix_of(name)}.bin")
+    expected = name if name.endswith((".npy", ".ds")) else f"{prefix_of(name)}.bin"
     return f"no token store at {name} ({expected} does not exist): make one with `titan-aioli tokenize`"

@@ -58,7 +58,7 @@ def find_held_out(given: Sequence[str], tokenizer_digest: str) -> list[HeldOut]:
 
 
 def _of_path(path: str, tokenizer_digest: str) -> list[HeldOut]:
-    there = [str(Path(path, split)) for split in HELD_OUT_SPLITS if Path(path, f"{split}.idx").is_file()]
+    there = [str(Path(path, split)) for split in HELD_OUT_SPLITS if store_exists(Path(path, f"{split}.idx"))]
     if not there and Path(path, "train.idx").is_file():
         raise ValueError(
             f"--held-out {path} holds a train store alone: give a folder with validation or test"
