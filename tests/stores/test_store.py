@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from titan_aioli.stores.megatron import MegatronWriter
+from titan_aioli.stores.metadata import write_sidecar
 from titan_aioli.stores.store import open_store, store_exists
 from titan_aioli.stores.tokens import ChunkedTokens
 
@@ -103,6 +104,12 @@ def test_missing_store_says_how_to_make_one(tmp_path):
     write_by_hand(tmp_path / "train")
     with pytest.raises(FileNotFoundError, match=r"is a folder; the stores in it are .*train\."):
         open_store(tmp_path)
+
+
+def test_an_index_without_its_data_is_named(tmp_path):
+    write_by_hand(tmp_path / "web").with_suffix(".bin").unlink()
+    with pytest.raises(ValueError, match=r"web\.idx is there, but not its data .*web\.bin: copy it there"):
+        open_store(tmp_path / "web")
 
 
 def test_data_without_index_needs_a_dtype(tmp_path):
@@ -212,6 +219,17 @@ def test_metadata_comes_from_the_sidecar_and_must_fit(tmp_path):
         open_store(tmp_path / "web")
     (tmp_path / "web.json").write_text('{"text": "a corpus of somebody"}\n' * 2)
     assert open_store(tmp_path / "web").metadata == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"text_bytes": "many"}, {"text_bytes": -1}, {"vocab_size": True}, {"tokenizer": 3}, {"shares": 1}],
+)
+def test_metadata_of_another_type_are_refused(tmp_path, wrong):
+    write_sidecar(str(write_by_hand(tmp_path / "web")), wrong)
+    ((key, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"web\.json: .* \({key} is {value!r}\): make the store again"):
+        open_store(tmp_path / "web")
 
 
 def test_fingerprint_follows_the_content_alone(tmp_path):

@@ -10,6 +10,13 @@ from titan_aioli.files import write_json
 FORMAT = "titan_aioli token store 1"
 """Mark of our own files: a JSON file of another origin beside a store is ignored."""
 
+TYPES: dict[str, type] = {
+    **dict.fromkeys(("documents", "tokens", "text_bytes", "vocab_size", "end_of_document"), int),
+    **dict.fromkeys(("group", "split", "role", "tokenizer", "end_of_document_token"), str),
+    "shares": dict,
+}
+"""Types of what a file of ours holds; keys may be missing, and no number is below 0."""
+
 LARGEST_BYTES = 1 << 20
 """Size of the largest file that is read; a larger one is not ours."""
 
@@ -32,8 +39,10 @@ def read_sidecar(prefix: str) -> dict[str, Any]:
         return {}
     try:
         metadata = dict(json.loads(content))
-        if not isinstance(metadata.get("vocab_size", 1), int):
-            raise ValueError(f"vocab_size is {metadata['vocab_size']!r}")
+        for key in TYPES.keys() & metadata.keys():
+            value = metadata[key]
+            if type(value) is not TYPES[key] or (TYPES[key] is int and value < 0):
+                raise ValueError(f"{key} is {value!r}")
         return metadata
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
