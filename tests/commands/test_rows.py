@@ -49,11 +49,27 @@ def test_the_title_counts_the_steps_that_are_shown(tmp_path, capsys, step, num_s
     assert f"aioli: rows of {title}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_tokenizer_may_be_given_as_its_folder(tmp_path, stores, monkeypatch, capsys):
-    run = write_run(tmp_path / "aioli")
+def run_on(stores, folder, **changed):
+    """A run on two of the toy stores, which have 12,000 tokens each."""
+    run = write_run(folder / "aioli")
     mixture = json.loads((run / "mixture.json").read_text())
-    mixture["stores"] = {"law": [f"{stores}/a/train"], "code": [f"{stores}/b/train"]}
-    (run / "mixture.json").write_text(json.dumps(mixture))
+    paths = {"law": [f"{stores}/a/train"], "code": [f"{stores}/b/train"]}
+    write_json(run / "mixture.json", {**mixture, "stores": paths, "num_sequences": [2999, 2999], **changed})
+    return run
+
+
+@pytest.mark.parametrize(
+    "changed", [{"num_sequences": [2999, 3000]}, {"fingerprints": {"law": ["x"], "code": ["y"]}}]
+)
+def test_a_store_that_was_replaced_since_the_run_is_not_shown(tmp_path, stores, monkeypatch, capsys, changed):
+    monkeypatch.setenv("COLUMNS", "400")
+    main(["rows", str(run_on(stores, tmp_path, **changed)), "--num-steps", "6"])
+    shown = capsys.readouterr().out
+    assert "(replaced since the run)" in shown and f"{stores}/b/train" not in shown
+
+
+def test_the_tokenizer_may_be_given_as_its_folder(tmp_path, stores, monkeypatch, capsys):
+    run = run_on(stores, tmp_path)
     words = ["<|endoftext|>", *(f"word{number}" for number in range(VOCAB_SIZE))]
     monkeypatch.setenv("COLUMNS", "400")
     main(["rows", str(run), "--tokenizer", str(save_tokenizer(tmp_path / "tokenizer", words))])
@@ -68,10 +84,7 @@ def test_rows_of_stores_that_are_elsewhere_are_shown_without_text(tmp_path, caps
 
 
 def test_stores_are_opened_once_per_call(tmp_path, stores, monkeypatch, capsys):
-    run, opened = write_run(tmp_path / "aioli"), []
-    mixture = json.loads((run / "mixture.json").read_text())
-    mixture["stores"] = {"law": [f"{stores}/a/train"], "code": [f"{stores}/b/train"]}
-    (run / "mixture.json").write_text(json.dumps(mixture))
+    run, opened = run_on(stores, tmp_path), []
     open_store = command.open_store
     monkeypatch.setenv("COLUMNS", "400")  # no path is cut
     monkeypatch.setattr(command, "open_store", lambda path: opened.append(path) or open_store(path))

@@ -80,7 +80,7 @@ class Texts:
 
     def __init__(self, run: Run, tokenizer: Path | None):
         self._run = run
-        self._groups: dict[str, Group | None] = {}
+        self._groups: dict[str, Group | str] = {}
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
 
     def cells(self, block: Block, index: int, place: int) -> tuple[str, str, str]:
@@ -89,17 +89,18 @@ class Texts:
         if name not in self._groups:
             self._groups[name] = self._open(name)
         group = self._groups[name]
-        if group is None:
-            return "(not on this machine)", "", ""
+        if isinstance(group, str):
+            return group, "", ""
         store, number = group.locate(sequence)
         return store.path, str(number), self._beginning(group, sequence)
 
-    def _open(self, name: str) -> Group | None:
+    def _open(self, name: str) -> Group | str:
+        """The group as the run read it, or why that is not known."""
         paths = self._run.mixture["stores"][name]
         if not all(store_exists(path) for path in paths):  # paths of where the run was started
             paths = [str(Path(self._run.mixture.get("started_in", "")) / path) for path in paths]
         if not all(store_exists(path) for path in paths):
-            return None
+            return "(not on this machine)"
         dtype = self._run.mixture.get("dtypes", {}).get(name)
         stores = [open_store(path, dtype) if dtype else open_store(path) for path in paths]
         if split := self._run.mixture.get("splits", {}).get(name):
@@ -108,7 +109,15 @@ class Texts:
             stores = parts_of(stores, Split(*split), "train")
         if (share := self._run.mixture.get("train_share", 1.0)) < 1:
             stores = first_share(stores, share)
-        return Group(name, stores, self._run.mixture["seq_len"])
+        group = Group(name, stores, self._run.mixture["seq_len"])
+        return group if self._is_as_trained(group) else "(replaced since the run)"
+
+    def _is_as_trained(self, group: Group) -> bool:
+        """Whether the stores hold what the run read; a run of an older version recorded their size alone."""
+        mixture = self._run.mixture
+        if "fingerprints" in mixture:
+            return mixture["fingerprints"].get(group.name) == [each.fingerprint() for each in group.stores]
+        return mixture["num_sequences"][self._run.groups.index(group.name)] == group.num_sequences
 
     def _beginning(self, group: Group, sequence: int) -> str:
         if self._tokenizer is None:

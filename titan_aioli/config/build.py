@@ -250,6 +250,7 @@ def describe(mixing: Mixing, mixture: Mixture, loader: MixtureLoader, num_steps:
         "num_sequences": loader.schedule.num_sequences,
         "weighted_stores": {group.name: group.weighted._asdict() for group in groups if group.weighted},
         "stores": {group.name: [store.path for store in group.stores] for group in groups},
+        "fingerprints": {group.name: [store.fingerprint() for store in group.stores] for group in groups},
         "started_in": str(Path.cwd()),
     }
     if dtypes := {name: table.dtype for name, table in mixing.groups.items() if table.dtype}:

@@ -29,6 +29,7 @@ MIXTURE_TYPES = {
     "num_sequences": list[int],
     "weighted_stores": dict[str, Any],
     "stores": dict[str, list[str]],
+    "fingerprints": dict[str, list[str]],
     "targets": list[str],
     "objective": dict[str, Any],
 }
