@@ -236,12 +236,14 @@ CONFIG = {
 
 STORES = {
     "no store": toml("nowhere/train.*titan-aioli tokenize", "[mixing.groups.nowhere]\n[mixing.evaluation]\n", "[mixing.evaluation]\n"),
+    "a store twice": toml("group 'a' names the store x.bin twice: name it once", "[mixing.groups.a]\ntrain = ['x', 'x.bin']\n", "[mixing.groups.a]\n"),
+    "a store twice in a target": targets("target 'd' names the store x twice", "[mixing.targets.d]\nvalidation = ['x', 'x']\ntest = ['x']"),
     "data cut short": store("train.bin: holds .* expected", cut(".bin", 100)),
     "data too long": store("train.bin: holds .* expected", cut(".bin", -2)),
     "an index cut short": store("train.idx: holds .* expected", cut(".idx", 8)),
     "an empty index": store("not a Megatron index", lambda path: path.with_suffix(".idx").write_bytes(b"")),
     "no index": store("train.bin is there, but not its index", lambda path: path.with_suffix(".idx").unlink()),
-    "no data": store("no token store at", lambda path: path.with_suffix(".bin").unlink()),
+    "no data": store("train.idx is there, but not its data .*train.bin", lambda path: path.with_suffix(".bin").unlink()),
     "half a header": store("the header alone has 34", lambda path: path.with_suffix(".idx").write_bytes(b"MMIDIDX\0\0\1")),
     "a foreign index": store("not a Megatron index", poke(0, "<Q", 7)),
     "another version": store("version 2 of the index format", poke(9, "<Q", 2)),

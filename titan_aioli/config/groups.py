@@ -13,7 +13,7 @@ from titan_aioli.data.targets import HeldOutSet
 from titan_aioli.errors import UserError
 from titan_aioli.stores.split import PARTS, Split, parse_split, parts_of, with_documents
 from titan_aioli.stores.store import open_store, store_exists
-from titan_aioli.stores.tokens import TokenStore
+from titan_aioli.stores.tokens import TokenStore, prefix_of
 
 
 class Groups(NamedTuple):
@@ -100,6 +100,21 @@ def describe_splits(splits: Mapping[str, Split | None]) -> str:
     return ", ".join(f"{name} {split}" for name, split in splits.items() if split is not None)
 
 
+def open_stores(owner: str, paths: Sequence[str], dtype: str | None) -> list[TokenStore]:
+    """The stores of a group or target.
+
+    Raises: UserError: names a store that is there twice, links followed.
+    """
+    places = [os.path.realpath(prefix_of(path)) for path in paths]
+    for number, path in enumerate(paths):
+        if places[number] in places[:number]:
+            raise UserError(
+                f"{owner} names the store {path} twice: name it once (a group draws more of a store by "
+                "store_weights)"
+            )
+    return [open_store(path, dtype) for path in paths]
+
+
 def _open(mixing: Mixing, name: str, table: Table, part: str) -> list[TokenStore]:
     """The stores of one part that the config names, or STORES/NAME/PART."""
     paths = getattr(table, part)
@@ -109,7 +124,7 @@ def _open(mixing: Mixing, name: str, table: Table, part: str) -> list[TokenStore
             "mixing.stores to the folder that `titan-aioli tokenize` made"
         )
     if paths:
-        return [open_store(path, table.dtype) for path in paths]
+        return open_stores(f"group {name!r}", paths, table.dtype)
     path = Path(mixing.stores) / name / part
     if part != "train" and not store_exists(path) and path.parent.is_dir():
         raise UserError(
@@ -124,7 +139,8 @@ def _open_whole(mixing: Mixing, name: str, table: Table) -> list[TokenStore]:
     """The stores of a group that is cut into parts, with their documents if the config says what ends one."""
     if not table.train and not mixing.stores:
         raise UserError(f"group {name!r} has no stores to split: set mixing.groups.{name}.train")
-    whole = [open_store(path, table.dtype) for path in table.train or [str(Path(mixing.stores) / name)]]
+    paths = table.train or [str(Path(mixing.stores) / name)]
+    whole = open_stores(f"group {name!r}", paths, table.dtype)
     if (end := table.end_of_document) is not None:
         whole = [with_documents(store, end) for store in whole]
     return whole

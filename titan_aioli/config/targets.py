@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from titan_aioli.config import Mixing, Target
-from titan_aioli.config.groups import Vocabulary, check_vocabulary, shared_stores
+from titan_aioli.config.groups import Vocabulary, check_vocabulary, open_stores, shared_stores
 from titan_aioli.data.answers import Answers
 from titan_aioli.data.group import Group
 from titan_aioli.data.targets import HeldOutSet, Targets
 from titan_aioli.errors import UserError
 from titan_aioli.methods.objective import Objective
-from titan_aioli.stores.store import open_store
 
 
 class Opened(NamedTuple):
@@ -118,7 +117,8 @@ def _open(
             "the folder that `titan-aioli tokenize` made, or use the name of a group "
             f"({', '.join(mixing.groups)})"
         )
-    stores = [open_store(path, table.dtype) for path in paths or [str(Path(mixing.stores) / name / split)]]
+    paths = paths or [str(Path(mixing.stores) / name / split)]
+    stores = open_stores(f"target {name!r}", paths, table.dtype)
     for store in stores:
         check_vocabulary("target", name, store, vocabulary)
     if all(store.prompts is None for store in stores):

@@ -40,11 +40,21 @@ def put(folder, **files):
 
 def test_texts_that_follow_each_other_are_one_source(tmp_path):
     put(tmp_path, a_txt=b"one", b_txt=b"two", c_jsonl=LINES, folder__d_txt=b"three", folder__e_txt=b"nine")
-    given = ("a.txt", "b.txt", "c.jsonl", "folder", "a.txt")
+    put(tmp_path, f_txt=b"one")
+    given = ("a.txt", "b.txt", "c.jsonl", "folder", "f.txt")
     sources, _ = find_inputs([str(tmp_path / name) for name in given])
     names = [[name for name, _ in source.files] for source in sources if isinstance(source, TextFiles)]
-    assert names == [["a.txt", "b.txt"], ["d.txt", "e.txt", "a.txt"]]
+    assert names == [["a.txt", "b.txt"], ["d.txt", "e.txt", "f.txt"]]
     assert isinstance(sources[1], JsonLines) and len(sources) == 3
+
+
+@pytest.mark.parametrize("given", [("a.jsonl", "a.jsonl"), ("a.jsonl", "link.jsonl"), ("", "a.jsonl")])
+def test_an_input_that_is_there_twice_is_refused(tmp_path, given):
+    put(tmp_path, a_jsonl=LINES)
+    if "link.jsonl" in given:
+        (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    with pytest.raises(ValueError, match=rf"input .*{given[1]} was given before.*give it once"):
+        find_inputs([str(tmp_path / name) for name in given])
 
 
 def test_a_tokenizer_saved_with_truncation_and_padding_cuts_nothing(tmp_path):

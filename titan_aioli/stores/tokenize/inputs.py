@@ -40,12 +40,21 @@ def find_inputs(inputs: list[str], skip_foreign: bool = False) -> Inputs:
         skip_foreign: whether a file that is no text is a source of one bad line instead of refused.
     Raises:
         FileNotFoundError: an input that does not exist.
-        ValueError: a folder without files, or a file that is no text; names what it is.
+        ValueError: a folder without files, a file that is no text (names what it is), or one that is there
+            twice.
     """
     found: list[Source] = []
     left_out: list[str] = []
+    seen: set[Source | str] = set()
     for given in inputs:
-        found += [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out, skip_foreign)
+        sources = [_hub(given)] if given.startswith(HUB) else _local(Path(given), left_out, skip_foreign)
+        if not seen.isdisjoint(new := {os.path.realpath(given), *sources}):
+            raise ValueError(
+                f"input {given} was given before, by itself or in a folder: its documents would be there "
+                "twice: give it once"
+            )
+        seen |= new
+        found += sources
     return Inputs(_joined(found), left_out)
 
 
