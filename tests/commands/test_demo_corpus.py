@@ -112,6 +112,13 @@ def test_the_command_makes_corpus_tokenizer_and_stores(small, tmp_path, monkeypa
     assert "to make it a target" in found.left_out[0]
 
 
+def test_an_output_that_is_a_file_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_corpus, "collect", lambda: pytest.fail("collected"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"--output .*file cannot be written"):
+        demo_corpus.demo_corpus(tmp_path / "file")
+
+
 def test_the_target_is_split_as_when_a_tenth_of_it_was_a_train_store(small, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_corpus, "collect", lambda: small)
     demo_corpus.demo_corpus(tmp_path, tokenize=True)

@@ -1,7 +1,11 @@
-"""Hyperparameters on the command line, as METHOD.NAME=VALUE; arguments of which there is at least one."""
+"""What several commands take: hyperparameters as METHOD.NAME=VALUE, inputs of which there is at least one,
+folders to write into.
+"""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,19 @@ from titan_aioli.methods import MixingMethod, build_method
 def at_least_one(name: str) -> Any:
     """How the help shows a tuple of positional arguments that the command refuses where it is empty."""
     return tyro.conf.arg(metavar=f"{name} [{name} ...]", help_behavior_hint="(required)")
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Refuse a folder of --output that cannot be written, before anything is read. Nothing is made.
+
+    Raises: ValueError: it is a file, or the system lets nothing be written there.
+    """
+    try:
+        there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"--output {output} cannot be written: {error}") from None
 
 
 def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:

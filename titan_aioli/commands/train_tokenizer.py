@@ -5,7 +5,6 @@ the first gigabyte, and memory holds the different words of what was read. Every
 share of the bytes, and in it every file, so that no group is left out because another comes first.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from titan_aioli.commands.settings import at_least_one
+from titan_aioli.commands.settings import at_least_one, refuse_unwritable
 from titan_aioli.stores.tokenize.bpe import NUM_BYTES, pieces, save_tokenizer, train_bpe
 from titan_aioli.stores.tokenize.documents import Fields, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
@@ -188,9 +187,4 @@ def _check_output(output: Path, restart: bool) -> None:
             raise ValueError(
                 f"{output / name} is there: choose another --output, or replace it with --restart"
             )
-    try:
-        there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise ValueError(f"--output {output} cannot be written: {error}") from None
+    refuse_unwritable(output)

@@ -66,6 +66,7 @@ BAD_OPTIONS = {
     "group is a path": ({"group": "a/b"}, r'--group is "a/b", but a group'),
     "share": ({"val_share": 1.5}, "--val-share is 1.5: it must be 0 or more and below 1"),
     "nothing left": ({"val_share": 0.5, "test_share": 0.5}, "leave nothing to train on"),
+    "endless shards": ({"shard_megabytes": float("inf")}, "--shard-megabytes is inf: it must be finite"),
     "processes": ({"processes": 0}, "--processes is 0"),
     "unknown end": ({"end_of_document": "<end>"}, "the vocabulary has no token '<end>'"),
     "wrong field": ({"text_field": "body"}, "line 1: no field 'body'; found text"),
@@ -91,10 +92,10 @@ def test_missing_things_are_named(tmp_path, tokenizer):
         tokenize((empty,), group="web", tokenizer=tokenizer, output=tmp_path / "out")
 
 
-def test_an_output_that_cannot_be_written_is_named(tmp_path, tokenizer):
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_read(tmp_path, tokenizer):
     docs = save_jsonl(tmp_path / "docs.jsonl", numbered(3))
     with pytest.raises(ValueError, match=r"--output .*docs\.jsonl cannot be written"):
-        tokenize((docs,), group="web", tokenizer=tokenizer, output=Path(docs))
+        tokenize(("nowhere",), group="web", tokenizer=tokenizer, output=Path(docs))
 
 
 def test_an_end_that_cannot_be_inferred_must_be_given(tmp_path):

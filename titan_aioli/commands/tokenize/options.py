@@ -1,5 +1,7 @@
 """What can be wrong with the options of `titan-aioli tokenize`, before anything is read."""
 
+import math
+
 from titan_aioli.stores.overlap import LARGEST_NGRAM
 from titan_aioli.stores.tokenize import documents
 from titan_aioli.stores.tokenize.making import OnContamination
@@ -29,8 +31,8 @@ def check(
         raise ValueError("--prompt-field needs --role target: prompts are never trained on")
     if processes is not None and processes < 1:
         raise ValueError(f"--processes is {processes}: it must be at least 1")
-    if not shard_megabytes > 0:
-        raise ValueError(f"--shard-megabytes is {shard_megabytes}: it must be above 0")
+    if not 0 < shard_megabytes < math.inf:
+        raise ValueError(f"--shard-megabytes is {shard_megabytes}: it must be finite and above 0")
     return f"by-{group_by}" if group is None else documents.group_name(group, "--group")
 
 
