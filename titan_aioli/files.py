@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from titan_aioli.values import fits, in_words
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -107,6 +109,28 @@ def read_json(path: str | Path, what: str) -> Any:
         return json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not {what}: not JSON ({error})") from None
+
+
+def read_object(
+    path: str | Path, what: str, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of a small JSON file that holds an object.
+
+    Args:
+        path, what: as `read_json` takes them.
+        required: types of the values of keys that must be there.
+        optional: types of the values of keys that may be there, beside others.
+    Raises: ValueError: it is no such object; names the key, the value and the type.
+    """
+    content = read_json(path, what)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not {what}: it must hold an object {{...}}")
+    for key, hint in {**required, **(optional or {})}.items():
+        if key not in content and key in required:
+            raise ValueError(f"{path} is not {what}: it has no {key!r}")
+        if key in content and not fits(content[key], hint):
+            raise ValueError(f"{path} is not {what}: {key} is {content[key]!r}: it must be {in_words(hint)}")
+    return content
 
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}

@@ -1,18 +1,15 @@
 """Checks of a config's tables that torchtitan leaves out: unknown keys, and types of values from TOML."""
 
 import dataclasses
-from collections.abc import Iterator
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import tyro
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from titan_aioli.config import Mixing
 from titan_aioli.errors import UserError, perhaps
 from titan_aioli.files import read_toml
+from titan_aioli.values import fits, in_words, leaves
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 LARGEST_WHOLE = 1 << 64
 """Whole numbers from here on are no numbers to NumPy."""
 
@@ -63,7 +60,7 @@ def check_keys(table: Any, section: type, name: str = "") -> None:
         if dataclasses.is_dataclass(types[key]):
             check_keys(value, types[key], key_in_full)  # pyright: ignore[reportArgumentType]
         elif get_origin(types[key]) is dict and not isinstance(value, dict):
-            raise UserError(f"{key_in_full} is {value!r}: it must be {_in_words(types[key])}")
+            raise UserError(f"{key_in_full} is {value!r}: it must be {in_words(types[key])}")
 
 
 def is_hidden(entry: dataclasses.Field) -> bool:
@@ -92,16 +89,9 @@ def check_types(section: Any, name: str) -> None:
         if dataclasses.is_dataclass(value):
             check_types(value, key)
             continue
-        numbers = [leaf for leaf in _leaves(value) if isinstance(leaf, int)]
-        has_bool = any(isinstance(number, bool) for number in numbers)  # to Python, True is a number
-        is_wrong = has_bool and "bool" not in str(hints[entry.name])
-        try:
-            check_type(value, hints[entry.name], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-        except TypeCheckError:
-            is_wrong = True
-        if is_wrong:
-            raise UserError(f"{key} is {value!r}: it must be {_in_words(hints[entry.name])}")
-        if any(abs(number) >= LARGEST_WHOLE for number in numbers):
+        if not fits(value, hints[entry.name]):
+            raise UserError(f"{key} is {value!r}: it must be {in_words(hints[entry.name])}")
+        if any(isinstance(leaf, int) and abs(leaf) >= LARGEST_WHOLE for leaf in leaves(value)):
             raise UserError(f"{key} is {value!r}: whole numbers must be below 2^64")
         if isinstance(value, list):
             for number, item in enumerate(value):
@@ -111,24 +101,3 @@ def check_types(section: Any, name: str) -> None:
             for key_in_dict, item in value.items():
                 if dataclasses.is_dataclass(item):
                     check_types(item, f"{key}.{key_in_dict}")
-
-
-def _in_words(hint: Any) -> str:
-    """What the values of a type of the config are, such as "a list of numbers"; TOML has no None."""
-    origin, inner = get_origin(hint), [one for one in get_args(hint) if one is not NoneType]
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, inner))
-    if origin is None:
-        return WORDS.get(hint, "a table")
-    if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, inner))
-    return f"a {'table' if origin is dict else 'list'} of {_in_words(inner[-1]).removeprefix('a ')}s"
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """What is in a value from TOML, in lists and tables too."""
-    if isinstance(value, list | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(item)
-    else:
-        yield value
