@@ -54,7 +54,7 @@ def test_skill_it_halves_ones_of_targets_that_are_no_groups():
     ("hyperparameters", "message"),
     [
         ({"graph": [[1, 2]]}, r"skill_it.graph has shape \[1, 2\]: it must be 2 lists"),
-        ({"graph": [1, 2], "halve_ones": True}, r"skill_it.graph has shape \[2\]: it must be 2 lists"),
+        ({"graph": [1, 2], "halve_ones": True}, r"skill_it.graph is \[1, 2\]: it must be a list of lists"),
         ({"graph": [[1], [1, 2]]}, "skill_it.graph is no table: its lists differ in length"),
         ({"graph": [[1, 2], [3, float("nan")]]}, "finite"),
         ({"steps_per_evaluation": 3, "steps_per_round": 4}, "steps_per_evaluation is 3: it must divide"),

@@ -4,13 +4,13 @@
 Nothing here imports torch.
 """
 
-from dataclasses import fields
 from typing import Any
 
 from titan_aioli.methods.ado import ADO
 from titan_aioli.methods.aioli import Aioli
 from titan_aioli.methods.aioli_bayes import AioliBayes
 from titan_aioli.methods.aioli_gradients import AioliGradients
+from titan_aioli.methods.checks import require_fields
 from titan_aioli.methods.doge import DoGE
 from titan_aioli.methods.doremi import DoReMi
 from titan_aioli.methods.guards import Guarded
@@ -65,13 +65,9 @@ def build_method(
         raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     aliases = getattr(METHODS[name], "aliases", {})
     hyperparameters = {aliases.get(key, key): value for key, value in hyperparameters.items()}
-    known = [field.name for field in fields(METHODS[name])]
-    for key in hyperparameters:
-        if key not in known:
-            allowed = ", ".join(known) if known else "none"
-            raise ValueError(f"{name} has no hyperparameter {key!r}; it has: {allowed}")
     if "objective" in hyperparameters:
         hyperparameters["objective"] = to_objective(hyperparameters["objective"])
+    require_fields(name, METHODS[name], hyperparameters)
     method = METHODS[name](**hyperparameters)
     method.check(num_groups, num_targets)
     return method

@@ -1,11 +1,24 @@
 """Refusals that the methods share: each names the hyperparameter, its value and what is allowed."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 
+from titan_aioli.files import fits, in_words, to_plain
 from titan_aioli.proportions import normalize
+
+
+def require_fields(name: str, kind: type, values: Mapping[str, Any]) -> None:
+    """Refuse what is no field of the dataclass `kind`, or of another type; its own check knows choices."""
+    known, hints = [field.name for field in fields(kind)], get_type_hints(kind)
+    for key, value in values.items():
+        if key not in known:
+            allowed = ", ".join(known) if known else "none"
+            raise ValueError(f"{name} has no hyperparameter {key!r}; it has: {allowed}")
+        if get_origin(hints[key]) is not Literal and not fits(to_plain(value), hints[key]):
+            raise ValueError(f"{name}.{key} is {value!r}: it must be {in_words(hints[key])}")
 
 
 def require_count(name: str, value: Any, smallest: int = 1, why: str = "") -> None:
@@ -48,6 +61,8 @@ def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 def require_weights(name: str, values: Sequence[float], num_groups: int) -> None:
     """Refuse weights that do not give every group one finite, non-negative number, not all zero."""
+    if np.ndim(values) != 1:
+        raise ValueError(f"{name} is {values!r}: it must be a list of numbers")
     if len(values) != num_groups:
         raise ValueError(f"{name} has {len(values)} numbers for {num_groups} groups")
     normalize(values, name)

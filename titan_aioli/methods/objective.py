@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from titan_aioli.methods.checks import require_choice, require_number
+from titan_aioli.methods.checks import require_choice, require_fields, require_number
 from titan_aioli.proportions import normalize
 
 Unit = Literal["nats", "bits_per_byte", "relative"]
@@ -196,4 +196,5 @@ def to_objective(value: Objective | Mapping[str, Any] | None) -> Objective:
     """The objective from its fields, as a run's mixture.json keeps them; None: equal weights."""
     if isinstance(value, Objective):
         return value
-    return Objective(**value) if value else Objective()
+    require_fields("objective", Objective, value or {})
+    return Objective(**(value or {}))
