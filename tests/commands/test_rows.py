@@ -126,3 +126,16 @@ def test_rows_of_a_run_that_is_not_finished_are_those_of_its_audit(tmp_path, cap
     with pytest.raises(SystemExit):
         main(["rows", str(run)])
     assert "has no rows yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["seed", "num_sequences", "seq_len", "stores"])
+def test_what_a_mixture_lacks_is_named(tmp_path, stores, capsys, key):
+    run = write_run(tmp_path / "aioli")
+    mixture = json.loads((run / "mixture.json").read_text())
+    mixture["stores"] = {"law": [f"{stores}/a/train"], "code": [f"{stores}/b/train"]}
+    del mixture[key]
+    (run / "mixture.json").write_text(json.dumps(mixture))
+    with pytest.raises(SystemExit) as stopped:
+        main(["rows", str(run)])
+    assert stopped.value.code == 2
+    assert f"mixture.json is not what a run writes: it has no {key!r}" in capsys.readouterr().err

@@ -37,7 +37,13 @@ def main(path):
     losses = [2.0 - share for share in groups.values()]
     files = {
         "mixture.json": {"method": config["mixing"]["method"], "groups": list(groups)},
-        "ledger.jsonl": {"step": 0, "first_row": 0, "proportions": [1.0], "phase": "train", "round": 0},
+        "ledger.jsonl": {
+            "step": 0,
+            "first_row": 0,
+            "proportions": [*groups.values()],
+            "phase": "train",
+            "round": 0,
+        },
         "losses.jsonl": {"step": 0, "validation_loss": [2.0] * len(groups)},
         "results.json": {"step": 3, "validation_loss": losses, "test_loss": [1.0 + x for x in losses]},
     }

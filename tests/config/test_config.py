@@ -212,7 +212,10 @@ def test_the_orders_of_a_run_are_read_though_it_was_resumed(tmp_path):
         tmp_path, [*records[:4], {**records[3], "reason": "global batch size 8 -> 16"}, *records[4:]]
     )
     assert read_sweep_orders(ledger) == orders
-    write_records(tmp_path, [*records[:3], *records])  # it started again with another method's state
+    later = [
+        {**record, "step": record["step"] + 9, "first_row": record["first_row"] + 72} for record in records
+    ]
+    write_records(tmp_path, [*records[:3], *later])  # it started again with another method's state
     assert read_sweep_orders(ledger) == orders
 
 

@@ -76,3 +76,21 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     (tmp_path / "ledger.jsonl").write_text('{"step": 0}\n')
     with pytest.raises(ValueError, match="line 1: not a ledger record"):
         read_ledger_file(tmp_path / "ledger.jsonl")
+
+
+def test_lines_out_of_order_are_refused(tmp_path):
+    file = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True)
+    for step in (0, 4, 2):
+        file.append({**entry(step)._asdict(), "observation": None})
+    with pytest.raises(ValueError, match="line 3: step is 2, in the line before it is 4: lines must be in"):
+        read_ledger_file(file.path)
+
+
+def test_half_a_last_line_is_left_out_where_a_run_may_have_left_it(tmp_path):
+    file = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True)
+    file.append({**entry(0)._asdict(), "observation": None})
+    with open(file.path, "a") as half:
+        half.write('{"step": 4, "first')
+    assert [record["step"] for record in read_ledger_file(file.path, may_be_cut=True)] == [0]
+    with pytest.raises(ValueError, match=r"line 2: not a ledger record .*without an end of line"):
+        read_ledger_file(file.path)

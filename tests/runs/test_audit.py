@@ -95,3 +95,11 @@ def test_names_with_commas_and_quotes_are_one_field(tmp_path):
     audit.write_step(next(blocks(run, 0, 1)), 0)
     with open(run.folder / "rows.csv", newline="") as file:
         assert {row["group"] for row in csv.DictReader(file)} == {"law, civil", 'the "code"'}
+
+
+@pytest.mark.parametrize("line", ["words", "x,y,z", ""])
+def test_a_last_line_that_is_no_row_is_refused(tmp_path, line):
+    run = read_run(write_run(tmp_path / "aioli", results=False))
+    (run.folder / "rows.csv").write_text(f"row,step,group,epoch,sequence\n{line}\n")
+    with pytest.raises(ValueError, match=rf"rows\.csv: its last line is '{line}', not a row"):
+        audited_steps(run)

@@ -20,9 +20,14 @@ def test_a_plan_is_read_in_the_order_of_the_run_and_only_for_its_groups(tmp_path
 
 def test_what_is_no_plan_is_refused(tmp_path):
     path = tmp_path / "plan.json"
-    path.write_text("{}")
-    with pytest.raises(ValueError, match="not a plan"):
-        read_plan(path, ["web", "code"])
+    for content, message in (
+        ("{}", "it has no 'groups'"),
+        ('{"groups": ["web", 3], "proportions": [1, 0]}', "groups is .*: it must be a list of texts"),
+        ('{"groups": ["web", "code"], "proportions": [1]}', "2 groups and 1 proportions"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=f"not a plan .*{message}"):
+            read_plan(path, ["web", "code"])
     write_plan(path, law="linear", groups=["web", "code"], proportions=np.array([-1.0, 2.0]))
     with pytest.raises(ValueError, match="proportions"):
         read_plan(path, ["web", "code"])

@@ -76,10 +76,10 @@ def read_losses(path: Path) -> dict[str, float]:
             f"{path} has no last validation losses: give a run that is finished, with "
             "evaluation.validation on"
         )
-    pairs = [(run.groups, run.results["validation_loss"])]
+    losses = dict(zip(run.groups, run.results["validation_loss"], strict=True))
     if run.targets is not None:
-        pairs.append((run.targets, run.results["target_validation_loss"]))
-    return {name: float(loss) for names, losses in pairs for name, loss in zip(names, losses, strict=True)}
+        losses |= zip(run.targets, run.results["target_validation_loss"], strict=True)
+    return losses
 
 
 def read_graph(path: Path, names: Sequence[str], targets: Sequence[str] | None = None) -> list[list[float]]:

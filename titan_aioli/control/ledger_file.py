@@ -68,16 +68,23 @@ class LedgerFile:
         self.path.write_text(text + " " * (num_bytes - len(text.encode()) - 1) + "\n", encoding="utf-8")
 
 
-def read_ledger_file(path: Path) -> list[dict[str, Any]]:
+def read_ledger_file(path: Path, may_be_cut: bool = False) -> list[dict[str, Any]]:
     """The records of a `ledger.jsonl`, oldest first.
 
-    Raises: FileNotFoundError, or ValueError naming the line that does not parse.
+    Args:
+        path: the file.
+        may_be_cut: whether half a last line is left out, as a resume does: a run that is writing it, a killed
+            one or a full disk leaves it.
+    Raises: FileNotFoundError, or ValueError naming the line that does not parse or is not in order.
     """
     records = []
     with open(path, "rb") as file:
         while line := file.readline(LARGEST_LINE_BYTES):
+            is_whole = line.endswith(b"\n")
+            if may_be_cut and not is_whole:
+                break
             try:
-                if not line.endswith(b"\n"):
+                if not is_whole:
                     raise ValueError(f"{len(line)} bytes without an end of line")
                 records.append(_checked(json.loads(line)))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -85,6 +92,12 @@ def read_ledger_file(path: Path) -> list[dict[str, Any]]:
                     f"{path}, line {len(records) + 1}: not a ledger record ({error!r})"
                 ) from None
             last, before = records[-1], records[-2:][0]
+            for name in ("step", "first_row"):
+                if last[name] < before[name]:
+                    raise ValueError(
+                        f"{path}, line {len(records)}: {name} is {last[name]}, in the line before it is "
+                        f"{before[name]}: lines must be in the order of their steps, as the run wrote them"
+                    )
             if len(last["proportions"]) != len(before["proportions"]) and "drawn" not in last:
                 raise ValueError(
                     f"{path}, line {len(records)}: another number of groups than in the line before"
@@ -98,6 +111,9 @@ def _checked(record: Any) -> dict[str, Any]:
     for name in ("step", "first_row", "round"):
         if not isinstance(record[name], int) or record[name] < 0:
             raise ValueError(f"{name} is {record[name]!r}")
+    for name in ("phase", "note", "stays", "reason"):
+        if not isinstance(record.get(name, ""), str):
+            raise ValueError(f"{name} is {record[name]!r}: it must be a text")
     shares = np.array(entry.proportions, dtype=np.float64)
     if shares.ndim != 1 or not (shares >= 0).all() or not abs(shares.sum() - 1) < 1e-6:
         raise ValueError(f"the proportions {str(entry.proportions)[:100]} are not shares that sum to 1")

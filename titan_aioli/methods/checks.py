@@ -6,7 +6,8 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 
-from titan_aioli.files import fits, in_words, to_plain
+from titan_aioli.files import to_plain
+from titan_aioli.values import fits, in_words
 from titan_aioli.proportions import normalize
 
 

@@ -91,7 +91,7 @@ def check_audit(run: Run) -> int:
     is_open = _is_open(run)
     end_step = audited_steps(run) if is_open else run.last_step
     steps = ((block, index) for block in blocks(run, 0, end_step) for index in range(block.num_steps))
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         next(file, None)
         recorded = _from_row(file, start.first_row)
         for block, index in track(steps, description="checking", total=end_step - start.step, transient=True):
@@ -122,7 +122,12 @@ def audited_steps(run: Run) -> int:
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         lines = file.read().split(b"\n")[1:-1]  # not the header, nor half a line
-    row, step = map(int, lines[-1].split(b",", 2)[:2]) if lines else (-1, -1)
+    try:
+        row, step = map(int, lines[-1].split(b",")[:2]) if lines else (-1, -1)
+    except ValueError:
+        raise ValueError(
+            f"{path}: its last line is {lines[-1].decode(errors='replace')!r}, not a row"
+        ) from None
     if step < ledger[0].step:
         return ledger[0].step
     entry, batch_size = ledger.at_step(step), ledger.batch_size_at(step) or run.mixture["batch_size"]

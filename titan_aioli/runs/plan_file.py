@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from titan_aioli.files import read_json, write_json
+from titan_aioli.files import read_object, write_json
 from titan_aioli.proportions import normalize
 
 
@@ -33,11 +33,12 @@ def read_plan(path: Path, groups: Sequence[str]) -> np.ndarray:
 
     Raises: ValueError: the file is no plan, or it was made for other groups.
     """
-    content = read_json(path, "a plan made by `titan-aioli plan`")
-    try:
-        shares = dict(zip(content["groups"], map(float, content["proportions"]), strict=True))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a plan made by `titan-aioli plan` ({error!r})") from None
+    what = "a plan made by `titan-aioli plan`"
+    content = read_object(path, what, {"groups": list[str], "proportions": list[float]})
+    names, values = content["groups"], content["proportions"]
+    if len(names) != len(values):
+        raise ValueError(f"{path} is not {what}: {len(names)} groups and {len(values)} proportions")
+    shares = dict(zip(names, values, strict=True))
     if set(shares) != set(groups):
         raise ValueError(f"{path} is a plan for the groups {sorted(shares)}, this run has {sorted(groups)}")
     proportions = np.array([shares[name] for name in groups])

@@ -6,34 +6,41 @@ several sections, and the mixture.json of each (see runs/log.py and control/ledg
 
 import json
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from typing import Any, get_args
 
 from titan_aioli.control.ledger_file import read_ledger_file
+from titan_aioli.data.streams import WeightedStores
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_json, write_json
+from titan_aioli.files import read_json, read_object, write_json
+from titan_aioli.methods import METHODS
+from titan_aioli.methods.checks import require_choice
+from titan_aioli.methods.objective import Unit
+from titan_aioli.runs.recorded import OBSERVATION, RECORD, RESULTS, Recorded
 from titan_aioli.runs.run import Run
+from titan_aioli.values import fits
 
+WHAT = "what a run writes"
 MIXTURE_TYPES = {
-    "method": str,
-    "groups": list[str],
     "hyperparameters": dict[str, Any],
     "guards": dict[str, Any] | None,
     "seed": int,
     "batch_size": int,
     "seq_len": int,
     "num_sequences": list[int],
-    "weighted_stores": dict[str, Any],
+    "weighted_stores": dict[str, dict[str, list[float]]],
     "stores": dict[str, list[str]],
     "fingerprints": dict[str, list[str]],
+    "started_in": str,
+    "train_share": float,
+    "dtypes": dict[str, str],
+    "splits": dict[str, list[float] | None],
+    "end_of_document": dict[str, int],
     "targets": list[str],
     "objective": dict[str, Any],
 }
-"""Types of what mixture.json holds; keys may be missing."""
+"""Types of what mixture.json holds besides the method and the groups; keys may be missing."""
 SIZES = ("batch_size", "seq_len")
 """Keys of mixture.json whose values are at least 1."""
 
@@ -57,40 +64,40 @@ def read_sections(folder: Path) -> list[Run]:
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not the dump folder of a mixing run: it has no {name}")
     mixture, results = read_mixture(folder / "mixture.json"), folder / "results.json"
-    records = read_ledger_file(folder / "ledger.jsonl")
+    ledger, is_over = folder / "ledger.jsonl", results.is_file()
+    records = read_ledger_file(ledger, may_be_cut=not is_over)
     if not records:
-        raise UserError(f"{folder}/ledger.jsonl is empty: the run has not begun; try again when it trains")
+        raise UserError(f"{ledger} is empty: the run has not begun; try again when it trains")
     last = Run(
         name=folder.name,
         folder=folder,
         mixture=mixture,
-        records=records,
+        records=[Recorded(record, f"{ledger}, line {n}") for n, record in enumerate(records, 1)],
         losses=_read_losses(folder / "losses.jsonl"),
-        results=_read_object(results, ["step"]) if results.is_file() else None,
+        results=Recorded(read_object(results, WHAT, {"step": int}), str(results)) if is_over else None,
     )
-    return _cut_into_sections(last)
+    sections = _cut_into_sections(last)
+    for section in sections:
+        _check_section(section)
+    if last.results is not None:
+        last.results.require(RESULTS, G=len(last.groups), K=len(last.target_names))
+    return sections
 
 
-def read_mixture(path: Path) -> dict[str, Any]:
+def read_mixture(path: Path) -> Recorded:
     """The content of a mixture.json.
 
     Raises: UserError: it is not what a run writes.
     """
-    mixture = _read_object(path, ["method", "groups"])
+    content = read_object(path, WHAT, {"method": str, "groups": list[str]}, MIXTURE_TYPES)
+    mixture = Recorded(content, str(path))
     if (fault := _fault(mixture)) is not None:
-        raise UserError(f"{path} is not what a run writes: {fault}")
+        raise mixture.fault(fault)
     return mixture
 
 
 def _fault(mixture: dict[str, Any]) -> str | None:
-    """What is wrong with the content of a mixture.json; None if it is what a run writes."""
-    for key in [key for key in MIXTURE_TYPES if key in mixture]:
-        try:
-            check_type(
-                mixture[key], MIXTURE_TYPES[key], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS
-            )
-        except TypeCheckError as error:
-            return f"{key} is {mixture[key]!r} ({error})"
+    """What is wrong with the numbers of a mixture.json; None if they are what a run writes."""
     groups = mixture["groups"]
     numbers, stores = mixture.get("num_sequences", [1] * len(groups)), mixture.get("stores", groups)
     if not groups or len(numbers) != len(groups) or set(stores) != set(groups):
@@ -98,24 +105,29 @@ def _fault(mixture: dict[str, Any]) -> str | None:
     for key, least in (("num_sequences", min(numbers)), *((key, mixture.get(key, 1)) for key in SIZES)):
         if least < 1:
             return f"{key} is {mixture[key]}: at least 1"
+    for name, stores in mixture.get("weighted_stores", {}).items():
+        sizes, weights = (stores.get(field, []) for field in WeightedStores._fields)
+        if name not in groups or not sizes or len(sizes) != len(weights) or min(*sizes, *weights) <= 0:
+            return f"weighted_stores of {name!r} are {stores}: positive sizes and weights of a group's stores"
     return None
 
 
-def _read_object(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """The content of a JSON file of a run.
+def _check_section(run: Run) -> None:
+    """Check what a section's ledger and mixture.json say of its groups and targets.
 
-    Args:
-        path: the file.
-        keys: what it has at least.
-    Raises: UserError: it is not what a run writes.
+    Raises: UserError: names the file, the line and the key.
     """
-    content = read_json(path, "what a run writes")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not what a run writes: it must hold an object {{...}}")
-    for key in keys:
-        if key not in content:
-            raise UserError(f"{path} is not what a run writes: it has no {key!r}")
-    return content
+    sizes, method = {"G": len(run.groups), "K": len(run.target_names)}, METHODS.get(run.mixture["method"])
+    observed = OBSERVATION.get(method.observes) if method is not None else None
+    try:
+        run.objective.check(sizes["K"])
+        require_choice("objective.unit", run.unit, get_args(Unit))
+    except ValueError as error:
+        raise run.mixture.fault(str(error)) from None
+    for record in run.records:
+        record.require(RECORD, **sizes)
+        if observed is not None and record.get("observation") is not None:
+            record.require({"observation": observed}, **sizes)
 
 
 def _read_losses(path: Path) -> list[dict[str, Any]]:
@@ -132,6 +144,9 @@ def _read_losses(path: Path) -> list[dict[str, Any]]:
             losses.append(json.loads(line.decode()))
             if not isinstance(losses[-1], dict) or not isinstance(losses[-1].get("step"), int):
                 raise ValueError("it must be an object with a step")
+            for key in ("validation_loss", "target_loss"):
+                if not fits(losses[-1].get(key, []), list[float]):
+                    raise ValueError(f"{key} is {losses[-1][key]!r}: it must be a list of numbers")
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise UserError(f"{path}, line {number}: not JSON ({error})") from None
@@ -174,4 +189,4 @@ def keep_replaced(folder: Path, step: int, begins_section: bool) -> None:
             path.unlink()
     path, kept = folder / "mixture.json", folder / replaced_name(step)
     if begins_section and step > 0 and path.is_file() and not kept.is_file():
-        write_json(kept, read_json(path, "what a run writes"))
+        write_json(kept, read_json(path, WHAT))

@@ -10,6 +10,7 @@ from titan_aioli.data.schedule import Position, Schedule
 from titan_aioli.data.streams import WeightedStores
 from titan_aioli.methods.faults import STAY
 from titan_aioli.methods.objective import Objective, to_objective
+from titan_aioli.runs.recorded import Recorded
 
 UNUSABLE = "what was observed is of no use (see the ledger)"
 
@@ -38,13 +39,13 @@ class Run(NamedTuple):
 
     name: str
     folder: Path
-    mixture: dict[str, Any]
+    mixture: Recorded
     """mixture.json: method, groups, hyperparameters, sizes."""
-    records: list[dict[str, Any]]
+    records: list[Recorded]
     """ledger.jsonl; where a resume changed groups, stores, limits or method, those between two changes."""
     losses: list[dict[str, Any]]
     """losses.jsonl: every evaluation on the held-out sequences."""
-    results: dict[str, Any] | None
+    results: Recorded | None
     """results.json; None while the run is not finished."""
     end_step: int | None = None
     """Step at which the next section begins; None for the last one."""
@@ -89,7 +90,8 @@ class Run(NamedTuple):
         """Where the first record begins: the start of the run, or the last resume with a change."""
         first, none = self.records[0], [0] * len(self.groups)
         carry = np.array(first.get("carry", none), dtype=np.float64)
-        return Position(first["step"], first["first_row"], carry, np.array(first.get("drawn", none)))
+        drawn = np.array(first.get("drawn", none), dtype=np.int64)
+        return Position(first["step"], first["first_row"], carry, drawn)
 
     def schedule(self, batch_size: int) -> Schedule:
         """What the rows of steps of `batch_size` rows are planned with."""

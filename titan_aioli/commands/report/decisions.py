@@ -116,7 +116,7 @@ def _table(
 
 def _drops(run: Run, record: Mapping[str, Any], check: Check) -> list[str]:
     """What a phase of training lowered the objective by, and what A said; of the first order."""
-    start = np.array(record["observation"] or [np.nan] * len(run.target_names), dtype=np.float64)
+    start = np.array(record.get("observation") or [np.nan] * len(run.target_names), dtype=np.float64)
     slope = run.objective.gradient(start)
     return [f"{drop @ slope:.3f}" for drop in (check.measured, check.predicted)]
 

@@ -83,10 +83,9 @@ def _loss_cells(run: Run, index: int | None, name: str) -> Cell:
     """The values of one row of the table of groups; None: of a row over all groups, of this name."""
     cell = {}
     for split in SPLITS:
-        if f"{split}_loss" in (found := run.results or {}):
-            mean = found[f"{split}_loss_mean"]
-            total = np.exp(mean) if name == "perplexity" and index is None else mean
-            cell[split] = float(total) if index is None else found[f"{split}_loss"][index]
+        if (losses := (run.results or {}).get(f"{split}_loss")) is not None:
+            total = np.exp(np.mean(losses)) if name == "perplexity" else np.mean(losses)
+            cell[split] = float(total) if index is None else losses[index]
     return cell
 
 
