@@ -88,6 +88,16 @@ def test_what_cannot_be_verified_is_refused(swept, tmp_path, capfd):
     assert f"there is no {tmp_path}/sweep.json" in refused(
         ["plan", str(moved), *output, "--law", "linear"], capfd
     )
+    plan = swept.with_name("sweep.json")
+    there = plan.read_text()
+    for key, value, message in (
+        ("runs", [{}], "runs is [{}]: it must be a list of tables"),
+        ("flags", 3, "flags is 3"),
+    ):
+        plan.write_text(json.dumps({**json.loads(there), key: value}))
+        refusal = refused(["plan", str(swept), *output, "--law", "linear"], capfd)
+        assert f"sweep.json is not the plan of a sweep: {message}" in refusal
+    plan.write_text(there)
     lines = swept.read_text().splitlines()
     swept.write_text("\n".join([lines[0], *(line.replace(",1.", ",9.") for line in lines[1:])]) + "\n")
     assert "no line of the table has the final losses" in refused(

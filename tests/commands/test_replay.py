@@ -174,3 +174,24 @@ def test_guards_of_the_run_stay_on(tmp_path):
     dump(tmp_path, records, guards=guards)
     assert what_if(records, "aioli", other_method(read_run(tmp_path), "aioli", {})).is_same
     assert not what_if(records, "aioli", build_method("aioli", 2, **AIOLI)).is_same
+
+
+@pytest.mark.parametrize(
+    ("more", "flags", "message"),
+    [
+        ({"hyperparameters": {"eta": "x"}}, [], "mixture.json: aioli.eta is 'x': it must be a number"),
+        ({"hyperparameters": {"eta": -1}}, [], "mixture.json: aioli.eta is -1: "),
+        ({"guards": {"least": 1}}, [], "mixture.json: guards has no hyperparameter 'least'"),
+        (
+            {},
+            ["--set", "aioli.prior=3"],
+            "mixture.json and --set: aioli.prior is 3: it must be a list of numbers",
+        ),
+    ],
+)
+def test_hyperparameters_that_the_method_refuses_are_one_line(tmp_path, capsys, more, flags, message):
+    dump(tmp_path, record("aioli", 5, **AIOLI), **more)
+    with pytest.raises(SystemExit) as stopped:
+        main(["replay", str(tmp_path), *flags])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -121,8 +121,13 @@ def test_settings_are_read_by_method():
 @pytest.mark.parametrize(
     ("law", "setting", "message"),
     [
-        ("returns", "aioli_bayes.looking=3", "aioli_bayes.looking=3: a value is of another kind"),
-        ("linear", "aioli.steps_per_round=x", 'aioli.steps_per_round="x": a value is of another kind'),
+        ("returns", "aioli_bayes.looking=3", "aioli_bayes.looking is 3: it must be a list of numbers"),
+        ("linear", "aioli.steps_per_round=x", "aioli.steps_per_round is 'x': it must be a whole number"),
+        (
+            "linear",
+            "static.schedule=[[0,3]]",
+            "static.schedule[0].weights is 3: it must be a list of numbers",
+        ),
         ("linear", "aioli.etta=1", "aioli has no hyperparameter 'etta'"),
     ],
 )

@@ -27,8 +27,9 @@ from titan_aioli.commands.figures import (
     subplots,
     trained,
 )
-from titan_aioli.commands.settings import build_with, parse_settings
-from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective
+from titan_aioli.commands.settings import parse_settings
+from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
+from titan_aioli.methods.checks import require_fields
 from titan_aioli.methods.walk import Stretch, walk
 from titan_aioli.runs.read import read_run
 from titan_aioli.runs.run import Run
@@ -122,9 +123,15 @@ def other_method(run: Run, name: str, changed: Mapping[str, Any]) -> MixingMetho
     if run.objective != Objective() and "objective" in [entry.name for entry in fields(METHODS[name])]:
         kept = {**kept, "objective": run.objective}
     num_targets = None if run.targets is None else len(run.targets)
-    method = build_with(name, len(run.groups), num_targets, kept, changed)
-    guards = run.mixture.get("guards")
-    return Guarded(method, **guards) if guards else method
+    guards = run.mixture.get("guards") or {}
+    try:
+        method = build_method(name, len(run.groups), num_targets, **{**kept, **changed})
+        require_fields("guards", Guarded, guards)
+        guarded = Guarded(method, **guards)
+        guarded.check(len(run.groups), num_targets)
+    except ValueError as error:
+        raise ValueError(f"{run.mixture.where}{' and --set' * bool(changed)}: {error}") from None
+    return guarded if guards else method
 
 
 def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: MixingMethod) -> WhatIf:
@@ -147,13 +154,13 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
 
     def observe(stretch: Stretch) -> Array:
         record = records[len(phases)]  # it begins with what was observed in the phase before
-        if record["observation"] is None:
+        if record.get("observation") is None:
             raise ValueError(
                 f"ledger.jsonl, line {len(phases) + 1} has no observation, so it cannot be replayed"
             )
         return np.array(record["observation"], dtype=np.float64)
 
-    losses = [record["observation"] for record in records if record["observation"] is not None]
+    losses = [record["observation"] for record in records if record.get("observation") is not None]
     num_targets = len(losses[0]) if losses and observed == "validation" else None
     if method.observes == "nothing":
         stretches = _at_steps(walk(method, recorded.shape[1], lambda _: None), [r["step"] for r in records])

@@ -4,7 +4,7 @@ folders to write into.
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import tyro
 
 from titan_aioli.errors import UserError
-from titan_aioli.methods import MixingMethod, build_method
 
 
 def at_least_one(name: str) -> Any:
@@ -78,31 +77,3 @@ def numbers_in_order(
             raise UserError(f"--{option} gives {name} {value}: it must be finite and at least 0")
         numbers[name] = value
     return np.array([numbers.get(name, 0.0) for name in names])
-
-
-def build_with(
-    name: str,
-    num_groups: int,
-    num_targets: int | None,
-    known: Mapping[str, Any],
-    chosen: Mapping[str, Any],
-) -> MixingMethod:
-    """The named method, with values of any kind from the command line.
-
-    Args:
-        name, num_groups, num_targets: of `build_method`.
-        known: hyperparameters that are known to be of the right kind.
-        chosen: those from the command line, which take precedence.
-    Raises: ValueError: as `build_method`, or a value is of another kind than its hyperparameter, such as a
-        number for a list.
-    """
-    try:
-        return build_method(name, num_groups, num_targets, **{**known, **chosen})
-    except (TypeError, KeyError) as error:
-        if not chosen:
-            raise
-        values = ", ".join(f"{name}.{key}={json.dumps(value)}" for key, value in chosen.items())
-        raise ValueError(
-            f"{values}: a value is of another kind than {name} takes ({error}): see the types in "
-            "docs/config.md"
-        ) from None

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_origin, get_type_hints
 import numpy as np
 
 from titan_aioli.files import to_plain
-from titan_aioli.values import fits, in_words
 from titan_aioli.proportions import normalize
+from titan_aioli.values import fits, in_words
 
 
 def require_fields(name: str, kind: type, values: Mapping[str, Any]) -> None:

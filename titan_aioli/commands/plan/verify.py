@@ -5,7 +5,7 @@ The runs lie in OUTPUT-verify/, a sweep of its own: killed and started again, it
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from titan_aioli.commands.sweep.direct import locked, train_all
 from titan_aioli.commands.sweep.mixtures import Sweep, keep_plan
 from titan_aioli.commands.sweep.run import TRAIN, SweepRun
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_json, read_toml
+from titan_aioli.files import read_object, read_toml
 from titan_aioli.laws.plan import Plan, Planned
 from titan_aioli.laws.table import RunTable
 
@@ -22,6 +22,17 @@ Array = np.ndarray
 SAME_MIXTURE = 2e-3
 """Largest difference of a share below which two mixtures are not both trained on."""
 SPLITS = ("validation", "test")
+
+
+class Trained(TypedDict):
+    """A run in sweep.json."""
+
+    name: str
+    proportions: list[float]
+
+
+SWEEP_TYPES = {"runs": list[Trained], "nproc_per_node": int, "flags": list[str]}
+"""Types of what sweep.json holds at least."""
 
 
 class TableSweep(NamedTuple):
@@ -45,7 +56,10 @@ def sweep_of(runs: Path, table: RunTable) -> TableSweep:
         table: its content.
     Raises: UserError: the table is not beside its sweep, or not of it.
     """
-    sweep = read_json(_sweep_file(runs), "the plan of a sweep")
+    path = _sweep_file(runs)
+    sweep = read_object(path, "the plan of a sweep", SWEEP_TYPES, {"module": str})
+    if not all(run["proportions"] for run in sweep["runs"] or [{"proportions": []}]):
+        raise UserError(f"{path} is not the plan of a sweep: it has no runs, or one without proportions")
     split = _split_of(runs.parent / sweep["runs"][0]["name"], table)
     return TableSweep(runs, sweep, _base_config(runs, sweep), split)
 

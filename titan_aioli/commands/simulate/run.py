@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from titan_aioli.commands.settings import build_with
 from titan_aioli.commands.simulate.linear import LinearWorld
 from titan_aioli.commands.simulate.world import World
 from titan_aioli.methods import METHODS, MixingMethod, build_method
@@ -27,7 +26,7 @@ def method_for(name: str, world: World, settings: dict[str, Any]) -> MixingMetho
         known["num_steps"] = world.num_steps
     if name == "skill_it" and world.num_targets:
         known["graph"] = world.graph().tolist()
-    return build_with(name, world.num_groups, world.num_targets or None, known, settings)
+    return build_method(name, world.num_groups, world.num_targets or None, **{**known, **settings})
 
 
 class Trace(NamedTuple):

@@ -1,7 +1,6 @@
 """What a sweep trains on: its mixtures, and the plan on disk that makes it safe to kill."""
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from titan_aioli.commands.sweep.run import TRAIN, SweepRun
 from titan_aioli.config import Evaluation
 from titan_aioli.data.group import Group
 from titan_aioli.errors import UserError
-from titan_aioli.files import read_toml, to_plain, write_json
+from titan_aioli.files import read_object, read_toml, to_plain, write_json
 from titan_aioli.laws.cover import dirichlet_cover
 from titan_aioli.laws.optimum import blocks
 from titan_aioli.laws.table import read_mixtures
@@ -187,11 +186,7 @@ def keep_plan(planned: Sweep, config: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, content)
         return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): choose another --output") from None
-    there.setdefault("module", TRAIN)  # sweeps made before there was a choice
+    there = {"module": TRAIN, **read_object(path, "the plan of a sweep", {})}  # older ones name no module
     for name in content | there:  # settings such as for_tokens stand in one where they were given
         before, now = (plan.get(name, "none") for plan in (there, content))
         if before != now:
