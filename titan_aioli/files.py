@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from titan_aioli.errors import UserError
 from titan_aioli.values import fits, in_words
 
 if sys.version_info >= (3, 11):
@@ -92,6 +94,22 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     with open(path, "rb") as file:
         return tomllib.load(file)
+
+
+def refuse_unwritable(folder: Path, said: str) -> None:
+    """Refuse a folder that nothing can be written into, or that cannot be made. Nothing is left behind.
+
+    Args:
+        folder: that something will be written into.
+        said: how the user named it, for the error.
+    Raises: UserError: it is a file, or the system lets nothing be written there.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(f"{said} cannot be written: {error}") from None
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -28,9 +28,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from titan_aioli.commands.settings import refuse_unwritable
 from titan_aioli.commands.tokenize import tokenize as make_stores
-from titan_aioli.files import replacing
+from titan_aioli.files import refuse_unwritable, replacing
 from titan_aioli.stores.tokenize.bpe import pieces, save_tokenizer, train_bpe
 from titan_aioli.stores.tokenize.splits import split_of
 
@@ -74,7 +73,7 @@ def demo_corpus(output: Annotated[Path, tyro.conf.Positional], tokenize: bool = 
         output: folder to write into: corpus/, tokenizer/ and stores/.
         tokenize: also make the token stores, as `titan-aioli tokenize` does.
     """
-    refuse_unwritable(output)
+    refuse_unwritable(output, f"--output {output}")
     corpus = collect()
     write_corpus(corpus, output / "corpus")
     train_tokenizer(corpus, output / "tokenizer")

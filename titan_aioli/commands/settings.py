@@ -1,11 +1,7 @@
-"""What several commands take: hyperparameters as METHOD.NAME=VALUE, inputs of which there is at least one,
-folders to write into.
-"""
+"""What several commands take: hyperparameters as METHOD.NAME=VALUE, numbers by name, at least one input."""
 
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +13,6 @@ from titan_aioli.errors import UserError
 def at_least_one(name: str) -> Any:
     """How the help shows a tuple of positional arguments that the command refuses where it is empty."""
     return tyro.conf.arg(metavar=f"{name} [{name} ...]", help_behavior_hint="(required)")
-
-
-def refuse_unwritable(output: Path) -> None:
-    """Refuse a folder of --output that cannot be written, before anything is read. Nothing is made.
-
-    Raises: ValueError: it is a file, or the system lets nothing be written there.
-    """
-    try:
-        there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise ValueError(f"--output {output} cannot be written: {error}") from None
 
 
 def parse_settings(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:

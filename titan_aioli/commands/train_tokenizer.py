@@ -12,7 +12,8 @@ from typing import Annotated
 
 import tyro
 
-from titan_aioli.commands.settings import at_least_one, refuse_unwritable
+from titan_aioli.commands.settings import at_least_one
+from titan_aioli.files import refuse_unwritable
 from titan_aioli.stores.tokenize.bpe import NUM_BYTES, pieces, save_tokenizer, train_bpe
 from titan_aioli.stores.tokenize.documents import Fields, read_documents
 from titan_aioli.stores.tokenize.inputs import find_inputs
@@ -187,4 +188,4 @@ def _check_output(output: Path, restart: bool) -> None:
             raise ValueError(
                 f"{output / name} is there: choose another --output, or replace it with --restart"
             )
-    refuse_unwritable(output)
+    refuse_unwritable(output, f"--output {output}")

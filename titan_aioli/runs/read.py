@@ -17,7 +17,8 @@ from titan_aioli.files import read_json, read_object, write_json
 from titan_aioli.methods import METHODS
 from titan_aioli.methods.checks import require_choice
 from titan_aioli.methods.objective import Unit
-from titan_aioli.runs.recorded import OBSERVATION, RECORD, RESULTS, Recorded
+from titan_aioli.methods.protocol import shape_observed
+from titan_aioli.runs.recorded import RECORD, RESULTS, Recorded
 from titan_aioli.runs.run import Run
 from titan_aioli.values import fits
 
@@ -80,7 +81,7 @@ def read_sections(folder: Path) -> list[Run]:
     for section in sections:
         _check_section(section)
     if last.results is not None:
-        last.results.require(RESULTS, G=len(last.groups), K=len(last.target_names))
+        last.results.require_all(RESULTS, G=len(last.groups), K=len(last.target_names))
     return sections
 
 
@@ -117,17 +118,17 @@ def _check_section(run: Run) -> None:
 
     Raises: UserError: names the file, the line and the key.
     """
-    sizes, method = {"G": len(run.groups), "K": len(run.target_names)}, METHODS.get(run.mixture["method"])
-    observed = OBSERVATION.get(method.observes) if method is not None else None
+    num_groups, num_targets = len(run.groups), len(run.target_names)
+    method = METHODS.get(run.mixture["method"])
     try:
-        run.objective.check(sizes["K"])
+        run.objective.check(num_targets)
         require_choice("objective.unit", run.unit, get_args(Unit))
     except ValueError as error:
         raise run.mixture.fault(str(error)) from None
     for record in run.records:
-        record.require(RECORD, **sizes)
-        if observed is not None and record.get("observation") is not None:
-            record.require({"observation": observed}, **sizes)
+        record.require_all(RECORD, G=num_groups, K=num_targets)
+        if method is not None and record.get("observation") is not None:
+            record.require("observation", shape_observed(method, num_groups, num_targets))
 
 
 def _read_losses(path: Path) -> list[dict[str, Any]]:

@@ -37,8 +37,6 @@ RECORD = {
     "measured_gain": "2",
 }
 """Shapes of the numbers in a line of ledger.jsonl, besides the observation."""
-OBSERVATION = {"validation": "K", "train": "G", "excess": "G", "alignment": "G", "gradients": "G3"}
-"""Shapes of an observation, by what the method observes."""
 
 
 class Recorded(dict[str, Any]):
@@ -59,7 +57,7 @@ class Recorded(dict[str, Any]):
         """The error that says what is wrong with the object."""
         return UserError(f"{self.where} is not what a run writes: {what}")
 
-    def require(self, shapes: Mapping[str, str], **sizes: int) -> None:
+    def require_all(self, shapes: Mapping[str, str], **sizes: int) -> None:
         """Check the numbers that are there.
 
         Args:
@@ -68,10 +66,16 @@ class Recorded(dict[str, Any]):
         Raises: UserError: names the key, the value and the shape.
         """
         for key in shapes.keys() & self.keys():
-            shape = tuple(sizes[axis] if axis in sizes else int(axis) for axis in shapes[key])
-            if not _are_numbers(self[key], shape):
-                wanted = f"numbers of shape {list(shape)}" if shape else "a number"
-                raise self.fault(f"{key} is {str(self[key])[:100]}: it must be {wanted}")
+            self.require(key, tuple(sizes[axis] if axis in sizes else int(axis) for axis in shapes[key]))
+
+    def require(self, key: str, shape: tuple[int, ...]) -> None:
+        """Check that the value of a key is numbers of that shape.
+
+        Raises: UserError: names the key, the value and the shape.
+        """
+        if not _are_numbers(self[key], shape):
+            wanted = f"numbers of shape {list(shape)}" if shape else "a number"
+            raise self.fault(f"{key} is {str(self[key])[:100]}: it must be {wanted}")
 
 
 def _are_numbers(value: Any, shape: tuple[int, ...]) -> bool:

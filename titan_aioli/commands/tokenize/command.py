@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from titan_aioli.commands.settings import at_least_one, refuse_unwritable
+from titan_aioli.commands.settings import at_least_one
 from titan_aioli.commands.tokenize.options import check, check_held_out, check_lines, renamed_groups
+from titan_aioli.files import refuse_unwritable
 from titan_aioli.stores.tokenize import contamination
 from titan_aioli.stores.tokenize.documents import Fields
 from titan_aioli.stores.tokenize.held_out import find_held_out
@@ -100,7 +101,7 @@ def tokenize(
     )
     check_lines(group, group_name, max_bad_lines)
     check_held_out(held_out, on_contamination, contamination_ngrams, role)
-    refuse_unwritable(output)
+    refuse_unwritable(output, f"--output {output}")
     renamed, left_out = renamed_groups(group_name), LeftOut(on_bad_line, max_bad_lines)
     sources, passed_over = find_inputs(list(inputs), skip_foreign=on_bad_line == "skip")
     for line in passed_over:

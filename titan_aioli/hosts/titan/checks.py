@@ -4,7 +4,6 @@ The sections `training` and `parallelism` have the same names in every torchtita
 """
 
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch.distributed.pipelining.schedules import get_schedule_class
 
 from titan_aioli.config.build import Mixture
 from titan_aioli.errors import UserError
+from titan_aioli.files import refuse_unwritable
 from titan_aioli.measure.excess import check_reference
 from titan_aioli.measure.gradients import check_gradient_layout
 from titan_aioli.methods.checks import require_number
@@ -61,7 +61,8 @@ def check_job(config: Any, mixture: Mixture, world_size: int, folder: Path, mode
     _check_observer(config, mixture.method.observes, shard_degree)
     _check_seed_checkpoint(config.checkpoint, world_size)
     _check_loading(config.checkpoint, folder / config.checkpoint.folder)
-    _check_writable(folder / config.checkpoint.folder if config.checkpoint.enable else folder)
+    writes = folder / config.checkpoint.folder if config.checkpoint.enable else folder
+    refuse_unwritable(writes, f"{writes} (job.dump_folder, checkpoint.folder)")
     return Checked(config, mixture, world_size, batch_size, folder, model)
 
 
@@ -241,17 +242,6 @@ def _check_loading(checkpoint: Any, folder: Path) -> None:
         raise UserError(
             f"checkpoint.initial_load_path is {start!r}: no whole checkpoint; name its folder "
             "(.../checkpoint/step-N)"
-        )
-
-
-def _check_writable(folder: Path) -> None:
-    """A folder that is there, or can be made."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        what = "cannot be written to" if there.is_dir() else "is no folder"
-        raise UserError(
-            f"the run cannot write {folder}: {there} {what}: choose another job.dump_folder, or "
-            "checkpoint.folder"
         )
 
 
