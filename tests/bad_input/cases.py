@@ -174,7 +174,7 @@ CONFIG = {
     "weights to start from that are not there": flags(
         "checkpoint.initial_load_path is '.*file': no whole checkpoint", "--checkpoint.initial_load_path", "FILE"
     ),
-    "checkpoints under a file": file("file/x: .*file is no folder: choose another", "x", "--checkpoint.folder", "FILE/x"),
+    "checkpoints under a file": file(r"file/x \(job.dump_folder, checkpoint.folder\) cannot be written", "x", "--checkpoint.folder", "FILE/x"),
     "no number of steps": flags("steps", "--training.steps", "abc"),
     "no steps": flags("training.steps is 0: at least 1", "--training.steps", "0"),
     "unknown model": flags("model.name is 'gpt9'", "--model.name", "gpt9"),

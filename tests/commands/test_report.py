@@ -295,7 +295,7 @@ def test_the_drop_of_the_objective_is_in_its_unit(tmp_path, changed, drops):
     folder = write_targeted(tmp_path / "a", 5.0, **changed)
     records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     checked = {"predicted_drop": [0.5, 0.6], "measured_drop": [0.3, 0.1]}
-    records.append({**records[0], "step": 6, "round": 1, **checked})
+    records.append({**records[0], "step": 6, "first_row": 24, "round": 1, **checked})
     (folder / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     text = shown(round_table(read_run(folder)))
     assert [word for line in text.splitlines() if "0.600" in line for word in line.split()][-2:] == drops

@@ -145,7 +145,7 @@ NO_VALIDATION = ["--dry-run", "--mixing.evaluation.no-validation"]
     ("arguments", "message"),
     [
         ([], "no mixtures to train on: give --cover N, --single-groups or --grid FILE"),
-        (["--cover", "-1"], "num_points is -1"),
+        (["--cover", "-1"], "--cover is -1: at least 1"),
         (["--cover", "2", "--alpha", "0"], "--alpha is 0.0: it must be a positive number"),
         (["--cover", "2", "--alpha", "0.001"], "alpha is 0.001, too far from 1"),
         (["--cover", "2", "--nproc-per-node", "0"], "--nproc-per-node is 0: at least 1"),

@@ -81,7 +81,7 @@ def read_ledger_file(path: Path, may_be_cut: bool = False) -> list[dict[str, Any
     with open(path, "rb") as file:
         while line := file.readline(LARGEST_LINE_BYTES):
             is_whole = line.endswith(b"\n")
-            if may_be_cut and not is_whole:
+            if may_be_cut and not is_whole and len(line) < LARGEST_LINE_BYTES:
                 break
             try:
                 if not is_whole:

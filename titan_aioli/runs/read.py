@@ -127,7 +127,7 @@ def _check_section(run: Run) -> None:
         raise run.mixture.fault(str(error)) from None
     for record in run.records:
         record.require_all(RECORD, G=num_groups, K=num_targets)
-        if method is not None and record.get("observation") is not None:
+        if method is not None and method.observes != "nothing" and record.get("observation") is not None:
             record.require("observation", shape_observed(method, num_groups, num_targets))
 
 

@@ -286,7 +286,7 @@ class Aioli:
         """The length of the training phase, in segments of LearnParams."""
         return self.train_steps(num_groups) / self.steps_per_mixture
 
-    def sweep_order(self, round_: int, num_groups: int) -> Sequence[int]:
+    def sweep_order(self, round_: int, num_groups: int) -> list[int]:
         """The swept mixture of every segment of a round: a function of (seed, round), or as given.
 
         Mixture j < G is centred on group j, or leads towards it; G + j leads away from it (`opposite`).
@@ -294,7 +294,7 @@ class Aioli:
         if self.orders is not None and round_ < len(self.orders):
             return [int(group) for group in self.orders[round_]]
         count = self.num_mixtures(num_groups)
-        return draw_sweep_order(count, self.num_sweeps, self.order, self.seed, round_)
+        return list(draw_sweep_order(count, self.num_sweeps, self.order, self.seed, round_))
 
     def perturbed(self, state: AioliState) -> np.ndarray:
         """The mixture of the current segment, [G]."""
