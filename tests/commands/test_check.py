@@ -71,7 +71,7 @@ def test_a_long_run_is_forecast_by_its_beginning(name, settings, phases):
 def test_evaluations_of_a_long_run_are_counted_not_listed(stores):
     flags = ["--mixing.stores", str(stores), "--training.steps", "1000000000", "--mixing.method", "static"]
     checked = check_config(["--job.config_file", str(TINY), *flags, "--mixing.evaluation.freq", "2"])
-    assert forecast(checked.config, checked.mixture, checked.batch_size).num_evaluations == 5 * 10**8
+    assert forecast(checked.config, checked.mixture, checked.batch_size).measured.num_evaluations == 5 * 10**8
 
 
 def test_a_replayed_schedule_is_forecast_exactly():
@@ -87,8 +87,8 @@ def test_epochs_and_the_cost_of_evaluations_by_hand(stores):
     checked = check_config(["--job.config_file", str(TINY), *flags], 2)
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
     assert (checked.batch_size, checked.world_size) == (8, 2)
-    assert (expected.num_evaluations, expected.evaluated_sequences) == (9, 36)
-    assert expected.evaluation_cost == pytest.approx((9 + 1) * 36 / (3 * 20 * 8))
+    assert (expected.measured.num_evaluations, expected.measured.evaluated_sequences) == (9, 36)
+    assert expected.measured.cost == pytest.approx((9 + 1) * 36 / (3 * 20 * 8))
     sequences = np.array([group.num_sequences for group in checked.mixture.train])
     np.testing.assert_allclose(expected.epochs, 160 / 3 / sequences)
 
@@ -105,9 +105,9 @@ def test_a_budget_bounds_what_the_method_is_shown_and_not_what_is_logged(stores)
     ]
     checked = check_config(["--job.config_file", str(TINY), *flags], 2)
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
-    assert (expected.num_samples, expected.sampled_sequences) == (9, 15)
-    assert (expected.num_evaluations, expected.evaluated_sequences) == (1, 36)
-    assert expected.evaluation_cost == pytest.approx((9 * 15 + 2 * 36) / (3 * 20 * 8))
+    assert (expected.measured.num_samples, expected.measured.sampled_sequences) == (9, 15)
+    assert (expected.measured.num_evaluations, expected.measured.evaluated_sequences) == (1, 36)
+    assert expected.measured.cost == pytest.approx((9 * 15 + 2 * 36) / (3 * 20 * 8))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_budget_bounds_what_the_method_is_shown_and_not_what_is_logged(stores)
 def test_evaluations_at_the_same_step_are_counted_once(stores, flags, expected):
     defaults = ["--job.config_file", str(TINY), "--mixing.stores", str(stores)]
     checked = check_config([*defaults, *flags])
-    assert forecast(checked.config, checked.mixture, checked.batch_size).num_evaluations == expected
+    assert forecast(checked.config, checked.mixture, checked.batch_size).measured.num_evaluations == expected
 
 
 def mixture(steps, shares):
@@ -342,8 +342,8 @@ def test_targets_are_counted_and_shown(stores, tmp_path):
     flags = ["--mixing.stores", str(stores), "--mixing.evaluation.freq", "0"]
     checked = check_config(["--job.config_file", str(config), *flags], 2)
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
-    assert (expected.num_evaluations, expected.evaluated_sequences) == (1, 4 * 12)
-    assert (expected.num_samples, expected.sampled_sequences) == (9, 2 * 12)
+    assert (expected.measured.num_evaluations, expected.measured.evaluated_sequences) == (1, 4 * 12)
+    assert (expected.measured.num_samples, expected.measured.sampled_sequences) == (9, 2 * 12)
     shown = [line.split() for line in lines(target_table(checked.mixture, checked.config.mixing))]
     assert ["target", "group", "counts", "validation", "test"] in shown
     assert ["b", "yes", "0.7500"] in [words[:3] for words in shown]
@@ -423,10 +423,10 @@ def test_what_gradients_cost_is_counted(stores, tmp_path):
     flags += ["--training.steps", "1000", "--mixing.evaluation.freq", "0", "--mixing.evaluation.no-test"]
     checked = check_config(["--job.config_file", str(config), "--mixing.stores", str(stores), *flags], 2)
     expected = forecast(checked.config, checked.mixture, checked.batch_size)
-    assert (expected.gradient_sequences, len(expected.walk.ends)) == (48, 10)
+    assert (expected.measured.gradient_sequences, len(expected.walk.ends)) == (48, 10)
     gradients = 10 * 48 / (1000 * checked.batch_size)
-    evaluation = expected.evaluated_sequences / (3 * 1000 * checked.batch_size)  # one, at the end
-    assert expected.evaluation_cost == pytest.approx(gradients + evaluation)
+    evaluation = expected.measured.evaluated_sequences / (3 * 1000 * checked.batch_size)  # one, at the end
+    assert expected.measured.cost == pytest.approx(gradients + evaluation)
     shown = dict(_run_lines(checked, expected))
     assert shown["gradients"] == "10 x those of 48 sequences"
     assert shown["measures"] == "10 times, after 100, 114, 128, 240, 352, ... steps"

@@ -22,7 +22,7 @@ from titan_aioli.commands.check.contamination import (
     refuse_contamination,
 )
 from titan_aioli.commands.check.doubts import doubts
-from titan_aioli.commands.check.forecast import Forecast, checkpoint_line, forecast
+from titan_aioli.commands.check.forecast import Forecast, Measured, Walk, checkpoint_line, forecast
 from titan_aioli.methods.protocol import outlook
 
 if TYPE_CHECKING:
@@ -190,18 +190,22 @@ def _run_lines(checked: "Checked", expected: Forecast) -> Iterator[tuple[str, st
     for phase, name in () if said else (("learn_params", "LearnParams"), ("prior", "prior")):
         if count := walk.steps_in(phase):
             yield name, f"{count:,} steps, {count / steps:.1%} of all"
-    held_out = f"{expected.num_evaluations:,} x {expected.evaluated_sequences:,} validation sequences"
-    if expected.num_samples:
-        held_out += f", {expected.num_samples:,} x {expected.sampled_sequences:,} of them for the method"
-    if expected.test_sequences:
-        held_out += f", 1 x {expected.test_sequences:,} test sequences"
-    yield "evaluations", held_out
-    if expected.gradient_sequences:
-        yield "gradients", f"{walk.num_phases:,} x those of {expected.gradient_sequences:,} sequences"
-    yield "their cost", f"{expected.evaluation_cost:.2%} of the training compute"
+    yield from _measuring_lines(walk, expected.measured)
     yield "checkpoints", checkpoint_line(job.checkpoint, checked.folder, steps)
     for line in (*doubts(job, len(checked.mixture.train), expected), *checked.mixture.shared_stores()):
         yield "warning", line
+
+
+def _measuring_lines(walk: Walk, measured: Measured) -> Iterator[tuple[str, str]]:
+    held_out = f"{measured.num_evaluations:,} x {measured.evaluated_sequences:,} validation sequences"
+    if measured.num_samples:
+        held_out += f", {measured.num_samples:,} x {measured.sampled_sequences:,} of them for the method"
+    if measured.test_sequences:
+        held_out += f", 1 x {measured.test_sequences:,} test sequences"
+    yield "evaluations", held_out
+    if measured.gradient_sequences:
+        yield "gradients", f"{walk.num_phases:,} x those of {measured.gradient_sequences:,} sequences"
+    yield "their cost", f"{measured.cost:.2%} of the training compute"
 
 
 def _limit_lines(checked: "Checked", expected: Forecast) -> Iterator[str]:

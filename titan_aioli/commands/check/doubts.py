@@ -48,7 +48,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
             "aioli_gradients, aioli_bayes, aioli, skill_it and doge look at them, and `titan-aioli plan` "
             "finds a static mixture for them"
         )
-    budget, cost = mixing.evaluation.budget, 100 * expected.evaluation_cost
+    budget, cost = mixing.evaluation.budget, 100 * expected.measured.cost
     if budget and cost > FAR_ABOVE * budget:
         yield (
             f"evaluations cost {cost:.3g} percent, mixing.evaluation.budget is {budget:g}; it bounds only "

@@ -62,6 +62,25 @@ class Walk(NamedTuple):
         return counts
 
 
+class Measured(NamedTuple):
+    """What a run measures on held-out sequences, and what that costs."""
+
+    num_evaluations: int
+    """Evaluations of the validation stores of groups and targets."""
+    evaluated_sequences: int
+    """Held-out sequences of one of them, over all groups and targets."""
+    num_samples: int
+    """Evaluations for the method alone: of the targets, or on fewer sequences; 0: those above serve it."""
+    sampled_sequences: int
+    """Held-out sequences of one of those, over all targets."""
+    gradient_sequences: int
+    """Sequences whose gradients are taken where a phase ends, of groups and targets together; 0: none."""
+    test_sequences: int
+    """Sequences of the evaluation at the end; 0: there is none."""
+    cost: float
+    """Of all evaluations and gradients, as a share of the training compute."""
+
+
 class Forecast(NamedTuple):
     """What a run would do."""
 
@@ -76,20 +95,7 @@ class Forecast(NamedTuple):
     """Whether the shares depend on what will be observed."""
     epochs: Array
     """[G], how often each group's training sequences would be read through."""
-    num_evaluations: int
-    """Evaluations of the validation stores of groups and targets."""
-    evaluated_sequences: int
-    """Held-out sequences of one of them, over all groups and targets."""
-    num_samples: int
-    """Evaluations for the method alone: of the targets, or on fewer sequences; 0: those above serve it."""
-    sampled_sequences: int
-    """Held-out sequences of one of those, over all targets."""
-    gradient_sequences: int
-    """Sequences whose gradients are taken where a phase ends, of groups and targets together; 0: none."""
-    test_sequences: int
-    """Sequences of the evaluation at the end; 0: there is none."""
-    evaluation_cost: float
-    """Of all evaluations and gradients, as a share of the training compute."""
+    measured: Measured
 
 
 def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
@@ -102,8 +108,7 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     """
     from titan_aioli.config.limits import max_drawn  # imports torch
 
-    mixing, method, evaluation = config.mixing, mixture.method, config.mixing.evaluation
-    num_targets, targets = len(mixture.target_names), mixture.targets
+    mixing, method, num_targets = config.mixing, mixture.method, len(mixture.target_names)
     walked = walk_through(method, len(mixture.train), config.training.steps, num_targets)
     most, stops = max_drawn(mixing, mixture.train), mixing.when_used_up == "stop"
     drawn = expected_rows(walked.mixtures, batch_size, most, stops)
@@ -111,29 +116,6 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
     if drawn.used_up:
         steps, shares = max(1, drawn.num_steps), drawn.rows / max(1.0, drawn.rows.sum())
         walked = walk_through(method, len(mixture.train), steps, num_targets)
-    per_target = affordable_sequences(
-        evaluation.budget, method, len(mixture.train), batch_size, evaluation.sequences, num_targets
-    )
-    evaluated = _sequences(_sets(mixture.validation, targets and targets.validation), evaluation.sequences)
-    sampled = _sequences(targets.validation if targets else mixture.validation, per_target)
-    tested = _sequences(_sets(mixture.test, targets and targets.test), evaluation.sequences)
-    asked = walked.ends if method.observes == "validation" else []
-    aligned = 0  # rows that pass forward: a backward pass is twice as much
-    if method.observes == "alignment":
-        of_each = mixing.aioli_gradients.sequences or per_target
-        aligned = of_each * rows_evaluated(method, len(mixture.train))
-    is_one = per_target == evaluation.sequences and targets is None
-    measured = _num_measured(evaluation, walked, asked if is_one else [], steps)
-    num_samples = 0 if is_one or not asked else walked.num_phases
-    costs = [
-        relative_overhead(count, sequences, steps, batch_size)
-        for count, sequences in (
-            (measured, evaluated),
-            (num_samples, sampled),
-            (walked.num_phases, aligned),
-            (1, tested),
-        )
-    ]
     sizes = np.array([group.num_sequences for group in mixture.train])
     return Forecast(
         walk=walked,
@@ -142,33 +124,54 @@ def forecast(config: Any, mixture: "Mixture", batch_size: int) -> Forecast:
         shares=shares,
         is_adaptive=method.observes != "nothing",
         epochs=shares * steps * batch_size / sizes,
-        num_evaluations=measured,
+        measured=_measured(mixing, mixture, walked, steps, batch_size),
+    )
+
+
+def _measured(mixing: Any, mixture: "Mixture", walked: Walk, steps: int, batch_size: int) -> Measured:
+    """What a run of that many steps measures."""
+    method, targets, evaluation = mixture.method, mixture.targets, mixing.evaluation
+    num_groups, num_targets = len(mixture.train), len(mixture.target_names)
+    per_target = affordable_sequences(
+        evaluation.budget, method, num_groups, batch_size, evaluation.sequences, num_targets
+    )
+    evaluated = _sequences(_sets(mixture.validation, targets and targets.validation), evaluation.sequences)
+    sampled = _sequences(targets.validation if targets else mixture.validation, per_target)
+    tested = _sequences(_sets(mixture.test, targets and targets.test), evaluation.sequences)
+    asked = walked.ends if method.observes == "validation" else []
+    aligned = 0  # rows that pass forward: a backward pass is twice as much
+    if method.observes == "alignment":
+        aligned = (mixing.aioli_gradients.sequences or per_target) * rows_evaluated(method, num_groups)
+    is_one = per_target == evaluation.sequences and targets is None
+    num_evaluations = _num_evaluations(evaluation, walked, asked if is_one else [], steps)
+    num_samples = 0 if is_one or not asked else walked.num_phases
+    rows = num_evaluations * evaluated + num_samples * sampled + walked.num_phases * aligned + tested
+    return Measured(
+        num_evaluations=num_evaluations,
         evaluated_sequences=evaluated,
         num_samples=num_samples,
         sampled_sequences=sampled,
         gradient_sequences=aligned // 3,
         test_sequences=tested,
-        evaluation_cost=sum(costs),
+        cost=relative_overhead(1, rows, steps, batch_size),
     )
 
 
-def _num_measured(evaluation: Any, walked: Walk, asked: list[int], steps: int) -> int:
+def _num_evaluations(evaluation: Any, walked: Walk, asked: list[int], steps: int) -> int:
     """Evaluations of the validation stores; two at the same step are one.
 
     Args:
         evaluation: the config's section.
+        walked: the phases.
         asked: steps at which the method asks for one, of the part that was walked.
         steps: of the run.
     """
     if not evaluation.validation:
         return 0
-    freq, others = evaluation.freq, {steps, 0} if evaluation.at_start else {steps}
-    logged = steps // freq if freq else 0
-    others, of_method = (
-        [step for step in some if not (freq and step and step % freq == 0)]
-        for some in (others, set(asked) - others)
-    )
-    return logged + len(others) + round(walked.times * len(of_method))
+    freq, ends = evaluation.freq, {0, steps} if evaluation.at_start else {steps}
+    regular = range(freq, steps + 1, freq) if freq else range(0)
+    of_method = sum(step not in regular for step in set(asked) - ends)
+    return len(regular) + sum(step not in regular for step in ends) + round(walked.times * of_method)
 
 
 def walk_through(

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from titan_aioli.commands.figures import check_suffix
 from titan_aioli.commands.plan.tables import frontier_table, losses_table, proportions_table, verified_table
-from titan_aioli.commands.plan.verify import sweep_of, verify_plan
+from titan_aioli.commands.plan.verify import TableSweep, sweep_of, verify_plan
 from titan_aioli.commands.settings import numbers_in_order
 from titan_aioli.laws import repetition_caps
 from titan_aioli.laws.mixmin import plan_by_mixmin, read_likelihoods
-from titan_aioli.laws.plan import FITS, LawName, plan_mixture
+from titan_aioli.laws.plan import FITS, LawName, Planned, plan_mixture
 from titan_aioli.laws.table import RunTable, read_table
 from titan_aioli.proportions import normalize
 from titan_aioli.runs.plan_file import write_plan
@@ -127,14 +127,19 @@ def plan(
             tau=tau or None,
             epochs_of_all=None if sizes is None else sizes.run_tokens / sizes.tokens,
         )
-    made = planned.plan
+    _write(planned, table, sweep, output, figure)
+
+
+def _write(
+    planned: Planned, table: RunTable, sweep: TableSweep | None, output: Path, figure: Path | None
+) -> None:
+    """Write the plan, show it, and verify and draw it where that is asked for."""
+    made, console, verified = planned.plan, Console(), []
     write_plan(output, **made.fields())
-    console = Console()
     console.print(proportions_table(made, table))
     console.print(losses_table(made, table))
     if made.frontier is not None:
         console.print(frontier_table(made))
-    verified = []
     if sweep is not None:
         verified = verify_plan(sweep, planned, table.groups, output)
         fields: dict[str, Any] = {**made.fields(), "verified": [entry._asdict() for entry in verified]}
