@@ -18,9 +18,9 @@ def require_fields(name: str, kind: type, values: Mapping[str, Any]) -> None:
         if key not in known:
             allowed = ", ".join(known) if known else "none"
             raise ValueError(f"{name} has no hyperparameter {key!r}; it has: {allowed}")
-        if get_origin(hints[key]) is Literal or fits(value, hints[key]) or fits(to_plain(value), hints[key]):
-            continue
-        raise ValueError(f"{name}.{key} is {value!r}: it must be {in_words(hints[key])}")
+        hint = hints[key]
+        if not (get_origin(hint) is Literal or fits(value, hint) or fits(to_plain(value), hint)):
+            raise ValueError(f"{name}.{key} is {value!r}: it must be {in_words(hint)}")
 
 
 def require_count(name: str, value: Any, smallest: int = 1, why: str = "") -> None:
