@@ -6,6 +6,7 @@ tokens and does not read them: only the size of the index decides how long a sto
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,8 +152,13 @@ class TokenStore:
     def fingerprint(self) -> str:
         """Hex digest of the dtype, the sizes, the document offsets and 16 pieces of the tokens.
 
-        It depends on the content alone, not on path, times or format, and reads 1 MiB of a store of any size.
+        It depends on the content alone, not on path, times or format, and reads 1 MiB of a store of any size,
+        once.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = blake2b(f"{self.tokens.dtype.name} {self.num_tokens}".encode(), digest_size=16)
         length = EDGE_BYTES // self.tokens.dtype.itemsize
         for start in np.linspace(0, max(0, self.num_tokens - length), NUM_PROBES, dtype=np.int64):
