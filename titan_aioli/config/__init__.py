@@ -24,7 +24,7 @@ from titan_aioli.config.methods import (
     StaticTable,
     TargetExcessTable,
 )
-from titan_aioli.errors import UserError, perhaps
+from titan_aioli.errors import UserError, unknown_key
 
 T = TypeVar("T")
 
@@ -208,6 +208,5 @@ def _to_table(key: str, table: Any, kind: type[T]) -> T:
     known = [entry.name for entry in fields(kind)]  # pyright: ignore[reportArgumentType]
     for name in table:
         if name not in known:
-            meant = perhaps(name, known)
-            raise UserError(f"{key} has an unknown key {name!r}{meant}; it may have: {', '.join(known)}")
+            raise unknown_key(key, name, known)
     return kind(**table)

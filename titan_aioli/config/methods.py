@@ -26,7 +26,7 @@ from titan_aioli.config.sources import (
     read_sweep_orders,
     require_every_group,
 )
-from titan_aioli.errors import UserError, perhaps
+from titan_aioli.errors import UserError, unknown_key
 from titan_aioli.methods.aioli import UpdateRule
 from titan_aioli.methods.target_excess import TargetExcess
 from titan_aioli.runs.plan_file import read_plan
@@ -118,8 +118,7 @@ def _to_stage(number: int, table: Any) -> Stage:
         raise UserError(f"{key} is {table!r}: it must be a table [[mixing.static.schedule]]")
     for name in table:
         if name not in known:
-            meant = perhaps(name, known)
-            raise UserError(f"{key} has an unknown key {name!r}{meant}; it may have: {', '.join(known)}")
+            raise unknown_key(key, name, known)
     stage = Stage(**table)
     if not isinstance(stage.weights, dict):  # the parser of flags takes it for a dict
         raise UserError(f"{key}.weights is {stage.weights!r}: it must be a table of numbers")

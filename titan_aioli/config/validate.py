@@ -6,7 +6,7 @@ from typing import Any, get_origin, get_type_hints
 import tyro
 
 from titan_aioli.config import Mixing
-from titan_aioli.errors import UserError, perhaps
+from titan_aioli.errors import UserError, unknown_key
 from titan_aioli.files import read_toml
 from titan_aioli.values import fits, in_words, leaves
 
@@ -54,8 +54,7 @@ def check_keys(table: Any, section: type, name: str = "") -> None:
     types = {entry.name: entry.type for entry in dataclasses.fields(section) if not is_hidden(entry)}
     for key, value in table.items():
         if key not in types:
-            where, meant = f"[{name}]" if name else "the config file", perhaps(key, types)
-            raise UserError(f"{where} has an unknown key {key!r}{meant}; it may have: {', '.join(types)}")
+            raise unknown_key(f"[{name}]" if name else "the config file", key, types)
         key_in_full = f"{name}.{key}" if name else key
         if dataclasses.is_dataclass(types[key]):
             check_keys(value, types[key], key_in_full)  # pyright: ignore[reportArgumentType]

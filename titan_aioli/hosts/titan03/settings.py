@@ -143,8 +143,7 @@ def apply_tables(config: Any, tables: dict[str, Any]) -> None:
         if name not in sections:
             raise UserError(
                 f"[{name}] is no section of torchtitan 0.3's settings{perhaps(name, sections)}: leave it "
-                "out, or choose from "
-                f"{', '.join(sections)}"
+                f"out, or choose from {', '.join(sections)}"
             )
         if name == "mixing":
             config.mixing = build_section(Mixing, table)
