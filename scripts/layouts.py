@@ -6,8 +6,8 @@
     .venv/bin/python scripts/layouts.py --targets          # the same for a run with [mixing.targets]
     .venv/bin/python scripts/layouts.py --model deepseek_v3 debugmodel --tolerance 1e-2 --only fsdp2 fsdp2_ep2
 
-Real torchrun ranks on CPU and gloo, an Aioli run of a few steps from the same seed checkpoint, the global
-batch always the same. Each row of the table carries the flags that make the layout.
+Real ranks on CPU and gloo, an Aioli run of a few steps from the same seed checkpoint, the global batch always
+the same. Each row of the table carries the flags that make the layout.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 from titan_aioli.hosts.installed import VERSION
+from titan_aioli.testing.forked import fork_ranks
 from titan_aioli.testing.stores import write_stores
-from titan_aioli.testing.torchrun import TINY, command, start
+from titan_aioli.testing.torchrun import TINY
 
-ROOT = Path(__file__).resolve().parent.parent
 P = "--parallelism."
 DP_SHARD, DP_REPLICATE = P + "data_parallel_shard_degree", P + "data_parallel_replicate_degree"
 TP, PP, CP = P + "tensor_parallel_degree", P + "pipeline_parallel_degree", P + "context_parallel_degree"
@@ -109,14 +109,16 @@ def run(name: str, layout: tuple[int, int, list[str]], work: Path, steps: int) -
 def train(folder: Path, stores: Path, num_ranks: int, *flags: str) -> None:
     """Train a tiny model from the config beside its stores.
 
-    Raises: RunFailed: with the end of the log.
+    Raises: RunFailed: with the end of what the ranks printed.
     """
     where = ("--mixing.stores", stores, "--job.dump_folder", folder)
     config = stores.with_name("config.toml")
-    words = command(num_ranks, *where, *COMMON, *flags, module="scripts.support.layout_train", config=config)
-    log = folder / "log.txt"
-    if start(words, log, ROOT, TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")).wait():
-        raise RunFailed(f"{folder.name} failed:\n{log.read_text()[-3000:]}")
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    words = (*where, *COMMON, *flags)
+    done = fork_ranks(num_ranks, *words, module="support.layout_train", config=config, timeout=900, **cache)
+    (folder / "log.txt").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        raise RunFailed(f"{folder.name} failed:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from tests.bad_input.cases import CHECKPOINTS
 from tests.bad_input.faults import message_of_ranks, saved
 from tests.control.helpers import make_controller
 from titan_aioli.errors import ResumeRefused
-from titan_aioli.testing.torchrun import torchrun
+from titan_aioli.testing.forked import fork_ranks
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -25,9 +25,9 @@ def test_a_checkpoint_that_is_damaged_is_refused_and_changes_nothing(name, tmp_p
 @pytest.mark.xdist_group("ranks")
 def test_a_damaged_checkpoint_ends_every_rank(tmp_path, stores):
     words = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--mixing.method", "stratified"]
-    assert torchrun(2, *words, "--training.steps", "2").returncode == 0
+    assert fork_ranks(2, *words, "--training.steps", "2").returncode == 0
     for part in (tmp_path / "checkpoint" / "step-2").glob("*.distcp"):
         part.write_bytes(part.read_bytes()[:100])
-    done = torchrun(2, *words, "--training.steps", "4", timeout=60)
+    done = fork_ranks(2, *words, "--training.steps", "4", timeout=60)
     wanted = "checkpoint in .* could not be written or read.*remove its folder"
     assert re.search(wanted, message_of_ranks(done))

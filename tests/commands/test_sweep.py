@@ -14,7 +14,8 @@ from titan_aioli.laws.mixmin import mixmin, read_likelihoods
 from titan_aioli.laws.table import read_mixtures, read_table
 from titan_aioli.runs.plan_file import read_plan
 from titan_aioli.runs.read import read_run
-from titan_aioli.testing.torchrun import TINY, train
+from titan_aioli.testing.forked import train
+from titan_aioli.testing.torchrun import TINY
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -22,8 +22,9 @@ from titan_aioli.methods.walk import walk
 from titan_aioli.proportions import normalize
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.stores.metadata import write_sidecar
+from titan_aioli.testing.forked import fork_ranks
 from titan_aioli.testing.stores import write_stores
-from titan_aioli.testing.torchrun import TINY, torchrun
+from titan_aioli.testing.torchrun import TINY
 
 CONFIGS = sorted((Path(__file__).parents[2] / "train_configs").glob("*.toml"))
 
@@ -147,12 +148,12 @@ def test_a_value_of_the_wrong_type_is_named(change, message):
 @pytest.mark.xdist_group("ranks")
 def test_resume_with_other_groups_is_refused_on_every_rank(tmp_path, stores):
     common = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--mixing.method", "stratified"]
-    assert torchrun(2, *common, "--training.steps", "2").returncode == 0
+    assert fork_ranks(2, *common, "--training.steps", "2").returncode == 0
     before = (tmp_path / "ledger.jsonl").read_bytes()
     other = tmp_path / "other.toml"
     other.write_text(TINY.read_text().replace("[mixing.groups.c]", "[mixing.groups.wide]"))
     (stores / "wide" / "train.json").unlink()
-    done = torchrun(2, *common, "--training.steps", "4", config=other, timeout=60)
+    done = fork_ranks(2, *common, "--training.steps", "4", config=other, timeout=60)
     assert done.returncode != 0
     assert "written with groups ['a', 'b', 'c'], this run has ['a', 'b', 'wide']" in done.stderr
     assert done.stderr.count("titan_aioli: error: ") == 1 and "[rank 0]" in done.stderr

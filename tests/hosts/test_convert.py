@@ -5,7 +5,8 @@ import torch
 
 from titan_aioli.cli import main
 from titan_aioli.hosts.installed import VERSION, load_config
-from titan_aioli.testing.torchrun import TINY, train
+from titan_aioli.testing.forked import train
+from titan_aioli.testing.torchrun import TINY
 
 pytestmark = pytest.mark.skipif(VERSION < (0, 3), reason="the command runs with torchtitan 0.3")
 

@@ -8,7 +8,8 @@ import pytest
 from titan_aioli.cli import main
 from titan_aioli.methods import METHODS
 from titan_aioli.runs.read import read_run
-from titan_aioli.testing.torchrun import files, torchrun, train
+from titan_aioli.testing.forked import fork_ranks, train
+from titan_aioli.testing.torchrun import files
 
 SHORT = {
     "aioli": [],
@@ -68,10 +69,8 @@ def check_kill_and_resume(folder, stores, layout, flags):
     train(folder / "whole", stores, num_ranks, *parallel, *flags, module="tests.ranks.trainers.killing")
     arguments = ["--job.dump_folder", folder / "killed", "--mixing.stores", stores, *parallel, *flags]
     for step in ("5", "8"):
-        assert (
-            torchrun(num_ranks, *arguments, module="tests.ranks.trainers.killing", KILL_AT=step).returncode
-            != 0
-        )
+        killed = fork_ranks(num_ranks, *arguments, module="tests.ranks.trainers.killing", KILL_AT=step)
+        assert killed.returncode != 0
     train(folder / "killed", stores, num_ranks, *parallel, *flags, module="tests.ranks.trainers.killing")
     assert files(folder / "killed") == files(folder / "whole")
     records = read_run(folder / "whole").records
@@ -132,7 +131,7 @@ def test_the_alignment_of_gradients_is_that_of_one_rank(tmp_path, stores):
 
 def test_doremis_reference_must_be_a_checkpoint(tmp_path, stores):
     flags = [*flags_of("doremi", tmp_path), "--checkpoint.no-enable"]
-    done = torchrun(2, "--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags, timeout=60)
+    done = fork_ranks(2, "--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags, timeout=60)
     assert done.returncode != 0
     assert done.stderr.count("titan_aioli: error: mixing.doremi.reference is") == 1
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from titan_aioli.testing.torchrun import train
+from titan_aioli.testing.forked import train
 
 EXPERTS = ["--model.name", "deepseek_v3", "--model.flavor", "debugmodel"]
 SHORT = ["--training.steps", "3", "--checkpoint.no-enable", "--mixing.evaluation.sequences", "4"]

@@ -9,19 +9,20 @@ import pytest
 
 from titan_aioli.hosts.installed import launch
 from titan_aioli.runs.read import read_run
+from titan_aioli.testing.forked import fork_ranks
 from titan_aioli.testing.torchrun import torchrun
 
 LIMIT_SECONDS = 60  # about 6 s on two free cores; a rank that waits for another would take 100 s
 BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
 
 
-def run_faulty(folder, stores, fault, at, *flags, **env):
+def run_faulty(folder, stores, fault, at, *flags, start=fork_ranks, **env):
     arguments = ["--job.dump_folder", folder, "--mixing.stores", stores, *BRIEF, *flags]
-    start = time.monotonic()
-    done = torchrun(
+    begun = time.monotonic()
+    done = start(
         2, *arguments, module="tests.ranks.trainers.faulty", FAULT=fault, FAULT_AT=str(at), timeout=120, **env
     )
-    return done, time.monotonic() - start
+    return done, time.monotonic() - begun
 
 
 def errors_by_rank(done):
@@ -31,7 +32,7 @@ def errors_by_rank(done):
 
 def test_a_slow_rank_has_time_to_print_its_error(tmp_path, stores):
     """torchrun ends all ranks once the first one has exited."""
-    done, seconds = run_faulty(tmp_path, stores, "late", 5)
+    done, seconds = run_faulty(tmp_path, stores, "late", 5, start=torchrun)
     assert done.returncode != 0 and seconds < LIMIT_SECONDS
     assert errors_by_rank(done) == {rank: f"nothing will come of rank {rank}" for rank in "01"}
 

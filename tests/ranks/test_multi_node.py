@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from titan_aioli.testing.torchrun import command, environment, files, free_port, torchrun, train, train_losses
+from titan_aioli.testing.forked import fork_ranks, train
+from titan_aioli.testing.torchrun import command, environment, files, free_port, torchrun, train_losses
 
 BRIEF = ["--training.steps", "12"]
 NO_SHARED_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # restarts hang without it
@@ -59,6 +60,6 @@ def test_asynchronous_checkpoints_resume_bit_for_bit(tmp_path, stores, whole):
     """Killed while the checkpoint of step 6 may still be on its way to the disk."""
     flags = ["--checkpoint.async_mode", "async", *BRIEF]
     arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags]
-    assert torchrun(2, *arguments, module="tests.ranks.trainers.killing", KILL_AT="7").returncode != 0
+    assert fork_ranks(2, *arguments, module="tests.ranks.trainers.killing", KILL_AT="7").returncode != 0
     train(tmp_path, stores, 2, *flags, module="tests.ranks.trainers.killing")
     assert_same(tmp_path, whole)

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from titan_aioli.hosts.installed import VERSION
-from titan_aioli.testing.torchrun import TINY, files, torchrun
+from titan_aioli.testing.forked import fork_ranks
+from titan_aioli.testing.torchrun import TINY, files
 
 pytestmark = pytest.mark.skipif(VERSION < (0, 3), reason="torchtitan 0.2 has no --module and --config")
 
@@ -26,8 +27,8 @@ def test_a_run_of_torchtitans_config_function_is_that_of_the_same_settings(tmp_p
     common = ["--mixing.stores", stores, "--training.steps", "12"]
     own = ["--module", "llama3", "--config", "llama3_debugmodel", "--dump_folder", tmp_path / "own", *common]
     settings = ["--model.flavor", "debugmodel", "--job.dump_folder", tmp_path / "settings", *common]
-    assert torchrun(2, *own, module=module, config=config, KILL_AT="5").returncode != 0
+    assert fork_ranks(2, *own, module=module, config=config, KILL_AT="5").returncode != 0
     for words in (own, settings):
-        done = torchrun(2, *words, module=module, config=config)
+        done = fork_ranks(2, *words, module=module, config=config)
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert files(tmp_path / "own") == files(tmp_path / "settings")

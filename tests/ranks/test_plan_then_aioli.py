@@ -8,7 +8,8 @@ import pytest
 from titan_aioli.proportions import softmax
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.runs.read import read_run
-from titan_aioli.testing.torchrun import files, torchrun, train, train_losses
+from titan_aioli.testing.forked import fork_ranks, train
+from titan_aioli.testing.torchrun import files, train_losses
 
 PLAN = np.array([0.5, 0.3, 0.2])
 PRIOR_STEPS, STRENGTH = 4, 0.5
@@ -55,7 +56,7 @@ def test_the_plan_is_trained_on_first_and_then_adjusted(whole):
 def test_killed_three_times_and_resumed_equals_never_stopped(tmp_path, stores, whole, flags):
     arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags]
     for step in KILLS:
-        assert torchrun(2, *arguments, module=KILLING, KILL_AT=str(step)).returncode != 0
+        assert fork_ranks(2, *arguments, module=KILLING, KILL_AT=str(step)).returncode != 0
     train(tmp_path, stores, 2, *flags, module=KILLING)
     assert files(tmp_path) == files(whole)
     assert train_losses(tmp_path) == train_losses(whole)

@@ -7,7 +7,8 @@ import pytest
 
 from titan_aioli.runs.audit import check_audit
 from titan_aioli.runs.read import read_run, read_sections
-from titan_aioli.testing.torchrun import TINY, train
+from titan_aioli.testing.forked import train
+from titan_aioli.testing.torchrun import TINY
 
 BRIEF = ("--mixing.evaluation.sequences", "6", "--mixing.evaluation.no-test", "--mixing.evaluation.freq", "0")
 STEPS = ("--lr_scheduler.total_steps", "20")

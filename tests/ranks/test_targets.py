@@ -6,7 +6,8 @@ import pytest
 
 from titan_aioli.runs.audit import check_audit
 from titan_aioli.runs.read import read_run
-from titan_aioli.testing.torchrun import TINY, files, torchrun, train
+from titan_aioli.testing.forked import fork_ranks, train
+from titan_aioli.testing.torchrun import TINY, files
 
 TARGETS = "[mixing.targets.b]\nweight = 2.0\n[mixing.targets.d]\n"
 GROUPS = "".join(f"[mixing.targets.{name}]\n" for name in "abc")
@@ -67,7 +68,7 @@ def test_other_numbers_of_ranks_draw_the_same_rows(tmp_path, stores, write_confi
 def test_a_target_added_is_refused_or_adapted_to(tmp_path, stores, write_config):
     config, more = write_config("targets", TARGETS), write_config("more", TARGETS + "[mixing.targets.a]\n")
     run(tmp_path / "run", stores, 1, 5, config)
-    refused = torchrun(
+    refused = fork_ranks(
         1,
         "--job.dump_folder",
         tmp_path / "run",

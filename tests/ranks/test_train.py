@@ -1,4 +1,4 @@
-"""Real torchrun ranks on CPU: layouts agree, killed runs resume bit for bit, hooks change nothing."""
+"""Real ranks on CPU: layouts agree, killed runs resume bit for bit, hooks change nothing."""
 
 import json
 import re
@@ -9,7 +9,8 @@ import pytest
 
 from titan_aioli.runs.audit import check_audit
 from titan_aioli.runs.read import read_run
-from titan_aioli.testing.torchrun import TINY, files, torchrun, train, train_losses
+from titan_aioli.testing.forked import fork_ranks, train
+from titan_aioli.testing.torchrun import TINY, files, torchrun, train_losses
 
 KILLS = (3, 5, 8, 11, 17)  # 3, 5 and 11 are inside LearnParams
 
@@ -43,9 +44,9 @@ def test_any_layout_draws_the_same_rows_and_finds_the_same_proportions(
 def test_killed_at_five_steps_and_resumed_equals_never_stopped(tmp_path, stores, whole):
     arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores]
     for step in KILLS:
-        killed = torchrun(2, *arguments, module="tests.ranks.trainers.killing", KILL_AT=str(step))
+        killed = fork_ranks(2, *arguments, module="tests.ranks.trainers.killing", KILL_AT=str(step))
         assert killed.returncode != 0
-        assert f"Signal {int(signal.SIGKILL)}" in killed.stdout + killed.stderr
+        assert "terminated with signal SIGKILL" in killed.stderr
     train(tmp_path, stores, 2, module="tests.ranks.trainers.killing")
     assert files(tmp_path) == files(whole)
     assert train_losses(tmp_path) == train_losses(whole)
@@ -107,7 +108,7 @@ def test_one_static_group_has_the_losses_of_plain_torchtitan_bit_for_bit(tmp_pat
         ("tests.ranks.trainers.killing", "ours"),
     ):
         flags = ["--job.dump_folder", tmp_path / folder, "--checkpoint.no-enable"]
-        done = torchrun(2, *common, *flags, module=module, config=config)
+        done = fork_ranks(2, *common, *flags, module=module, config=config)
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert train_losses(tmp_path / "ours") == train_losses(tmp_path / "plain")
     assert len(train_losses(tmp_path / "ours")) == 8
@@ -136,7 +137,7 @@ def test_the_ledger_of_a_run_replays_its_sweep_orders(tmp_path, stores, whole):
 def test_a_step_adds_no_host_sync_and_no_collective(tmp_path, stores):
     flags = ["--mixing.method", "stratified", "--checkpoint.no-enable", "--mixing.no-audit"]
     arguments = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, *flags]
-    done = torchrun(2, *arguments, "--mixing.evaluation.freq", "0", module="tests.ranks.trainers.step_ops")
+    done = fork_ranks(2, *arguments, "--mixing.evaluation.freq", "0", module="tests.ranks.trainers.step_ops")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("COUNTS "))
     found = json.loads(line.removeprefix("COUNTS "))

@@ -97,21 +97,6 @@ def torchrun(
     )
 
 
-def train(
-    folder: Path, stores: Path, num_ranks: int, *args: object, **kwargs
-) -> subprocess.CompletedProcess[str]:
-    """Train the tiny model into a folder; fails with the ranks' output if it does not succeed.
-
-    Args:
-        folder: dump folder of the run.
-        stores: token stores of its groups, as `write_stores` makes them.
-        num_ranks, args, kwargs: as in `torchrun`.
-    """
-    done = torchrun(num_ranks, "--job.dump_folder", folder, "--mixing.stores", stores, *args, **kwargs)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done
-
-
 def files(folder: Path) -> dict[str, bytes]:
     """The bytes of everything a run decides and measures, by name of the file."""
     names = ("ledger.jsonl", "rows.csv", "losses.jsonl", "results.json")
