@@ -30,20 +30,35 @@ def fork_ranks(
     timeout: float = 240,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """The finished ranks of a run on this machine, with all they printed; they may have failed.
-
-    Once a rank has failed, the others are ended, as torchrun does.
+    """A finished training run, with all that its ranks printed; it may have failed.
 
     Args:
         num_ranks: processes to start.
         *args: of the training run.
         module: what every rank executes, as `python -m` would.
         config: its `--job.config_file`.
+        timeout, variables: as in `fork_module`.
+    """
+    return fork_module(num_ranks, module, "--job.config_file", config, *args, timeout=timeout, **variables)
+
+
+def fork_module(
+    num_ranks: int, module: str, *args: object, timeout: float = 240, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Finished ranks of this machine, with all they printed; they may have failed.
+
+    Once a rank has failed, the others are ended, as torchrun does; its exit status is that of all, negative
+    where a signal killed it.
+
+    Args:
+        num_ranks: processes to start.
+        module: what every rank executes, as `python -m` would.
+        *args: of the module.
         timeout: seconds after which they are killed.
         **variables: of their environment.
     Raises: subprocess.TimeoutExpired: they took longer.
     """
-    words = [module, "--job.config_file", str(config), *map(str, args)]
+    words = [module, *map(str, args)]
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num_ranks)}
     start_server()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +75,8 @@ def fork_ranks(
         raise subprocess.TimeoutExpired(words, timeout, stdout, stderr)
     if failure is None:
         return subprocess.CompletedProcess(words, 0, stdout, stderr)
-    return subprocess.CompletedProcess(words, 1, stdout, f"{stderr}{failure}\n")
+    status = getattr(failure, "exit_code", 1)  # 1 where it raised
+    return subprocess.CompletedProcess(words, status, stdout, f"{stderr}{failure}\n")
 
 
 def train(
