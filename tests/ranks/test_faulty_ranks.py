@@ -1,7 +1,6 @@
 """Faults in training, on real ranks: ranks that differ, losses that are no numbers, evaluations that fail."""
 
 import re
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,17 +11,15 @@ from titan_aioli.runs.read import read_run
 from titan_aioli.testing.forked import fork_ranks
 from titan_aioli.testing.torchrun import torchrun
 
-LIMIT_SECONDS = 60  # about 6 s on two free cores; a rank that waits for another would take 100 s
 BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
+WAITING = ["--comm.train_timeout_seconds", "1000"]  # what a rank that waits for another would wait
 
 
 def run_faulty(folder, stores, fault, at, *flags, start=fork_ranks, **env):
-    arguments = ["--job.dump_folder", folder, "--mixing.stores", stores, *BRIEF, *flags]
-    begun = time.monotonic()
-    done = start(
-        2, *arguments, module="tests.ranks.trainers.faulty", FAULT=fault, FAULT_AT=str(at), timeout=120, **env
-    )
-    return done, time.monotonic() - begun
+    """The run once it has ended, which it does at once, although ranks would wait for long."""
+    arguments = ["--job.dump_folder", folder, "--mixing.stores", stores, *BRIEF, *WAITING, *flags]
+    faults = {"FAULT": fault, "FAULT_AT": str(at), **env}
+    return start(2, *arguments, module="tests.ranks.trainers.faulty", timeout=240, **faults)
 
 
 def errors_by_rank(done):
@@ -32,8 +29,8 @@ def errors_by_rank(done):
 
 def test_a_slow_rank_has_time_to_print_its_error(tmp_path, stores):
     """torchrun ends all ranks once the first one has exited."""
-    done, seconds = run_faulty(tmp_path, stores, "late", 5, start=torchrun)
-    assert done.returncode != 0 and seconds < LIMIT_SECONDS
+    done = run_faulty(tmp_path, stores, "late", 5, start=torchrun)
+    assert done.returncode != 0
     assert errors_by_rank(done) == {rank: f"nothing will come of rank {rank}" for rank in "01"}
 
 
@@ -52,8 +49,8 @@ def test_an_error_is_written_in_one_piece(monkeypatch):
 )
 def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stores, fault, name):
     """The bit flips in step 1, the first phase ends after step 2."""
-    done, seconds = run_faulty(tmp_path, stores, fault, 1)
-    assert done.returncode != 0 and seconds < LIMIT_SECONDS
+    done = run_faulty(tmp_path, stores, fault, 1)
+    assert done.returncode != 0
     errors = errors_by_rank(done)
     assert set(errors) == {"0"}, done.stderr[-3000:]  # the same of both ranks: said once
     assert re.match(
@@ -64,7 +61,7 @@ def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stor
 
 def test_failing_evaluations_are_skipped_and_training_continues(tmp_path, stores):
     """One that fails on one rank only: nobody waits, the log names the groups and the reason."""
-    done, _ = run_faulty(tmp_path, stores, "evaluation", 3, FAULT_COUNT="1")
+    done = run_faulty(tmp_path, stores, "evaluation", 3, FAULT_COUNT="1")
     assert done.returncode == 0, done.stderr[-3000:]
     output = done.stdout + done.stderr
     assert "evaluation passes failed on rank 1: RuntimeError: no memory left" in output
@@ -77,8 +74,8 @@ def test_failing_evaluations_are_skipped_and_training_continues(tmp_path, stores
 
 def test_too_many_skipped_updates_in_a_row_stop_every_rank(tmp_path, stores):
     flags = ["--mixing.max_skipped_updates", "3"]
-    done, seconds = run_faulty(tmp_path, stores, "evaluation", 3, *flags, FAULT_COUNT="99")
-    assert done.returncode != 0 and seconds < LIMIT_SECONDS
+    done = run_faulty(tmp_path, stores, "evaluation", 3, *flags, FAULT_COUNT="99")
+    assert done.returncode != 0
     errors = errors_by_rank(done)
     assert set(errors) == {"0"}
     assert "step 10: 3 updates of the mixture in a row were skipped" in errors["0"]
@@ -88,7 +85,7 @@ def test_too_many_skipped_updates_in_a_row_stop_every_rank(tmp_path, stores):
 @pytest.mark.slow
 def test_a_training_loss_that_is_no_number_is_told_from_a_group_without_tokens(tmp_path, stores):
     flags = ["--mixing.method", "odm", "--mixing.odm.steps_per_update", "2"]
-    done, _ = run_faulty(tmp_path, stores, "training", 4, *flags)
+    done = run_faulty(tmp_path, stores, "training", 4, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     records = read_run(tmp_path).records
     assert [r["step"] for r in records if "skipped" in r.get("note", "")] == [4]
