@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 export VENV=${VENV:-.venv${TORCH:+-torch-$TORCH}${TORCHTITAN:+-torchtitan-$TORCHTITAN}}
 scripts/setup.sh dev
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
-exec "$VENV/bin/python" -m pytest -n 2 --dist loadgroup "$@"
+exec "$VENV/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -22,7 +22,6 @@ def test_a_checkpoint_that_is_damaged_is_refused_and_changes_nothing(name, tmp_p
     assert (controller.digest(), controller.ledger_file.path.read_bytes()) == (before, ledger)
 
 
-@pytest.mark.xdist_group("ranks")
 def test_a_damaged_checkpoint_ends_every_rank(tmp_path, stores):
     words = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--mixing.method", "stratified"]
     assert fork_ranks(2, *words, "--training.steps", "2").returncode == 0

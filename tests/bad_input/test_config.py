@@ -18,7 +18,6 @@ def test_a_fault_is_one_line_that_says_what_to_do(name, tmp_path, stores, capfd)
     assert re.search(case.message, case.refusal(tmp_path, stores, capfd))
 
 
-@pytest.mark.xdist_group("ranks")
 def test_a_fault_ends_every_rank(tmp_path, stores):
     case = CONFIG["a batch that cannot be split"]
     assert re.search(case.message, refusal_of_ranks(case, tmp_path, stores))

@@ -17,8 +17,6 @@ from titan_aioli.runs.read import read_run
 from titan_aioli.testing.forked import train
 from titan_aioli.testing.torchrun import TINY
 
-pytestmark = pytest.mark.xdist_group("ranks")
-
 
 @pytest.fixture
 def sweep(tmp_path, stores, monkeypatch):

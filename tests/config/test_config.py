@@ -145,7 +145,6 @@ def test_a_value_of_the_wrong_type_is_named(change, message):
         check_types(Mixing(**change), "mixing")
 
 
-@pytest.mark.xdist_group("ranks")
 def test_resume_with_other_groups_is_refused_on_every_rank(tmp_path, stores):
     common = ["--job.dump_folder", tmp_path, "--mixing.stores", stores, "--mixing.method", "stratified"]
     assert fork_ranks(2, *common, "--training.steps", "2").returncode == 0
