@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
-from titan_aioli.testing.torchrun import TINY, environment, free_port
+from titan_aioli.testing.torchrun import TINY, environment
 
 
 def fork_ranks(
@@ -59,7 +60,10 @@ def fork_module(
     Raises: subprocess.TimeoutExpired: they took longer.
     """
     words = [module, *map(str, args)]
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num_ranks)}
+    # As torchrun does, this process keeps the ranks' store.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(num_ranks)}
+    rendezvous |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     start_server()
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]

@@ -1,4 +1,4 @@
-"""Ranks that do not train: each has a word for how it ends (`raise`, `killed`, `waits`, or its exit status)."""
+"""Ranks that do not train: each is told how it ends (`raise`, `killed`, `waits`, or its exit status)."""
 
 import os
 import signal
