@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs into .venv and runs the tests: 10 to 20 minutes on two cores.
+# Installs into .venv and runs the tests: about 16 minutes on two cores.
 #   scripts/test.sh [pytest arguments]      scripts/test.sh -m slow     the long ones
 #   TORCH=2.15.0 TORCHTITAN=0.3.0 scripts/test.sh     on other versions, each pair in an environment of its own
 set -euo pipefail
