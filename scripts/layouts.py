@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 import tempfile
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,11 @@ def train(folder: Path, stores: Path, num_ranks: int, *flags: str) -> None:
     config = stores.with_name("config.toml")
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
     words = (*where, *COMMON, *flags)
-    done = fork_ranks(num_ranks, *words, module="support.layout_train", config=config, timeout=900, **cache)
-    (folder / "log.txt").write_text(done.stdout + done.stderr)
+    done = fork_ranks(num_ranks, *words, module="support.layout_train", config=config, timeout=inf, **cache)
+    printed = done.stdout + done.stderr
+    (folder / "log.txt").write_text(printed)
     if done.returncode:
-        raise RunFailed(f"{folder.name} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+        raise RunFailed(f"{folder.name} failed:\n{printed[-3000:]}")
 
 
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,4 +8,5 @@ cd "$(dirname "$0")/.."
 export VENV=${VENV:-.venv${TORCH:+-torch-$TORCH}${TORCHTITAN:+-torchtitan-$TORCHTITAN}}
 scripts/setup.sh dev
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+# A file's fixtures are made once, and the files with ranks, few tests but long ones, are not left to the end.
 exec "$VENV/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

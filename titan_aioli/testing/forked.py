@@ -64,23 +64,20 @@ def fork_module(
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(num_ranks)}
     rendezvous |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-    start_server()
+    _start_server()
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
         shared = (words, environment(**rendezvous, **variables), streams)
         ranks: Any = start_processes(_be_rank, shared, num_ranks, join=False, start_method="forkserver")
         try:
-            failure = _wait(ranks, time.monotonic() + timeout)
+            status, failure = _wait(ranks, time.monotonic() + timeout)
         finally:
             for process in ranks.processes:
                 process.kill()
         stdout, stderr = (path.read_text() if path.exists() else "" for path in streams)
-    if isinstance(failure, TimeoutError):
+    if status is None:
         raise subprocess.TimeoutExpired(words, timeout, stdout, stderr)
-    if failure is None:
-        return subprocess.CompletedProcess(words, 0, stdout, stderr)
-    status = getattr(failure, "exit_code", 1)  # 1 where it raised
-    return subprocess.CompletedProcess(words, status, stdout, f"{stderr}{failure}\n")
+    return subprocess.CompletedProcess(words, status, stdout, stderr + failure)
 
 
 def train(
@@ -99,22 +96,22 @@ def train(
 
 
 @cache
-def start_server() -> None:
+def _start_server() -> None:
     """Start the process that ranks are forked from, once; it ends with this one."""
     multiprocessing.set_forkserver_preload(["titan_aioli.train"])
     with patch.dict(os.environ, environment()):
         forkserver.ensure_running()
 
 
-def _wait(ranks: ProcessContext, deadline: float) -> ProcessException | TimeoutError | None:
-    """Why the first failed rank failed, or a TimeoutError; None once all have ended well."""
+def _wait(ranks: ProcessContext, deadline: float) -> tuple[int | None, str]:
+    """Status of the first rank that failed (1: it raised), and why; 0: all ended well, None: time is over."""
     try:
         while time.monotonic() < deadline:
             if ranks.join(timeout=1):
-                return None
+                return 0, ""
     except ProcessException as failed:
-        return failed
-    return TimeoutError()
+        return getattr(failed, "exit_code", 1), f"{failed}\n"
+    return None, ""
 
 
 def _be_rank(rank: int, words: list[str], variables: dict[str, str], streams: list[Path]) -> None:
