@@ -68,6 +68,37 @@ def test_without_evidence_it_stays_at_its_anchor(alignment):
     assert np.mean(np.array(farthest) > 0.02) <= 0.06
 
 
+def test_a_small_group_gets_what_is_worth_as_much_at_the_end_of_the_run():
+    """The first group is worth most, and a run on it alone would read it 40 times."""
+    values, epochs_of_all = np.array([0.6, 0.25, 0.15]), np.array([40.0, 1.5, 1.0])
+    method = build(3, epochs_of_all=epochs_of_all.tolist(), misfit=0.0)
+    state = method.update(method.init(3), values)
+    np.testing.assert_allclose(state.epochs, epochs_of_all * 0.1 / 3)  # after 100 steps on even shares
+    best = method.report(state)["best"]
+    read = state.epochs + 0.9 * best * epochs_of_all
+    again = np.maximum(read - 1, 0) - np.maximum(state.epochs - 1, 0)
+    at_the_end = values * np.exp(-again / 15) / best**0.5
+    np.testing.assert_allclose(at_the_end, at_the_end[0])
+    assert 1 / 3 < best[0] < 0.5  # without repetition 0.81
+
+
+def test_over_a_run_a_small_group_gets_no_more_than_lasts_to_its_end():
+    """Its rows are worth what the law says; at the end p is the mixture with which all are worth the same."""
+    values, epochs_of_all = np.array([0.6, 0.25, 0.15]), np.array([80.0, 1.5, 1.0])
+    method = build(3, epochs_of_all=epochs_of_all.tolist(), misfit=0.0)
+    state, read, shares = method.init(3), np.zeros(3), []
+    for _ in range(10):
+        phase = method.phase(state)
+        read += phase.num_steps / NUM_STEPS * phase.proportions * epochs_of_all
+        shares.append(phase.proportions[0])
+        worth = values * np.exp(-np.maximum(read - 1, 0) / 15)
+        state = method.update(state, worth / phase.proportions**0.5)
+    np.testing.assert_allclose(state.epochs, read)
+    endless = run(build(3, misfit=0.0), lambda p: values / p**0.5, 3)
+    assert read[0] < 25 and max(shares) < 0.45
+    assert 80 * endless[:, 0].mean() > 45
+
+
 def test_small_differences_are_not_acted_on_however_sure_they_are():
     best = [0.35, 0.28, 0.2, 0.17]
     np.testing.assert_array_equal(run(build(4), returns(best), 4)[-1], [0.25] * 4)
@@ -256,6 +287,8 @@ def test_what_all_groups_change_by_together_is_no_noise():
         ({"misfit": -0.1}, "aioli_gradients.misfit is -0.1"),
         ({"memory": 0.6}, "aioli_gradients.memory is 0.6: with less than 1 update the noise"),
         ({"least_share": 0.6}, "aioli_gradients.least_share is 0.6"),
+        ({"tau": 0.0}, "aioli_gradients.tau is 0.0"),
+        ({"epochs_of_all": [1.0]}, "aioli_gradients.epochs_of_all has 1 numbers"),
         ({"anchor": [1.0, 2.0, 3.0]}, "aioli_gradients.anchor"),
     ],
 )

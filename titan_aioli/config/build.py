@@ -107,7 +107,7 @@ def build_mixture(
         vocab_size: of the model; token ids must be below it. None: not checked.
         flavors: vocabularies of other models by name, named where this one's is too small.
         num_steps: optimizer steps of the run, for a method whose measurements depend on it. None: not known.
-        batch_size: B, rows of one step, for limits that are spread over the run. None: not known.
+        batch_size: B, rows of one step, for what depends on how often a group is read. None: not known.
     Raises: UserError: what is wrong, where, and what to do.
     """
     try:
@@ -119,8 +119,10 @@ def build_mixture(
         if targets is not None:
             refuse_trained(targets, train)
         names = [group.name for group in train] if targets is None else targets.names
-        values = hyperparameters(mixing, [group.num_tokens for group in train], names, objective, num_steps)
         num_rows = None if num_steps is None or batch_size is None else num_steps * batch_size
+        epochs = None if num_rows is None else [num_rows / group.num_sequences for group in train]
+        num_tokens = [group.num_tokens for group in train]
+        values = hyperparameters(mixing, num_tokens, names, objective, num_steps, epochs)
         guards = guard_arguments(mixing, largest_shares(mixing, train, num_rows))
         method = _build_method(mixing, values, guards, len(names), objective)
         if targets is not None and targets.are(validation):

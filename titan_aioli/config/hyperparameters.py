@@ -18,6 +18,7 @@ def hyperparameters(
     targets: Sequence[str] | None = None,
     objective: Objective | None = None,
     num_steps: int | None = None,
+    epochs_of_all: list[float] | None = None,
 ) -> dict[str, Any]:
     """The method's hyperparameters as plain arguments, per-group values in the order of the groups.
 
@@ -27,6 +28,7 @@ def hyperparameters(
         targets: [K], names. None: the groups.
         objective: what each target counts. None: every target the same.
         num_steps: optimizer steps of the run. None: not known.
+        epochs_of_all: [G], epochs of each group if the run were on nothing else. None: not known.
     """
     table, method = getattr(mixing, mixing.method, None), METHODS[mixing.method]
     written_as = {name: alias for alias, name in getattr(method, "aliases", {}).items()}
@@ -48,6 +50,7 @@ def hyperparameters(
         targets=names,
         target_shares=(objective or Objective()).shares(len(names)).tolist(),
         num_steps=num_steps,
+        epochs_of_all=epochs_of_all,
     )
     return resolve(written, run)
 

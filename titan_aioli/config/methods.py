@@ -52,6 +52,8 @@ class Run(NamedTuple):
     """[K], share of each target in the objective; 0 for guards and watched targets."""
     num_steps: int | None = None
     """Optimizer steps of the run. None: not known."""
+    epochs_of_all: list[float] | None = None
+    """[G], epochs of each group if the run were on nothing else. None: not known."""
 
 
 @dataclass
@@ -218,11 +220,13 @@ class AioliGradientsTable(methods.AioliGradients):
     plan: str = ""
     """With anchor = "plan": file made by `titan-aioli plan`, or the plan.json that a run leaves."""
     num_steps: Hidden[int] = 1024
+    epochs_of_all: Hidden[None] = None
 
     def resolve(self, written: dict[str, Any], run: Run) -> dict[str, Any]:
         if self.sequences is not None and self.sequences < 1:
             raise UserError(f"mixing.aioli_gradients.sequences is {self.sequences}: at least 1")
-        written |= {"anchor": _anchor("aioli_gradients", self.anchor, self.plan, run)}
+        written["anchor"] = _anchor("aioli_gradients", self.anchor, self.plan, run)
+        written["epochs_of_all"] = run.epochs_of_all
         return written if run.num_steps is None else {**written, "num_steps": run.num_steps}
 
 

@@ -37,6 +37,10 @@ e is what part of D's denominator the error is, n the degrees of freedom of that
 the anchor takes three deviations; the more the last w was (in c), the fewer, so that one noisy measurement
 does not undo what many have found.
 
+Repetition. The group worth most is often a small one. A row that is read again is worth less, by a law that
+is known beforehand (repetition.py), and not yet when it is measured: so theta is the mixture with which all
+groups are worth the same at the end of the run. Where nothing would be read again, that is theta as above.
+
 What it is worth. By the same law a step on p takes off the objective, in that of a step on the anchor p0,
 
     speed   = 1 + sum_j s_j h_j / sum_j s_j p0_j^(1 - curvature)
@@ -57,9 +61,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from titan_aioli.methods.anchored import anchor_mixture, at_least, check_anchor, stepped
-from titan_aioli.methods.checks import require_count, require_number
+from titan_aioli.methods.checks import require_count, require_number, require_weights
 from titan_aioli.methods.faults import report_skipped, unusable
 from titan_aioli.methods.protocol import Phase
+from titan_aioli.methods.repetition import kept_worth, lasting_mixture
 
 UPDATES = 10
 """Measurements of a run, by default."""
@@ -97,6 +102,10 @@ class AioliGradientsState(NamedTuple):
     """Weighted sum of the mean squares by which u differed from the direction of its mean."""
     trust: float
     """w of the last measurement."""
+    step: int
+    """Optimizer steps so far."""
+    epochs: np.ndarray
+    """[G], epochs of each group so far, by the proportions; 0 without `epochs_of_all`."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 
@@ -126,6 +135,11 @@ class AioliGradients:
     are not acted on, however sure they are."""
     least_share: float | None = None
     """Smallest share of a group. Unset: a tenth of an even one."""
+    tau: float = 15.0
+    """Epochs beyond the first after which the rows of a group are worth 1 / e of new ones. A small group gets
+    no more than is worth as much at the end of the run as what others give then."""
+    epochs_of_all: Sequence[float] | None = None
+    """[G], epochs of each group if the run were on nothing else. None: nothing is read again."""
     anchor: Sequence[float] | None = None
     """[G] weights of the mixture to start from, and to stay at without evidence. Unset: uniform."""
 
@@ -139,6 +153,9 @@ class AioliGradients:
         require_number("aioli_gradients.memory", self.memory, at_least=1, at_most=1e9, what=reason)
         require_number("aioli_gradients.curvature", self.curvature, above=0, at_most=1, what="the power")
         require_number("aioli_gradients.misfit", self.misfit, at_least=0)
+        require_number("aioli_gradients.tau", self.tau, above=0, at_most=1e9, what="a number of repetitions")
+        if self.epochs_of_all is not None:
+            require_weights("aioli_gradients.epochs_of_all", self.epochs_of_all, num_groups)
         check_anchor("aioli_gradients", self.anchor, self.least_share, num_groups)
 
     def init(self, num_groups: int, num_targets: int | None = None) -> AioliGradientsState:
@@ -150,6 +167,8 @@ class AioliGradients:
             mean=np.zeros(num_groups),
             spread=0.0,
             trust=0.0,
+            step=0,
+            epochs=np.zeros(num_groups),
             skipped=np.zeros(num_groups, dtype=bool),
         )
 
@@ -159,7 +178,7 @@ class AioliGradients:
     def update(self, state: AioliGradientsState, observation: np.ndarray | None) -> AioliGradientsState:
         assert observation is not None, "aioli_gradients observes the alignment of gradients"
         observation = np.where(np.abs(observation) < TOO_LARGE, observation, np.inf)
-        state = state._replace(round=state.round + 1, skipped=unusable(observation))
+        state = self._read(state)._replace(round=state.round + 1, skipped=unusable(observation))
         if state.skipped.any():
             return state
         return self._move(self._learn(state, state.proportions**self.curvature * observation))
@@ -170,7 +189,7 @@ class AioliGradients:
             return note
         values, error = self._values(state)
         found = {
-            "best": self._mixture(values),
+            "best": self._mixture(state, values),
             "best_stderr": np.array(error / self.curvature),  # of a share that is about even
             "trust": np.array(state.trust),
         }
@@ -179,7 +198,7 @@ class AioliGradients:
         return found | self._why_it_stays(state, values, error) | note
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
-        return {"aioli/best": self._mixture(self._values(state)[0])} if state.weight else {}
+        return {"aioli/best": self._mixture(state, self._values(state)[0])} if state.weight else {}
 
     def result(self, state: AioliGradientsState) -> np.ndarray:
         return state.proportions
@@ -224,6 +243,21 @@ class AioliGradients:
         steps = self.steps_per_update or max(1, round(default))
         return steps if number >= FIRST_UPDATES else max(1, round(FIRST_SHARE * steps))
 
+    def _read(self, state: AioliGradientsState) -> AioliGradientsState:
+        """The state after the steps of a phase: rows of what was read again are worth less, by the law."""
+        steps = self._steps(state.round)
+        read = steps * state.proportions * self._epochs_of_a_step(len(state.mean))
+        epochs = state.epochs + read
+        mean = state.mean * kept_worth(state.epochs, epochs, self.tau)
+        size = float(state.mean @ state.mean)
+        shrunk = float(mean @ mean) / size if size > 0 else 1.0
+        return state._replace(step=state.step + steps, epochs=epochs, mean=mean, spread=shrunk * state.spread)
+
+    def _epochs_of_a_step(self, num_groups: int) -> np.ndarray:
+        """[G], what a step on each group alone reads of it, in epochs."""
+        of_all = np.zeros(num_groups) if self.epochs_of_all is None else np.array(self.epochs_of_all)
+        return of_all / self.num_steps
+
     def _learn(self, state: AioliGradientsState, u: np.ndarray) -> AioliGradientsState:
         """The averages with one more measurement of u [G]."""
         kept = math.exp(-_above_noise(u, _variance(state)) / self.memory)
@@ -246,16 +280,16 @@ class AioliGradients:
         variance = _variance(state) * state.squares / state.weight**2
         return values, math.sqrt(variance * (1.0 + float(values @ values))) / total
 
-    def _mixture(self, values: np.ndarray) -> np.ndarray:
-        """theta [G] of s [G]."""
-        worth = (values / values.max()) ** (1.0 / self.curvature)
-        return worth / worth.sum()
+    def _mixture(self, state: AioliGradientsState, values: np.ndarray) -> np.ndarray:
+        """theta [G] by s [G], for the rest of the run."""
+        ahead = max(0, self.num_steps - state.step) * self._epochs_of_a_step(len(values))
+        return lasting_mixture(values, self.curvature, state.epochs, ahead, self.tau)
 
     def _move(self, state: AioliGradientsState) -> AioliGradientsState:
         """The proportions after an update."""
         anchor = self._anchor(len(state.mean))
         values, error = self._values(state)
-        best, trust = self._mixture(values), self._trust(state, values, error)
+        best, trust = self._mixture(state, values), self._trust(state, values, error)
         theta = at_least(anchor + trust * (best - anchor), self.least_share)
         following = stepped(state.proportions, theta, self.rate, self.least_share)
         return state._replace(proportions=following, trust=trust)

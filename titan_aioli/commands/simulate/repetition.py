@@ -57,6 +57,10 @@ class RepetitionWorld(World):
         drawn = np.random.default_rng((self.seed, 9)).uniform(low, high, self.num_groups)
         return np.exp(drawn) * (self.data_steps or self.num_steps)
 
+    @property
+    def epochs_of_all(self) -> list[float]:
+        return (self.num_steps / self.sizes).tolist()
+
     @cached_property
     def worth(self) -> Array:
         """[G + K, G], t."""

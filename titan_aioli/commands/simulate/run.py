@@ -16,14 +16,14 @@ CURVE_POINTS = 50
 
 
 def method_for(name: str, world: World, settings: dict[str, Any]) -> MixingMethod:
-    """The named method with what a run would tell it: number of steps, groups, targets, and Skill-It's graph.
+    """The named method with what a run would tell it: steps, groups, their sizes, targets, a graph.
 
     Args:
         settings: hyperparameters; they take precedence.
     """
-    known: dict[str, Any] = {}
-    if name in METHODS and "num_steps" in {field.name for field in fields(METHODS[name])}:
-        known["num_steps"] = world.num_steps
+    of_the_run = {"num_steps": world.num_steps, "epochs_of_all": world.epochs_of_all}
+    asked_for = {field.name for field in fields(METHODS[name])} if name in METHODS else set()
+    known: dict[str, Any] = {key: value for key, value in of_the_run.items() if key in asked_for}
     if name == "skill_it" and world.num_targets:
         known["graph"] = world.graph().tolist()
     return build_method(name, world.num_groups, world.num_targets or None, **{**known, **settings})

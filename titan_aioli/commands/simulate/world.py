@@ -65,6 +65,11 @@ class World(ABC):
     def losses(self, model: Any) -> Array:
         """[G + K], without noise, nats per token."""
 
+    @property
+    def epochs_of_all(self) -> list[float] | None:
+        """[G], epochs of each group if the run were on nothing else. None: groups have no end."""
+        return None
+
     @abstractmethod
     def present_A(self, model: Any, step: int) -> Array:
         """A [G + K, G] of the law at a step, nats per step and unit of proportion."""
