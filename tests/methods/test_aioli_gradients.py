@@ -71,7 +71,7 @@ def test_without_evidence_it_stays_at_its_anchor(alignment):
 def test_a_small_group_gets_what_is_worth_as_much_at_the_end_of_the_run():
     """The first group is worth most, and a run on it alone would read it 40 times."""
     values, epochs_of_all = np.array([0.6, 0.25, 0.15]), np.array([40.0, 1.5, 1.0])
-    method = build(3, epochs_of_all=epochs_of_all.tolist(), misfit=0.0)
+    method = build(3, epochs_of_all=epochs_of_all.tolist(), tau=15.0, misfit=0.0)
     state = method.update(method.init(3), values)
     np.testing.assert_allclose(state.epochs, epochs_of_all * 0.1 / 3)  # after 100 steps on even shares
     best = method.report(state)["best"]
@@ -85,7 +85,7 @@ def test_a_small_group_gets_what_is_worth_as_much_at_the_end_of_the_run():
 def test_over_a_run_a_small_group_gets_no_more_than_lasts_to_its_end():
     """Its rows are worth what the law says; at the end p is the mixture with which all are worth the same."""
     values, epochs_of_all = np.array([0.6, 0.25, 0.15]), np.array([80.0, 1.5, 1.0])
-    method = build(3, epochs_of_all=epochs_of_all.tolist(), misfit=0.0)
+    method = build(3, epochs_of_all=epochs_of_all.tolist(), tau=15.0, misfit=0.0)
     state, read, shares = method.init(3), np.zeros(3), []
     for _ in range(10):
         phase = method.phase(state)

@@ -38,8 +38,9 @@ the anchor takes three deviations; the more the last w was (in c), the fewer, so
 does not undo what many have found.
 
 Repetition. The group worth most is often a small one. A row that is read again is worth less, by a law that
-is known beforehand (repetition.py), and not yet when it is measured: so theta is the mixture with which all
-groups are worth the same at the end of the run. Where nothing would be read again, that is theta as above.
+is known beforehand (repetition.py) and that no measurement shows in time. So u_j falls by that law as group j
+is read again, and theta is the mixture with which all groups are worth the same at the end of the run. Where
+nothing is read again, that is theta as above.
 
 What it is worth. By the same law a step on p takes off the objective, in that of a step on the anchor p0,
 
@@ -135,7 +136,7 @@ class AioliGradients:
     are not acted on, however sure they are."""
     least_share: float | None = None
     """Smallest share of a group. Unset: a tenth of an even one."""
-    tau: float = 15.0
+    tau: float = 8.0
     """Epochs beyond the first after which the rows of a group are worth 1 / e of new ones. A small group gets
     no more than is worth as much at the end of the run as what others give then."""
     epochs_of_all: Sequence[float] | None = None

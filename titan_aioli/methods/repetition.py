@@ -4,12 +4,13 @@ A row of a group that has been read e times is worth
 
     v(e) = exp(-max(0, e - 1) / tau)
 
-of a new one. Source: Muennighoff et al. 2023, arXiv:2305.16264, section 3, who find tau (there R*) to be 15.
+of a new one. Source: Muennighoff et al. 2023, arXiv:2305.16264, section 3, where the law is that of a whole
+run and tau (R*) is 15.
 """
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import logsumexp, wrightomega
+from scipy.optimize import root_scalar
+from scipy.special import wrightomega
 
 Array = np.ndarray
 
@@ -57,6 +58,9 @@ def _solved(log_values: Array, power: float, new: Array, ahead: Array, tau: floa
         share[again] = wrightomega(log_share[again] + np.log(falls[again])).real / falls[again]
         return share
 
-    highest = power * logsumexp(log_values / power)  # with it the sum is 1 or less
+    highest = power * np.logaddexp.reduce(log_values / power)  # with it the sum is 1 or less
     lowest = highest - max(0.0, (ahead - new).max()) / tau
-    return shares(brentq(lambda log_level: shares(log_level).sum() - 1.0, lowest - 1.0, highest + 1.0))
+    found = root_scalar(
+        lambda log_level: shares(log_level).sum() - 1.0, bracket=(lowest - 1.0, highest + 1.0)
+    )
+    return shares(found.root)

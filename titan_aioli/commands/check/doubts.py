@@ -38,6 +38,7 @@ def doubts(config: Any, num_groups: int, expected: Forecast) -> Iterator[str]:
         yield from _target_excess(mixing)
     if mixing.method in ("aioli_bayes", "aioli_gradients"):
         yield from _even_anchor(mixing)
+    if mixing.method == "aioli_bayes":
         yield from _unbounded_repetition(mixing, expected)
     if mixing.method in ("aioli", "aioli_bayes"):
         yield from _redistribution(mixing)
@@ -85,7 +86,7 @@ def _even_anchor(mixing: Any) -> Iterator[str]:
 
 
 def _unbounded_repetition(mixing: Any, expected: Forecast) -> Iterator[str]:
-    """Small groups that a method which asks for what helps now would read again and again."""
+    """Small groups that a method which does not count with repetition would read again and again."""
     is_bounded = mixing.when_used_up in ("redistribute", "spread")
     repeated = [
         name
