@@ -183,6 +183,15 @@ def test_a_group_that_is_spread_lasts_to_the_end(tmp_path, stores, method):
     assert session.loader.position.drawn[0] == most
 
 
+def test_aioli_gradients_knows_how_often_each_group_has_been_read(tmp_path, stores):
+    session = train(*tiny_model(), mixing_of(stores, "aioli_gradients"), tmp_path, SCHEDULE)
+    state, rows = session.controller.state, session.loader.schedule.num_sequences
+    assert state.step == SCHEDULE.num_steps - 1  # it measured after all steps but the last
+    in_last_step = SCHEDULE.batch_size * state.proportions
+    np.testing.assert_allclose(state.epochs * rows, session.loader.position.drawn - in_last_step, atol=2)
+    assert (state.epochs * rows).sum() == pytest.approx(state.step * SCHEDULE.batch_size)
+
+
 def test_a_run_with_a_spread_group_is_replayed_as_recorded(tmp_path, stores, capsys):
     mixing: Mixing = mixing_of(stores, "odm")
     mixing.when_used_up, mixing.groups["a"].max_epochs = "spread", 0.02

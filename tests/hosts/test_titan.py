@@ -35,6 +35,20 @@ def test_another_config_is_opened_for_itself(stores):
     assert first.mixture is not second.mixture
 
 
+def test_aioli_gradients_is_told_the_epochs_of_every_group(stores):
+    flags = [
+        "--mixing.method",
+        "aioli_gradients",
+        "--training.steps",
+        "30",
+        "--training.global_batch_size",
+        "8",
+    ]
+    mixture = check_config([*arguments(stores), *flags], 2).mixture
+    expected = [30 * 8 / group.num_sequences for group in mixture.train]
+    assert mixture.method.epochs_of_all == pytest.approx(expected)
+
+
 def test_evaluations_leave_no_trace_in_the_load_of_experts():
     """Routers are balanced by the tokens that training sent to each expert, and no others."""
     model = torch.nn.Linear(1, 1)

@@ -26,7 +26,8 @@ def open_mixture(
     """
     if _Opened.config is not config or _Opened.mixture is None:
         training, mixing, batch_size = config.training, config.mixing, None
-        if mixing.when_used_up == "spread" or mixing.method == "aioli_gradients":  # how often a group is read
+        counts_epochs = mixing.when_used_up == "spread" or mixing.method == "aioli_gradients"
+        if counts_epochs:  # all else works with any number of rows
             num_ranks = int(os.environ.get("WORLD_SIZE", "0")) if world_size is None else world_size
             batch_size = expected_batch_size(config, num_ranks)
         mixture = build_mixture(mixing, training.seq_len, vocab_size, sizes, training.steps, batch_size)
