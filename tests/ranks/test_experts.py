@@ -20,7 +20,12 @@ TOKENS, EXPERTS_OF_A_TOKEN = 8 * 16, 3
 
 @pytest.mark.parametrize(
     ("method", "flags", "num_data_ranks"),
-    [("aioli", [], 2), ("aioli", SHARED, 2), ("aioli", STAGES, 1), ("doge", DOGE, 2)],
+    [
+        ("aioli", [], 2),
+        ("aioli", SHARED, 2),
+        ("aioli", STAGES, 1),
+        pytest.param("doge", DOGE, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_only_training_counts_in_the_load_of_experts(tmp_path, stores, method, flags, num_data_ranks):
     """Routers count the tokens of a step, none of its evaluations (aioli) or passes for gradients (doge)."""

@@ -27,7 +27,7 @@ def whole(stores, tmp_path_factory):
     ("num_ranks", "flags"),
     [
         (1, ["--training.local_batch_size", "8"]),
-        (4, ["--parallelism.tensor_parallel_degree", "2"]),
+        pytest.param(4, ["--parallelism.tensor_parallel_degree", "2"], marks=pytest.mark.slow),
     ],
 )
 def test_any_layout_draws_the_same_rows_and_finds_the_same_proportions(
