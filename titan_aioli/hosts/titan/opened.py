@@ -22,14 +22,13 @@ def open_mixture(
         vocab_size: entries of the model's embedding, where they are known.
         sizes: the same of every flavor of the model, by its name.
         world_size: ranks that will run it; 0: as few as its layout allows. None: those that run now.
-    Raises: UserError: see `build_mixture`.
+    Raises: UserError: the ranks do not fit the layout; see `build_mixture`.
     """
     if _Opened.config is not config or _Opened.mixture is None:
-        training, mixing, batch_size = config.training, config.mixing, None
-        counts_epochs = mixing.when_used_up == "spread" or mixing.method == "aioli_gradients"
-        if counts_epochs:  # all else works with any number of rows
-            num_ranks = int(os.environ.get("WORLD_SIZE", "0")) if world_size is None else world_size
-            batch_size = expected_batch_size(config, num_ranks)
-        mixture = build_mixture(mixing, training.seq_len, vocab_size, sizes, training.steps, batch_size)
+        num_ranks = int(os.environ.get("WORLD_SIZE", "0")) if world_size is None else world_size
+        batch_size, training = expected_batch_size(config, num_ranks), config.training
+        mixture = build_mixture(
+            config.mixing, training.seq_len, vocab_size, sizes, training.steps, batch_size
+        )
         _Opened.config, _Opened.mixture = config, mixture
     return _Opened.mixture
