@@ -91,14 +91,15 @@ def test_the_best_mixture_by_gradients_is_shown_with_how_far_it_is_followed(tmp_
     run = read_run(write_run(tmp_path / "aioli_gradients"))
     run.records[-2].update({"best": [0.8, 0.2], "best_stderr": np.inf, "trust": 0.0})
     run.records[-1].update({"best": [0.3, 0.7], "best_stderr": 0.0421, "trust": 0.8125})
-    run.records[-1]["speed"] = [1.25, 0.03]
+    run.records[-1].update({"speed": [1.25, 0.03], "gain_steps": [340.2, 50.7]})
     first, second = [
         line.split()
         for line in shown(best_mixture_table(run)).splitlines()
         if "0.00" in line or "0.81" in line
     ]
-    assert first[1:4] == ["0.00", "-", "-"] and first[5] == "0.80,"
-    assert second[1:6] == ["0.81", "0.042", "1.25", "\u00b1", "0.03"] and second[7] == "0.70,"
+    assert first[1:5] == ["0.00", "-", "-", "-"] and first[6] == "0.80,"
+    assert second[1:9] == ["0.81", "0.042", "1.25", "\u00b1", "0.03", "+340", "\u00b1", "51"]
+    assert second[10] == "0.70,"
 
 
 def test_the_figure_marks_updates_that_were_not_taken_and_says_why(tmp_path, monkeypatch):

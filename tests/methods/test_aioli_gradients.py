@@ -211,6 +211,40 @@ def test_its_speed_is_what_a_step_takes_off_in_that_of_one_on_the_anchor(curvatu
     assert error == pytest.approx(0.0, abs=1e-6)
 
 
+def test_its_gain_is_the_speed_of_every_step_added_up():
+    """Where the law holds without noise the speed of a phase is known, and so are the steps it gained."""
+    method, best = build(3, misfit=0.0, rate=0.5), np.array([0.6, 0.3, 0.1])
+    state, gained, anchor = method.init(3), 0.0, np.full(3, 1 / 3)
+    for _ in range(6):
+        phase = method.phase(state)
+        change = 2 * (phase.proportions**0.5 - anchor**0.5)
+        gained += phase.num_steps * (best**0.5 @ change) / (best**0.5 @ anchor**0.5)
+        state = method.update(state, returns(best)(phase.proportions))
+    gain, error = method.report(state)["gain_steps"]
+    assert gain == pytest.approx(gained, rel=1e-6) and gain > 20
+    assert error == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_phase_that_shows_nothing_counts_by_what_was_known():
+    method, alignment = build(2, misfit=0.0), returns([0.8, 0.2])
+    state = method.init(2)
+    for _ in range(4):
+        state = method.update(state, alignment(state.proportions))
+    speed = method.report(state)["speed"][0]
+    following = method.update(state, np.full(2, np.nan))
+    steps = method.phase(state).num_steps
+    gained = method.report(following)["gain_steps"][0] - state.gain_steps[0]
+    assert gained == pytest.approx(steps * (speed - 1)) and gained > 5
+
+
+def test_without_a_measurement_that_tells_its_error_nothing_is_gained():
+    method = build(2)
+    state = method.update(method.init(2), np.full(2, np.nan))
+    assert not state.gain_steps.any() and "gain_steps" not in method.report(state)
+    state = method.update(state, np.array([3.0, 1.0]))
+    assert not state.gain_steps.any() and "gain_steps" not in method.report(state)
+
+
 def test_the_error_of_its_speed_is_that_of_what_it_observes():
     """Over many noisy measurements of the same the speed is off by its error, on the mean."""
     method, off, errors = build(4, misfit=0.0), [], []

@@ -74,12 +74,14 @@ def test_a_measured_gain_is_shown(tmp_path, caplog):
 
 def test_the_speed_that_gradients_say_is_shown(tmp_path, caplog):
     found = {"best": [0.5, 0.5], "trust": 0.5, "speed": np.array([1.25, 0.03])}
+    found |= {"gain_steps": np.array([340.2, 50.7])}
     log, record = make_log(tmp_path), {**RECORD, **found}
     shown = {"aioli/trust": 0.5, "aioli/speed": 1.25, "aioli/speed_stderr": 0.03}
+    shown |= {"aioli/gain_steps": 340.2, "aioli/gain_steps_stderr": 50.7}
     assert shown.items() <= log.update_metrics(record, {}).items()
     with caplog.at_level(logging.INFO):
         log.show_update(record, 4, is_shown=True)
-    assert caplog.messages[0].endswith("followed 0.50 | speed 1.25 \u00b1 0.03")
+    assert caplog.messages[0].endswith("speed 1.25 \u00b1 0.03 | gain +340 \u00b1 51 steps")
 
 
 def test_what_is_seen_of_targets_is_named_by_target(tmp_path, caplog):

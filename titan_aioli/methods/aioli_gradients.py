@@ -47,7 +47,8 @@ What it is worth. By the same law a step on p takes off the objective, in that o
     speed   = 1 + sum_j s_j h_j / sum_j s_j p0_j^(1 - curvature)
     h_j     = (p_j^(1 - curvature) - p0_j^(1 - curvature)) / (1 - curvature), or log (p_j / p0_j) for 1
 
-which near the anchor is what a step is known to take off, sum_j p_j a_j, over sum_j p0_j a_j.
+which near the anchor is what a step is known to take off, sum_j p_j a_j, over sum_j p0_j a_j. So the run has
+gained the sum of speed - 1 over its steps: as many more steps on the anchor would have done as much.
 
 Source: gradients for A, Chen et al. 2024, arXiv:2411.05735, section 4 (DoGE), and Fan et al. 2023,
 arXiv:2310.15393; the law and the averages are this project's.
@@ -107,6 +108,8 @@ class AioliGradientsState(NamedTuple):
     """Optimizer steps so far."""
     epochs: np.ndarray
     """[G], epochs of each group so far, by the proportions; 0 without `epochs_of_all`."""
+    gain_steps: np.ndarray
+    """[2], steps on the anchor that the mixture has gained so far by the law, and the standard error."""
     skipped: np.ndarray
     """[G] bool, groups whose last observation could not be used."""
 
@@ -170,6 +173,7 @@ class AioliGradients:
             trust=0.0,
             step=0,
             epochs=np.zeros(num_groups),
+            gain_steps=np.zeros(2),
             skipped=np.zeros(num_groups, dtype=bool),
         )
 
@@ -179,10 +183,12 @@ class AioliGradients:
     def update(self, state: AioliGradientsState, observation: np.ndarray | None) -> AioliGradientsState:
         assert observation is not None, "aioli_gradients observes the alignment of gradients"
         observation = np.where(np.abs(observation) < TOO_LARGE, observation, np.inf)
-        state = self._read(state)._replace(round=state.round + 1, skipped=unusable(observation))
+        steps = self._steps(state.round)
+        state = self._read(state, steps)._replace(round=state.round + 1, skipped=unusable(observation))
         if state.skipped.any():
-            return state
-        return self._move(self._learn(state, state.proportions**self.curvature * observation))
+            return self._gain(state, steps)
+        state = self._learn(state, state.proportions**self.curvature * observation)
+        return self._move(self._gain(state, steps))
 
     def report(self, state: AioliGradientsState) -> dict[str, np.ndarray | str]:
         note: dict[str, np.ndarray | str] = {**report_skipped(state.skipped)}
@@ -195,7 +201,7 @@ class AioliGradients:
             "trust": np.array(state.trust),
         }
         if math.isfinite(error):
-            found["speed"] = self._speed(state.proportions, values, error)
+            found |= {"speed": self._speed(state.proportions, values, error), "gain_steps": state.gain_steps}
         return found | self._why_it_stays(state, values, error) | note
 
     def metrics(self, state: AioliGradientsState) -> dict[str, np.ndarray]:
@@ -244,9 +250,8 @@ class AioliGradients:
         steps = self.steps_per_update or max(1, round(default))
         return steps if number >= FIRST_UPDATES else max(1, round(FIRST_SHARE * steps))
 
-    def _read(self, state: AioliGradientsState) -> AioliGradientsState:
+    def _read(self, state: AioliGradientsState, steps: int) -> AioliGradientsState:
         """The state after the steps of a phase: rows of what was read again are worth less, by the law."""
-        steps = self._steps(state.round)
         read = steps * state.proportions * self._epochs_of_a_step(len(state.mean))
         epochs = state.epochs + read
         mean = state.mean * kept_worth(state.epochs, epochs, self.tau)
@@ -330,6 +335,17 @@ class AioliGradients:
         return np.array(
             [1.0 + gain / unit, error * float(np.linalg.norm(change - gain / unit * before)) / unit]
         )
+
+    def _gain(self, state: AioliGradientsState, steps: int) -> AioliGradientsState:
+        """The state with what the steps of a phase have gained, by what is known when it is over.
+
+        The speeds of all phases follow from one average, so that their errors are taken for one.
+        """
+        values, error = self._values(state) if state.weight else (state.mean, math.inf)
+        if not math.isfinite(error):  # nothing has moved yet, or no group helps
+            return state
+        speed, stderr = self._speed(state.proportions, values, error)
+        return state._replace(gain_steps=state.gain_steps + steps * np.array([speed - 1.0, stderr]))
 
     def _anchor_values(self, num_groups: int) -> np.ndarray:
         """[G], the s with which the anchor is the best mixture."""

@@ -30,6 +30,7 @@ RECORD = {
     "best_stderr": "",
     "trust": "",
     "speed": "2",
+    "gain_steps": "2",
     "slopes": "G",
     "noise": "",
     "probability": "",

@@ -81,7 +81,7 @@ def update_metrics(
         metrics["aioli/probability"] = float(record["probability"])
     if "trust" in record:
         metrics["aioli/trust"] = float(record["trust"])
-    for name in ("gain", "measured_gain", "speed"):
+    for name in ("gain", "measured_gain", "speed", "gain_steps"):
         if name in record:
             gain, error = record[name]
             metrics |= {f"aioli/{name}": float(gain), f"aioli/{name}_stderr": float(error)}
@@ -120,6 +120,9 @@ def update_line(
     if "speed" in record:
         speed, error = record["speed"]
         line += f" | speed {speed:.2f} \u00b1 {error:.2f}"
+    if "gain_steps" in record:
+        gain, error = record["gain_steps"]
+        line += f" | gain {gain:+.0f} \u00b1 {error:.0f} steps"
     if "measured_gain" in record:
         gain, error = record["measured_gain"]
         line += f" | measured gain {gain:+.4f} \u00b1 {error:.4f}"

@@ -85,8 +85,8 @@ def best_mixture_table(run: Run) -> Table:
         "the best mixture by its gradients",
         "followed: 1 wholly; 0 not at all, since chance or what the law is wrong by may explain it; "
         "error: standard error of a share; speed: what a step takes off the objective, in that of one on the "
-        "anchor, as its law says",
-        ["step", "followed", "error", "speed"],
+        "anchor, as its law says; gain: how many more steps on the anchor would have done as much so far",
+        ["step", "followed", "error", "speed", "gain, steps"],
         ends_with_mixture=True,
     )
     for record in first_and_last(run.best_mixtures(), MAX_ROUNDS):
@@ -96,6 +96,7 @@ def best_mixture_table(run: Run) -> Table:
             f"{record['trust']:.2f}",
             f"{error:.3f}" if np.isfinite(error) else "-",
             "{:.2f} \u00b1 {:.2f}".format(*record["speed"]) if "speed" in record else "-",
+            "{:+.0f} \u00b1 {:.0f}".format(*record["gain_steps"]) if "gain_steps" in record else "-",
             _largest_shares(run, record["best"]),
         )
     return table
