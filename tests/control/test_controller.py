@@ -289,7 +289,7 @@ def test_a_checkpoint_that_knows_no_seed_is_taken(tmp_path):
     [
         (
             {"num_sweeps": 2, "steps_per_round": 20},
-            "aioli.num_sweeps was 1 and is 2, and the checkpoint is in the middle",
+            "aioli.num_sweeps was 1 and is 2, and the checkpoint holds measurements",
         ),
         ({"steps_per_mixture": 1}, "aioli.steps_per_mixture was 2 and is 1"),
         ({"one_hot_factor": 0.9}, "aioli.one_hot_factor was 0.75 and is 0.9"),
@@ -313,6 +313,22 @@ def test_settings_of_learn_params_may_change_between_rounds_only(tmp_path, chang
     changed = other(tmp_path / "8")
     assert changed.load_state_dict(saved_after(8))
     assert changed.phase.name == "train"
+
+
+@pytest.mark.parametrize("num_steps", [0, 8, 64, 65])
+def test_the_stretches_of_aioli_bayes_stay_as_long_when_a_run_gets_longer(tmp_path, num_steps):
+    """Also at the end of a run and in its first steps, where no stretch is perturbed."""
+
+    def make(folder, **settings):
+        return make_controller(tmp_path / folder, method=build_method("aioli_bayes", 3, **settings))
+
+    first = make("first", num_steps=1024)
+    first.begin()
+    advance(first, num_steps)
+    saved = first.state_dict()
+    with pytest.raises(ResumeRefused, match=r"steps_per_stretch was 8 and is 16.* set it to 8"):
+        make("second", num_steps=2048).load_state_dict(saved)
+    assert make("third", num_steps=2048, steps_per_stretch=8).load_state_dict(saved)
 
 
 def test_a_ledger_file_that_is_lost_is_written_again_as_long_as_it_was(tmp_path):

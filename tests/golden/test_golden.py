@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.methods.helpers import drive
 from titan_aioli.laws import (
     dirichlet_cover,
     fit_linear,
@@ -34,6 +35,43 @@ def cases(name, keep=lambda case: True):
     return pytest.mark.parametrize(
         "case", chosen, ids=[case.get("name", f"case{i}") for i, case in enumerate(chosen)]
     )
+
+
+def test_skill_it_before_aioli():
+    """The released code trains on Skill-It's proportions first, then runs Aioli from even weights."""
+    case = json.loads((GOLDEN / "aioli_skillit_prior.json").read_text())
+    inputs, expected = case["inputs"], case["outputs"]
+    first = build_method(
+        "skill_it",
+        3,
+        graph=inputs["graph"],
+        eta=inputs["skillit_eta"],
+        window=inputs["skillit_window"],
+        steps_per_round=inputs["skillit_update_steps"],
+    )
+    state = first.init(3)
+    stages = [state.proportions]
+    for losses in inputs["losses_in_skillit_stage"][:-1]:  # the last ones belong to a stage that is not run
+        state = first.update(state, np.array(losses))
+        stages.append(state.proportions)
+    np.testing.assert_allclose(stages, expected["skillit_stage_proportions"], rtol=0, atol=1e-12)
+    then = build_method(
+        "aioli",
+        3,
+        num_sweeps=inputs["lp_rounds"],
+        steps_per_mixture=inputs["lp_steps"],
+        steps_per_round=inputs["update_steps"],
+        one_hot_factor=inputs["one_hot_factor"],
+        eta=inputs["eta"],
+        orders=inputs["mixture_order"],
+        prior=stages[-1].tolist(),
+        prior_steps=inputs["prior_steps"],
+    )
+    rounds = zip(inputs["loss_at_round_start"], inputs["loss_after_segment"], strict=True)
+    seen = iter([losses for start, segments in rounds for losses in (start, *segments)])
+    trained = drive(then, 3, lambda phase, *_: np.array(next(seen)), num_rounds=2)
+    found = [state.proportions for state in trained]
+    np.testing.assert_allclose(found, expected["aioli_proportions"], rtol=0, atol=1e-12)
 
 
 @cases("skillit", lambda case: case["inputs"]["window"] > 0)

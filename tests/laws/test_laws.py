@@ -64,6 +64,8 @@ def test_tables_that_cannot_determine_a_law_are_refused():
     two_runs, three = np.array([[0.5, 0.5], [0.25, 0.75]]), np.full((3, 2), 0.5)
     with pytest.raises(ValueError, match=r"2 runs are too few for the log-linear law of 2 groups.* 3 runs"):
         fit_log_linear(two_runs, np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"the 4 runs are on 2 mixtures, too few .* at least 3 diff"):
+        fit_log_linear(np.tile(two_runs, (2, 1)), np.random.default_rng(0).uniform(2, 3, (4, 2)))
     with pytest.raises(ValueError, match="span only 1 of 2 dimensions"):
         fit_linear(three, np.ones((3, 2)))
     with pytest.raises(ValueError, match="losses: run 1, column 0 is nan"):

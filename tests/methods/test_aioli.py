@@ -80,6 +80,16 @@ def test_A_that_is_constant_leaves_the_proportions_and_says_so():
     assert "A is constant" in method.report(trained)["note"]
 
 
+def test_A_that_is_constant_but_for_rounding_leaves_the_proportions_too():
+    """All losses rise by as much in every segment."""
+    losses = iter(3.7 + 0.1 * np.arange(100))
+    method = build_method("aioli", 3)
+    trained = drive(method, 3, lambda *_: np.full(3, next(losses)), num_rounds=1)[0]
+    assert 0 < np.ptp(trained.raw_A) < 1e-12 and trained.raw_A.max() < -0.01
+    np.testing.assert_array_equal(trained.proportions, np.full(3, 1 / 3))
+    assert "A is constant" in method.report(trained)["note"]
+
+
 def test_nan_loss_leaves_the_proportions_names_the_group_and_later_rounds_recover():
     A = np.array([[0.03, 0.01], [0.02, 0.01]])
     method, world = build_method("aioli", 2, eta=1.0), linear_world(A, np.full(2, 4.0))

@@ -35,6 +35,17 @@ def test_skill_it_at_the_start_of_an_interval_sees_losses_one_interval_old():
     np.testing.assert_allclose(state.proportions[0], 1 / (1 + np.exp(-2)))  # not yet the 100
 
 
+def test_skill_it_stays_where_it_is_while_every_loss_was_skipped():
+    graph = [[1.0, 0.5], [0.25, 1.0]]
+    method = build_method("skill_it", 2, graph=graph, evaluate="start", eta=1.0)
+    state = method.init(2)
+    for losses in ([np.nan, 3.0], [3.0, 3.0]):  # the second is what the next update sees
+        state = method.update(state, np.array(losses))
+    np.testing.assert_array_equal(state.proportions, method.init(2).proportions)
+    state = method.update(state, np.array([2.0, 2.0]))
+    np.testing.assert_allclose(state.proportions, softmax(3.0 * np.sum(graph, axis=1)))
+
+
 def test_skill_it_halves_ones_off_the_diagonal_on_request():
     graph = [[1.0, 1.0], [0.25, 1.0]]
     first = [

@@ -160,6 +160,11 @@ class AioliTable(methods.Aioli):
         written["prior"] = by_group(self.prior, run.names, "mixing.aioli.prior") or None
         written["seed"] = run.seed
         self._check_prior()
+        if self.diagonal and (targets := list(run.targets)) != run.names:
+            raise UserError(
+                f"mixing.aioli.diagonal is true, but A has no diagonal where the targets are not the groups "
+                f"{', '.join(run.names)}, in this order: they are {', '.join(targets)}: leave one of them out"
+            )
         if self.prior_plan:
             plan = read_for("mixing.aioli.prior_plan", self.prior_plan, read_plan, run.names)
             written["prior"] = plan.tolist()

@@ -230,8 +230,7 @@ class MixtureController:
         """Take over the saved state of the method and the counts and, unless a new one starts, the ledger."""
         state = from_arrays(self.state, arrays, "method_state")
         saved = read_saved(arrays, self.method.phase(state).proportions)
-        is_under_way = saved.step > saved.phase_start or self.method.phase(state).name == "learn_params"
-        if "settings" in arrays and is_under_way:
+        if "settings" in arrays:
             check_settings(json.loads(arrays["settings"].item()), settings_in_use(self.method, state))
         self._set_state(state)
         self.step, self.first_row = saved.step, saved.first_row

@@ -141,7 +141,7 @@ def _refuse_other_rows(identity: Identity, saved: Mapping[str, np.ndarray]) -> N
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse hyperparameters that were changed in the middle of a measurement that is made with them.
+    """Refuse hyperparameters that were changed while what was measured with them still counts.
 
     Args:
         before, now: as of `settings_in_use` of the saved state, with the saved hyperparameters and these.
@@ -150,9 +150,9 @@ def check_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name, value in before.items():
         if name in now and now[name] != value:
             raise ResumeRefused(
-                f"{name} was {value} and is {now[name]}, and the checkpoint is in the middle of a measurement"
-                " begun with the first: set it back; it may be changed at a checkpoint between two "
-                "measurements, and then holds from the next one on"
+                f"{name} was {value} and is {now[name]}, and the checkpoint holds measurements made with the "
+                f"first, which still count: set it to {value} (aioli: or change it at a checkpoint between "
+                "two LearnParams)"
             )
 
 

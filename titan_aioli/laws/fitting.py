@@ -60,8 +60,8 @@ def check_table(proportions: Array, losses: Array, num_parameters: int, law: str
         losses: [N, M], final loss of each evaluated group.
         num_parameters: of the law, for one evaluated group.
         law: its name, for the error.
-    Raises: ValueError: shapes do not fit, a number is not finite, there are too few runs, or their mixtures
-        do not span the simplex.
+    Raises: ValueError: shapes do not fit, a number is not finite, there are too few mixtures, or they do not
+        span the simplex.
     """
     proportions, losses = np.asarray(proportions, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if proportions.ndim != 2 or losses.ndim != 2 or len(proportions) != len(losses):
@@ -82,6 +82,13 @@ def check_table(proportions: Array, losses: Array, num_parameters: int, law: str
             f"parameters for each evaluated group, so at least {num_parameters} runs are needed"
         )
     _check_span(proportions)
+    num_mixtures = len(np.unique(proportions.round(6), axis=0))
+    if num_mixtures < num_parameters:
+        raise ValueError(
+            f"the {num_runs} runs are on {num_mixtures} mixtures, too few for the {law} law of {num_groups} "
+            f"groups: it has {num_parameters} parameters for each evaluated group, so at least "
+            f"{num_parameters} different mixtures are needed"
+        )
     return proportions, losses
 
 

@@ -110,8 +110,8 @@ class MixingMethod(Protocol):
 def settings_in_use(method: Any, state: Any) -> dict[str, Any]:
     """Hyperparameters that must stay as they are where this state continues, by name.
 
-    A method that is in the middle of a measurement names in its function `settings_in_use` what the
-    measurement is made with; one without that function has none.
+    A method names in its function `settings_in_use` what those of its measurements were made with that still
+    count; one without that function has none.
     """
     return method.settings_in_use(state) if hasattr(method, "settings_in_use") else {}
 

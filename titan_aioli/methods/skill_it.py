@@ -153,11 +153,10 @@ class SkillIt:
         if trained == 0 or trained * self._steps() % self.steps_per_round:
             return following
         following = following._replace(round=state.round + 1)
-        if bad.any():
+        window = (state if self.evaluate == "start" else following).window_losses
+        if bad.any() or not window.any():  # every loss so far was skipped
             return following
-        return self._update_proportions(
-            following, (state if self.evaluate == "start" else following).window_losses
-        )
+        return self._update_proportions(following, window)
 
     def report(self, state: SkillItState) -> dict[str, np.ndarray | str]:
         return {**report_skipped(state.skipped)}

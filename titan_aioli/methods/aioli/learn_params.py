@@ -142,6 +142,8 @@ def normalized(A: np.ndarray) -> np.ndarray | None:
 
 
 def shifted_sum(A: np.ndarray) -> float:
-    """What `normalized` divides by."""
+    """What `normalized` divides by; 0 where a shift leaves nothing but rounding."""
     smallest = A.min()
+    if smallest < 0 and np.ptp(A) <= 1e-12 * -smallest:
+        return 0.0
     return float((A - smallest if smallest < 0 else A).sum())
