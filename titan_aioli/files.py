@@ -172,7 +172,8 @@ def open_compressed(path: str | Path) -> BinaryIO:
         compression = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
         if compression == "bz2" and head[4:10] != b"1AY&SY":  # a text may start with BZh
             compression = None
-    stream = pa.input_stream(str(path), compression=compression)
+    file = open(path, "rb")  # noqa: SIM115, the stream closes it; Arrow's own takes names in UTF-8 only
+    stream = pa.input_stream(file, compression=compression)
     return io.BufferedReader(stream, READ_BYTES)  # pyright: ignore
 
 

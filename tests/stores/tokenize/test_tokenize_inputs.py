@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 
 from titan_aioli.commands.tokenize import tokenize
 from titan_aioli.stores.store import open_store
+from titan_aioli.stores.tokenize.documents import Document
 from titan_aioli.stores.tokenize.inputs import find_inputs
+from titan_aioli.stores.tokenize.shards import batches
 from titan_aioli.stores.tokenize.sources import JsonLines, TextFiles
 from titan_aioli.testing.text import TRAIN_ONLY, save_tokenizer
 
@@ -180,6 +182,17 @@ def test_an_entry_that_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "docs/pipe")
     with pytest.raises(ValueError, match="pipe is neither a file nor a folder"):
         read(tmp_path, "docs")
+
+
+def test_a_file_whose_name_is_not_in_utf8_is_read(tmp_path):
+    put(tmp_path, docs__b_txt=b"three")
+    (tmp_path / "docs" / os.fsdecode(b"a\xe9.txt")).write_bytes(b"one two")
+    assert read(tmp_path, "docs") == TOKENS
+
+
+def test_prompts_count_in_the_size_of_a_batch():
+    documents = [Document(text="x", group="g", prompt="y" * 999) for _ in range(10)]
+    assert [len(batch) for batch in batches(iter(documents), 2000)] == [2] * 5
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):

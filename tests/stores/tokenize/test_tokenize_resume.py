@@ -112,6 +112,34 @@ def test_two_runs_at_once_are_kept_apart(tmp_path, tokenizer):
         tokenize((docs,), group="web", tokenizer=tokenizer, output=tmp_path / "out")
 
 
+def test_nothing_in_the_work_folder_is_open_when_it_is_removed(tmp_path, tokenizer, monkeypatch):
+    """NFS and FUSE keep an open file that is removed, under another name, so that the folder is not empty."""
+    docs, partial, opened = save_jsonl(tmp_path / "docs.jsonl", numbered(3)), tmp_path / "out/web.partial", []
+    rmdir = Path.rmdir
+
+    def seen(folder):
+        if folder == partial:
+            found = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+            opened.append([path for path in found if str(partial) in path])
+        return rmdir(folder)
+
+    monkeypatch.setattr(Path, "rmdir", seen)
+    tokenize((docs,), group="web", tokenizer=tokenizer, output=tmp_path / "out")
+    assert opened == [[]] and not partial.exists()
+    with WorkFolder(tmp_path / "out", "web", {}).locked():
+        (partial / "stores").mkdir()
+    assert opened == [[], []] and not partial.exists()
+
+
+def test_a_link_at_the_place_of_a_store_is_refused_before_anything_is_read(tmp_path, tokenizer):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/web").symlink_to(tmp_path / "elsewhere")
+    docs = save_jsonl(tmp_path / "docs.jsonl", ["no record"])  # would be named if it were read
+    with pytest.raises(ValueError, match="out/web is a link: a store is moved there as a whole"):
+        tokenize((docs,), group="web", tokenizer=tokenizer, output=tmp_path / "out")
+
+
 def test_files_of_others_are_never_replaced(tmp_path, tokenizer):
     docs = save_jsonl(tmp_path / "docs.jsonl", numbered(5))
     (tmp_path / "out/web").mkdir(parents=True)

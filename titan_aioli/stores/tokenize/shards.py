@@ -68,7 +68,7 @@ def batches(documents: Iterator[Document], characters: int) -> Iterator[list[Doc
     size = 0
     for document in documents:
         batch.append(document)
-        size += len(document.text)
+        size += len(document.text) + len(document.prompt or "")
         if size >= characters or len(batch) >= MOST_DOCUMENTS:
             yield batch
             batch, size = [], 0

@@ -7,6 +7,7 @@ the same.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -89,7 +90,7 @@ class TextFiles:
     def identity(self) -> list[Any]:
         digest = blake2b(digest_size=16)
         for name, path in self.files:
-            digest.update(f"{name}\0{edges_digest(path)}\0".encode())
+            digest.update(os.fsencode(f"{name}\0{edges_digest(path)}\0"))  # names need not be UTF-8
         return ["text", len(self.files), digest.hexdigest()]
 
     def records(self, fields: list[str]) -> Iterator[tuple[str, Any]]:

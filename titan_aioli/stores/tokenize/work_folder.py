@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,10 @@ class WorkFolder:
                 yield
             finally:
                 if not self._has_shards():
-                    shutil.rmtree(self.partial)
+                    _empty(self.partial)
+                    file.close()  # NFS and FUSE keep what is open in the folder under another name
+                    with suppress(OSError):  # another run has begun in it
+                        self.partial.rmdir()
 
     def shard(self, source: int, number: int) -> Path:
         """Path of the number-th shard (from 1) of a source."""
@@ -249,14 +252,29 @@ class WorkFolder:
         self._clear()
 
     def refuse_taken(self, group: str) -> None:
-        """Raises: ValueError: OUTPUT/GROUP holds files that this run did not make."""
+        """Raises: ValueError: OUTPUT/GROUP is a link or holds files that this run did not make."""
         if self.merged.is_file() and not (self.stores / group).is_dir():
             return  # an earlier run moved it there and was killed before it had published all groups
         folder = self.output / group
+        if folder.is_symlink() or folder.is_mount():
+            what = "a link" if folder.is_symlink() else "a mount point"
+            raise ValueError(
+                f"{folder} is {what}: a store is moved there as a whole when it is finished, so nothing may "
+                f"be there yet: remove it, or let --output {self.output} itself be {what}"
+            )
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise ValueError(
                 f"{folder} holds files of another origin: move them away or choose another --output"
             )
+
+
+def _empty(folder: Path) -> None:
+    """Remove everything in a folder."""
+    for path in list(folder.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _option(key: str, plan: dict[str, Any]) -> str:
