@@ -185,6 +185,7 @@ class MixingSession:
 
     def _begin(self, done: int) -> None:
         """Write the ledger's first entry, unless resumed; all parts must stand at the same step."""
+        check_ranks_agree(self.controller, self._host.device)
         self._has_begun, self._begun_at = True, done
         begins_ledger = len(self.controller.ledger) == 0
         self._log.begin(done, dict(self._description), begins_section=begins_ledger)

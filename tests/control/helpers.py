@@ -23,10 +23,13 @@ def make_controller(
     targets=None,
     split="",
     mixture="",
+    held_out="",
+    group_stores=(),
 ):
     """A controller that has not begun; its ledger file is in the folder. `method` replaces the named one."""
     num_targets = None if targets is None else len(targets)
     method = method or build_method(name, len(groups), num_targets, **(AIOLI if name == "aioli" else {}))
     file = LedgerFile(folder / "ledger.jsonl", is_writer=True)
-    identity = Identity(name, groups, stores, limits, seed, seq_len, targets, split, mixture)
+    given = (name, groups, stores, limits, seed, seq_len, targets, split, mixture, held_out, group_stores)
+    identity = Identity(*given)
     return MixtureController(method, identity, batch_size, Ledger(), file, adapt)

@@ -263,6 +263,36 @@ def test_the_ledger_file_is_plain_json(tmp_path):
     assert json.loads(line)["proportions"] == [1 / 3] * 3
 
 
+def test_other_held_out_sets_are_refused_or_restart_the_method(tmp_path):
+    """Losses before and after the resume would be of different texts."""
+    first = make_controller(tmp_path, held_out="x")
+    first.begin()
+    advance(first, 3)
+    saved = first.state_dict()
+    assert make_controller(tmp_path, held_out="x").load_state_dict(saved)
+    with pytest.raises(ResumeRefused, match="written with other held-out sets: point validation stores"):
+        make_controller(tmp_path, held_out="y").load_state_dict(saved)
+    adapted = make_controller(tmp_path, held_out="y", adapt=True)
+    assert not adapted.load_state_dict(saved)
+    reason = adapted.begin(3, 24, np.array([8, 8, 8]), np.zeros(3))["reason"]
+    assert reason == "resumed with changes: other held-out sets"
+    older = {name: array for name, array in unpack(saved["controller"]).items() if name != "held_out"}
+    assert make_controller(tmp_path, held_out="y").load_state_dict({"controller": pack(older)})
+
+
+def test_other_stores_are_named_by_their_groups(tmp_path):
+    first = make_controller(tmp_path, stores="abc", group_stores=("a", "b", "c"))
+    first.begin()
+    other = make_controller(tmp_path / "other", stores="axy", group_stores=("a", "x", "y"))
+    with pytest.raises(ResumeRefused, match=r"other stores of b, c: point .* and mixing.train_share, set"):
+        other.load_state_dict(first.state_dict())
+    assert first.digest() != other.digest()
+    older = unpack(first.state_dict()["controller"])
+    del older["group_stores"]
+    with pytest.raises(ResumeRefused, match="with stores abc, this run has axy"):
+        other.load_state_dict({"controller": pack(older)})
+
+
 @pytest.mark.parametrize("adapt", [False, True])
 @pytest.mark.parametrize(
     ("change", "key"), [({"seed": 1}, "mixing.seed"), ({"seq_len": 8}, "training.seq_len")]

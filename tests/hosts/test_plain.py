@@ -1,6 +1,7 @@
 """The plain loop: the session, loader, methods and files of torchtitan's host, resumed bit for bit."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,26 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, stores):
     other = torch.nn.Embedding(VOCAB_SIZE, VOCAB_SIZE)
     with pytest.raises(UserError, match=r"checkpoint.pt does not fit this run"):
         train(other, torch.optim.SGD(other.parameters()), mixing_of(stores, "stratified"), tmp_path, SCHEDULE)
+
+
+@pytest.mark.parametrize("method", ["aioli", "aioli_gradients", "stratified"])
+def test_a_held_out_set_that_is_another_one_at_a_resume_is_refused(tmp_path, method):
+    """Where the method compares its losses, or follows its gradient; others train on."""
+    stores, replaced = write_stores(tmp_path / "stores"), write_stores(tmp_path / "other", num_documents=30)
+    train(
+        *tiny_model(),
+        mixing_of(stores, method),
+        tmp_path / "run",
+        SCHEDULE._replace(num_steps=3, save_freq=3),
+    )
+    for file in (replaced / "b").glob("validation*"):
+        shutil.copy(file, stores / "b")
+    again = (mixing_of(stores, method), tmp_path / "run", SCHEDULE)
+    if method == "stratified":
+        assert train(*tiny_model(), *again).controller.step == 6
+        return
+    with pytest.raises(UserError, match="was written with other held-out sets: point validation stores"):
+        train(*tiny_model(), *again)
 
 
 def test_a_group_that_is_used_up_ends_the_run(tmp_path, stores, caplog):

@@ -9,6 +9,7 @@ import pytest
 from titan_aioli.hosts.installed import launch
 from titan_aioli.runs.read import read_run
 from titan_aioli.testing.forked import fork_ranks
+from titan_aioli.testing.stores import write_stores
 from titan_aioli.testing.torchrun import torchrun
 
 BRIEF = ["--training.steps", "12", "--checkpoint.no-enable", "--mixing.evaluation.freq", "0"]
@@ -57,6 +58,15 @@ def test_one_flipped_bit_on_one_rank_stops_all_at_the_next_update(tmp_path, stor
         rf"step 2: the ranks hold different mixtures: {name}: ranks \[0\] hold .*; ranks \[1\] hold ",
         errors["0"],
     ), errors["0"]
+
+
+def test_a_rank_that_reads_other_stores_is_found_before_the_first_step(tmp_path, stores):
+    other = write_stores(tmp_path / "copy", num_documents=30)
+    done = run_faulty(tmp_path / "run", stores, "stores", 0, OTHER_STORES=str(other))
+    assert done.returncode != 0
+    said = r"step 0: the ranks hold different mixtures: stores of group a: ranks \[0\] hold .*every node has"
+    assert re.match(said, errors_by_rank(done)["0"]), done.stderr[-3000:]
+    assert not (tmp_path / "run/losses.jsonl").exists()
 
 
 def test_failing_evaluations_are_skipped_and_training_continues(tmp_path, stores):

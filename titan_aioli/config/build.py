@@ -5,7 +5,7 @@ all ranks within seconds. Below the builders only plain arguments are passed on.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +30,7 @@ from titan_aioli.control.ledger_file import LedgerFile
 from titan_aioli.control.resume import Identity
 from titan_aioli.data.group import Group
 from titan_aioli.data.loader import MixtureLoader
-from titan_aioli.data.targets import Targets
+from titan_aioli.data.targets import HeldOutSet, Targets
 from titan_aioli.errors import UserError
 from titan_aioli.files import to_plain
 from titan_aioli.methods import METHODS, Guarded, MixingMethod, Objective, build_method
@@ -82,13 +82,25 @@ class Mixture(NamedTuple):
 
     def fingerprint(self) -> str:
         """Hash of the training stores and of how they are cut into sequences."""
-        digest = blake2b(digest_size=16)
-        for group in self.train:
-            digest.update(f"{group.name} {group.seq_len}".encode())
-            digest.update(f"{list(group.store_weights)}".encode() if group.store_weights else b"")
-            for store in group.stores:
-                digest.update(store.fingerprint().encode())
-        return digest.hexdigest()
+        return _fingerprint(self.train)
+
+    def observed_fingerprint(self) -> str:
+        """Hash of the held-out sets that the method observes; "" for a method that observes none."""
+        if self.method.observes not in ("validation", *OF_GRADIENTS):
+            return ""
+        return _fingerprint(self.validation if self.targets is None else self.targets.validation)
+
+
+def _fingerprint(sets: Sequence[HeldOutSet]) -> str:
+    """Hash of sets of stores and of how they are cut into sequences."""
+    digest = blake2b(digest_size=16)
+    for each in sets:
+        digest.update(f"{each.name} {each.seq_len}".encode())
+        weights = each.store_weights if isinstance(each, Group) else None
+        digest.update(f"{list(weights)}".encode() if weights else b"")
+        for store in each.stores:
+            digest.update(store.fingerprint().encode())
+    return digest.hexdigest()
 
 
 def build_mixture(
@@ -226,6 +238,8 @@ def build_controller(
         targets=mixture.target_names,
         split=describe_splits(mixture.splits),
         mixture=mixture.given(),
+        held_out=mixture.observed_fingerprint(),
+        group_stores=[_fingerprint([group]) for group in mixture.train],
     )
     return MixtureController(
         method=mixture.method,

@@ -162,8 +162,8 @@ class MixtureController:
             )
 
     def digest(self) -> str:
-        """Hash of the proportions, the method's state and the ledger: equal on all healthy ranks."""
-        hasher = hashlib.sha256(self.ledger.digest().encode())
+        """Hash of identity, proportions, the method's state and the ledger: equal on all healthy ranks."""
+        hasher = hashlib.sha256(f"{self.ledger.digest()} {self._identity()}".encode())
         counts = (self.step, self.first_row, self._phase_start, self.skipped_updates)
         for value in (*counts, self.used_up, *self.state, self.proportions):
             hasher.update(np.asarray(value).tobytes())
@@ -171,13 +171,18 @@ class MixtureController:
 
     def held(self) -> dict[str, str]:
         """What the digest hashes, by name, each value as text: to find where two ranks differ."""
-        values: dict[str, Any] = {"proportions": self.proportions, "step": self.step}
+        values: dict[str, Any] = {**self._identity(), "proportions": self.proportions, "step": self.step}
         values.update(phase_start=self._phase_start, first_row=self.first_row, used_up=self.used_up)
         values.update(skipped_updates=self.skipped_updates)
         values.update(to_arrays(self.state, "method state"))
         for index, entry in enumerate(self.ledger):
             values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
         return {name: repr(to_plain(value)) for name, value in values.items()}
+
+    def _identity(self) -> dict[str, Any]:
+        """What this rank reads and was asked for, by name."""
+        stores = zip(self.group_names, self.identity.group_stores, strict=False)
+        return {f"stores of group {group}": stores for group, stores in stores} | self.identity._asdict()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, equal on all ranks, as one leaf of bytes."""
@@ -195,6 +200,8 @@ class MixtureController:
                     "seq_len": self.identity.seq_len,
                     **({"split": self.identity.split} if self.identity.split else {}),
                     **({"mixture": self.identity.mixture} if self.identity.mixture else {}),
+                    **({"held_out": self.identity.held_out} if self.identity.held_out else {}),
+                    "group_stores": np.array(self.identity.group_stores, dtype=np.str_),
                     "settings": json.dumps(settings_in_use(self.method, self.state)),
                     "step": self.step,
                     "first_row": self.first_row,

@@ -1,9 +1,10 @@
 """What a resumed run must share with its checkpoint, and how it may differ.
 
 The number of data-parallel ranks and the global batch size may always change: rows keep their numbers. The
-groups, their stores and limits, the method and a static mixture may change with `mixing.on_resume = "adapt"`:
-a new ledger then starts at that step, groups that remain (by name) continue with their next row, new ones
-start with their first, and the method restarts if it, the groups or the static mixture changed. What decides
+groups, their stores and limits, held-out sets, the method and a static mixture may change with
+`mixing.on_resume = "adapt"`: a new ledger then starts at that step, groups that remain (by name) continue
+with their next row, new ones start with their first, and the method restarts if it, the groups, the static
+mixture or the held-out sets that it compares losses of changed. What decides
 which tokens a row number stands for (seed, length of a sequence) may never change: rows would be lost and
 repeated.
 """
@@ -23,10 +24,15 @@ REMEDIES = {
     "groups": "use the groups of the checkpoint",
     "targets": "use the targets of the checkpoint",
     "split": "set mixing.groups.NAME.split back",
-    "stores": "point the groups at the same token stores, with the same store_weights",
+    "stores": "point the groups at the same token stores, with the same store_weights and mixing.train_share",
+    "held_out": "point validation stores and targets at the same token stores",
     "limits": "set max_epochs and when_used_up back",
 }
 """Fields of `Identity` in the order that they are compared, each with what makes it equal again."""
+RESTARTING = {"method", "mixture", "groups", "targets", "held_out"}
+"""Those of which a change restarts the method."""
+NOT_ALWAYS_SAVED = ("targets", "split", "held_out", "mixture")
+"""Those that older checkpoints, or those of some methods, do not have."""
 FIXED = {"seed": "mixing.seed", "seq_len": "training.seq_len"}
 """Fields of `Identity` that no resume may change, each with its key in the config."""
 
@@ -52,6 +58,10 @@ class Identity(NamedTuple):
     """How stores are cut into train, validation and test, in words; saved where one is."""
     mixture: str = ""
     """What a method that observes nothing was given to train on, in words; saved where there is something."""
+    held_out: str = ""
+    """Fingerprint of the held-out sets that the method observes; saved where it observes any."""
+    group_stores: Sequence[str] = ()
+    """[G], fingerprints of each group's training stores. Empty: not known."""
 
     @property
     def target_names(self) -> Sequence[str]:
@@ -94,20 +104,19 @@ def compare(
     Raises: ResumeRefused: they differ and may not; names the first difference and what to do about it.
     """
     _refuse_other_rows(identity, saved)
-    plain = [name for name in REMEDIES if name not in ("targets", "split", "mixture")]
-    before = {name: saved[name].tolist() for name in plain}
-    before["targets"] = saved["targets"].tolist() if "targets" in saved else before["groups"]
-    before["split"] = saved["split"].tolist() if "split" in saved else ""
-    before["mixture"] = saved["mixture"].tolist() if "mixture" in saved else identity.mixture
-    now = {name: np.asarray(getattr(identity, name)).tolist() for name in plain}
-    now |= {"targets": list(identity.target_names), "split": identity.split, "mixture": identity.mixture}
+    now = {name: np.asarray(getattr(identity, name)).tolist() for name in REMEDIES}
+    now["targets"] = list(identity.target_names)
+    before = {name: saved[name].tolist() for name in REMEDIES if name not in NOT_ALWAYS_SAVED}
+    for name in NOT_ALWAYS_SAVED:
+        absent = {"targets": before["groups"], "split": ""}.get(name, now[name])
+        before[name] = saved[name].tolist() if name in saved else absent
     changed = [name for name in REMEDIES if before[name] != now[name]]
     if not changed:
         return None
     if not may_differ:
         name = changed[0]
         raise ResumeRefused(
-            f"the checkpoint was written with {name} {before[name]}, this run has {now[name]}: "
+            f"the checkpoint was written with {_difference(name, before[name], now[name], identity, saved)}: "
             f'{REMEDIES[name]}, set mixing.on_resume = "adapt" to continue with the change, or restart the '
             "mixture (--checkpoint.exclude_from_loading mixture,dataloader)"
         )
@@ -123,9 +132,19 @@ def compare(
         words.append(f"mixture {before['mixture']} -> {now['mixture']}")
     if "groups" not in changed:
         words += [f"other {name}" for name in changed if name in ("split", "stores", "limits")]
+        words += ["other held-out sets"] if RESTARTING.intersection(changed) == {"held_out"} else []
     reason = "resumed with changes: " + "; ".join(words or ["another order of groups"])
-    restarts = not {"groups", "method", "targets", "mixture"}.isdisjoint(changed)
-    return Adaptation(reason, restarts_method=restarts)
+    return Adaptation(reason, restarts_method=not RESTARTING.isdisjoint(changed))
+
+
+def _difference(name: str, before: Any, now: Any, identity: Identity, saved: Mapping[str, np.ndarray]) -> str:
+    """How a field of the identity differs, in words; stores by the groups that they belong to."""
+    if name == "held_out":
+        return "other held-out sets"
+    if name == "stores" and len(found := saved.get("group_stores", ())) == len(identity.group_stores) > 0:
+        pairs = zip(identity.groups, found, identity.group_stores, strict=True)
+        return f"other stores of {', '.join(group for group, was, is_now in pairs if was != is_now)}"
+    return f"{name} {before}, this run has {now}"
 
 
 def _refuse_other_rows(identity: Identity, saved: Mapping[str, np.ndarray]) -> None:

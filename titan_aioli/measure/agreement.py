@@ -33,6 +33,7 @@ def check_ranks_agree(controller: MixtureController, device: torch.device) -> No
         ranks_by_value.setdefault(str(values.get(name)), []).append(rank)
     shown = "; ".join(f"ranks {ranks} hold {value}" for value, ranks in ranks_by_value.items())
     raise RanksDisagree(
-        f"step {controller.step}: the ranks hold different mixtures: {name}: {shown}. Training stops: go "
-        "back to the last checkpoint, and check the memory and network of the ranks that differ"
+        f"step {controller.step}: the ranks hold different mixtures: {name}: {shown}. Training stops: see "
+        "that every node has the same config and stores, and check the memory and network of the ranks that "
+        "differ; the last checkpoint is from before"
     )

@@ -3,6 +3,7 @@
 FAULT=bit-proportions, bit-ledger: one bit flips on rank 1 in the middle of step FAULT_AT.
 FAULT=evaluation: from step FAULT_AT on, FAULT_COUNT evaluations fail on rank 1, with an exception.
 FAULT=late: every rank refuses to start, rank 1 FAULT_AT seconds after rank 0.
+FAULT=stores: rank 1 reads the stores in OTHER_STORES, as on a node with a copy of its own.
 FAULT=training: at step FAULT_AT the training loss of group 0 is nan (the gradients are not touched).
 """
 
@@ -77,4 +78,6 @@ class FaultyTrainer(MixingTrainer):
 
 
 if __name__ == "__main__":
+    if FAULT == "stores" and os.environ["RANK"] == "1":
+        sys.argv += ["--mixing.stores", os.environ["OTHER_STORES"]]
     leave(launch(FaultyTrainer, sys.argv[1:]))
