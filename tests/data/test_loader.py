@@ -1,9 +1,12 @@
 """The loader: restored before any step it gives the same rest; ranks share rows; phases bound reading."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
+import titan_aioli.data.loader as loading
 from titan_aioli.control.ledger import Ledger, LedgerEntry
 from titan_aioli.data.loader import MixtureLoader
 from titan_aioli.testing.stores import numbered_group
@@ -96,6 +99,31 @@ def test_no_row_is_read_beyond_the_phase():
     loader.start_phase(7)
     groups += [next(iterator)[0]["group"].tolist() for _ in range(2)]
     assert groups == [[0] * 4] * 5 + [[1] * 4] * 2
+
+
+def test_the_next_block_is_planned_and_read_while_training_takes_this_one(monkeypatch):
+    """Blocks of one step, as where a step has more rows than are planned at once."""
+    monkeypatch.setattr(loading, "BLOCK_ROWS", BATCH_SIZE)
+    loader = make_loader(read_ahead=4)
+    loader.ledger.append(LedgerEntry(0, 0, np.array([0.5, 0.5]), "train", 0))
+    loader.start_phase(10)
+    iterator = iter(loader)
+    next(iterator)
+    limit = time.monotonic() + 20
+    while loader._phase_reader._position.step < 4:
+        assert time.monotonic() < limit, "nothing is read ahead"
+        time.sleep(0.001)
+    assert loader.position.step == 1
+    rows = [[batch[0]["group"].tolist(), batch[0]["input"][:, 0].tolist()] for batch in iterator]
+    assert rows == rows_in_one_block()[1:]
+
+
+def rows_in_one_block():
+    """The same ten steps, planned at once."""
+    loader = make_loader(read_ahead=0)
+    loader.ledger.append(LedgerEntry(0, 0, np.array([0.5, 0.5]), "train", 0))
+    loader.start_phase(10)
+    return [[batch[0]["group"].tolist(), batch[0]["input"][:, 0].tolist()] for batch in loader]
 
 
 def test_the_audit_sees_every_row_once():

@@ -1,10 +1,10 @@
 """The mixture-aware dataloader: each rank's share of the rows that the ledger decides.
 
 Every rank plans the same global rows and reads its own, so the saved state is equal on all ranks and does
-not depend on how many there are. A phase fixes the mixture for a known number of steps: its rows are planned
-in blocks, and a background thread of torchdata.nodes reads them ahead of training, several micro-batches per
-call, up to the end of the block or the phase and never beyond it. The state counts the rows that training
-took, not those that were read. scripts/bench_loader.py measures the speed.
+not depend on how many there are. A phase fixes the mixture for a known number of steps: a background thread
+of torchdata.nodes plans its rows in blocks and reads them ahead of training, several micro-batches per call,
+up to the end of the phase and never beyond it. The state counts the rows that training took, not those that
+were read. scripts/bench_loader.py measures the speed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,14 @@ from titan_aioli.data.schedule import Block, Position, Schedule
 from titan_aioli.errors import UserError
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+Chunk = tuple[Block, list[Batch] | list[UserError]]
+"""A block and some of its micro-batches, reversed; all chunks of a block come one after the other."""
 
 BLOCK_ROWS = 8192
-"""Number of rows planned at once: takes a few ms, hardly more than planning 1,000."""
+"""Number of rows planned at once (at least a step): takes a few ms, hardly more than planning 1,000."""
 CHUNK_ROWS = 128
-"""Number of rows that one call reads (at least one micro-batch): 2 MB at 2,048 tokens per row."""
+"""Most rows that one call reads (at least one micro-batch): 2 MB at 2,048 tokens per row. A phase begins with
+one micro-batch, and each call reads twice as many as the one before, so that its first step need not wait."""
 MIN_READ_AHEAD_STEPS = 4
 """Smallest number of steps that is read in the background: for fewer a thread costs more than it hides."""
 
@@ -86,7 +89,9 @@ class MixtureLoader:
     @property
     def position(self) -> Position:
         """The position after the last step whose micro-batches were all taken."""
-        return self._start if self._block is None else self._block.position_after(self._steps_taken - 1)
+        if self._block is None:
+            return self._start
+        return self._block.position_after(self._taken // self.num_micro_batches - 1)
 
     def start_at(self, step: int) -> None:
         """Start at a step, with no row drawn (mixing that joins a run in the middle)."""
@@ -101,51 +106,59 @@ class MixtureLoader:
 
     def seek(self, position: Position) -> None:
         """Continue from a position, once `start_phase` allows rows."""
-        self._start, self._block, self._steps_taken = position, None, 0
-        self._overdrawn = np.empty(0, dtype=np.int64)
-        self._phase_end = position.step
+        self._start, self._phase_end = position, position.step
+        self._phase_reader: _PhaseReader | None = None
+        self._batches: list[Any] = []
+        """Micro-batches that were read and not taken, reversed, or what is wrong with them."""
+        self._block: Block | None = None
+        """That they, or the last one taken, belong to."""
+        self._taken = 0
+        """Micro-batches of the block that were taken."""
 
     def used_up(self) -> np.ndarray:
         """The groups whose `max_drawn` the next step would exceed; [] if there are none."""
-        block = self._plan()
-        return self._overdrawn if self._steps_taken == block.num_steps else self._overdrawn[:0]
+        if self._max_drawn is None or self._fetch() or self._phase_reader is None:
+            return np.empty(0, dtype=np.int64)
+        return self._phase_reader.overdrawn
 
     def __iter__(self) -> Iterator[Batch]:
-        while (block := self._plan()).num_steps:
-            yield from self._take(block)
+        while self._fetch():
+            if isinstance(self._batches[-1], Exception):
+                raise self._batches[-1]
+            self._count()
+            yield self._batches.pop()  # no reference stays here: its memory is soon used again, still cached
 
-    def _plan(self) -> Block:
-        """The block that holds the next step; it has no steps if a group is used up."""
-        if self._block is None or self._steps_taken == self._block.num_steps:
-            position, end_step = self.position, self._phase_end
-            assert position.step < end_step, f"no phase allows step {position.step}: it ended at {end_step}"
-            num_steps = min(max(1, BLOCK_ROWS // self.schedule.batch_size), end_step - position.step)
-            proportions = self.ledger.at_step(position.step).proportions
-            block = self.schedule.plan(position, proportions, num_steps)
-            if self._max_drawn is not None:
-                block, self._overdrawn = block.within(self._max_drawn)
-            self._block, self._steps_taken = block, 0
-        return self._block
+    def _fetch(self) -> bool:
+        """Whether there is a next micro-batch, which is then the last of `_batches`."""
+        if self._batches:
+            return True
+        if self._phase_reader is None:
+            self._phase_reader, self._chunks = self._read_phase()
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return False
+        block, self._batches = chunk
+        if block is not self._block:
+            self._block, self._taken = block, 0
+        return True
 
-    def _take(self, block: Block) -> Iterator[Batch]:
-        """The remaining micro-batches of a block; a step counts when its last micro-batch is taken."""
-        chunks = _Chunks(self, block, self._steps_taken)
-        ahead = self._read_ahead and block.num_steps - self._steps_taken >= MIN_READ_AHEAD_STEPS
-        factor = -(-self._read_ahead // chunks.chunk_size)
-        node: Any = Prefetcher(chunks, prefetch_factor=factor) if ahead else chunks
+    def _read_phase(self) -> "tuple[_PhaseReader, Iterator[Chunk]]":
+        """What reads the rest of the phase, and its chunks, read in the background where that helps."""
+        position, end_step = self.position, self._phase_end
+        assert position.step < end_step, f"no phase allows step {position.step}: it ended at {end_step}"
+        reader = _PhaseReader(self, position, end_step, self._max_drawn)
+        ahead = self._read_ahead and end_step - position.step >= MIN_READ_AHEAD_STEPS
+        factor = max(2, -(-self._read_ahead // reader.largest_chunk))  # after a short chunk another one
+        node: Any = Prefetcher(reader, prefetch_factor=factor) if ahead else reader
         node.reset()
-        taken = 0
-        for batches in node:
-            while batches:
-                assert self._block is block, "a phase was started in the middle of another"
-                taken += 1
-                if taken % self.num_micro_batches == 0:
-                    self._steps_taken += 1
-                    if self._on_step is not None:
-                        self._on_step(block, self._steps_taken - 1)
-                if isinstance(batches[-1], Exception):
-                    raise batches[-1]
-                yield batches.pop()  # no reference stays here, so its memory is soon used again, still cached
+        return reader, node
+
+    def _count(self) -> None:
+        """Count a micro-batch that is taken; a step is over when its last one is."""
+        assert self._block is not None
+        self._taken += 1
+        if self._taken % self.num_micro_batches == 0 and self._on_step is not None:
+            self._on_step(self._block, self._taken // self.num_micro_batches - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the data: equal on all ranks, whatever their number."""
@@ -180,34 +193,71 @@ def _check_division(batch_size: int, num_ranks: int, local_batch_size: int) -> N
         )
 
 
-class _Chunks(BaseNode):
-    """Yields lists of micro-batches, each read by one call and reversed: `pop()` returns them in order.
+class _PhaseReader(BaseNode):
+    """Yields the chunks of the rest of a phase, each read by one call."""
 
-    A list that cannot be used holds an exception instead, which is raised in the training thread.
-    """
-
-    def __init__(self, loader: MixtureLoader, block: Block, first_step: int):
+    def __init__(
+        self, loader: MixtureLoader, position: Position, end_step: int, max_drawn: np.ndarray | None
+    ):
+        """Args:
+        loader: whose rows are read.
+        position: where to begin.
+        end_step: of the phase, not included.
+        max_drawn: [G], upper bound on the rows of each group in the whole run. None: no bound.
+        """
         super().__init__()
-        rows = loader.local_rows
-        self._reader, self._of_group = loader.reader, loader.groups
-        groups = block.groups[first_step:, rows].reshape(-1, rows.shape[1])
-        sequences = block.sequences[first_step:, rows].reshape(-1, rows.shape[1])
-        self._groups, self._sequences = torch.from_numpy(groups).unbind(), sequences
-        self._kinds, self._places = loader.reader.locate(groups, sequences)
-        self._pin_memory = loader.pin_memory
-        self.chunk_size = max(1, CHUNK_ROWS // rows.shape[1])
-        """Number of micro-batches per list; the last list may have fewer."""
+        self._reader, self._of_group, self._schedule = loader.reader, loader.groups, loader.schedule
+        self._local_rows, self._pin_memory = loader.local_rows, loader.pin_memory
+        self._position, self._end_step, self._max_drawn = position, end_step, max_drawn
+        self._proportions = loader.ledger.at_step(position.step).proportions
+        self._block_steps = max(1, BLOCK_ROWS // loader.schedule.batch_size)
+        num_micro_batches, local_batch_size = self._local_rows.shape
+        largest = max(1, CHUNK_ROWS // local_batch_size)
+        self.largest_chunk = min(largest, self._block_steps * num_micro_batches)
+        """Number of micro-batches in a chunk; the first ones and the last one of a block have fewer."""
+        self.overdrawn = np.empty(0, dtype=np.int64)
+        """Groups of which the step after the last chunk would draw too many rows."""
+        self._block: Block | None = None
 
     def reset(self, initial_state: dict | None = None) -> None:
         super().reset(initial_state)
-        self._next = 0
+        self._chunk_size = 1
 
-    def next(self) -> list[Batch] | list[UserError]:
-        chunk = slice(self._next, self._next + self.chunk_size)
-        places = self._places[chunk]
-        if not len(places):
+    def next(self) -> Chunk:
+        if self._block is None or self._next == len(self._places):
+            self._plan()
+        assert self._block is not None
+        chunk = slice(self._next, self._next + self._chunk_size)
+        self._next = min(chunk.stop, len(self._places))
+        self._chunk_size = min(2 * self._chunk_size, self.largest_chunk)
+        return self._block, self._read(chunk)
+
+    def _plan(self) -> None:
+        """Plan the next block, of which nothing is read yet.
+
+        Raises: StopIteration: the phase is over, or its next step would overdraw a group.
+        """
+        num_steps = min(self._block_steps, self._end_step - self._position.step)
+        if num_steps == 0 or len(self.overdrawn):
             raise StopIteration
-        self._next += self.chunk_size
+        block = self._schedule.plan(self._position, self._proportions, num_steps)
+        if self._max_drawn is not None:
+            block, self.overdrawn = block.within(self._max_drawn)
+        if block.num_steps == 0:
+            raise StopIteration
+        self._block, self._position, self._next = block, block.position_after(block.num_steps - 1), 0
+        local_batch_size = self._local_rows.shape[1]
+        groups = block.groups[:, self._local_rows].reshape(-1, local_batch_size)
+        self._sequences = block.sequences[:, self._local_rows].reshape(-1, local_batch_size)
+        self._groups = torch.from_numpy(groups).unbind()
+        self._kinds, self._places = self._reader.locate(groups, self._sequences)
+
+    def _read(self, chunk: slice) -> list[Batch] | list[UserError]:
+        """Micro-batches of the block, reversed: `pop()` returns them in order.
+
+        A list that cannot be used holds an exception instead, which is raised in the training thread.
+        """
+        places = self._places[chunk]
         shape = (*places.shape, self._reader.seq_len + 1)
         tokens = np.empty(shape, dtype=np.int64)
         self._reader.read(self._kinds[chunk].ravel(), places.ravel(), tokens.reshape(-1, shape[2]))
