@@ -5,14 +5,14 @@ The data file holds only token ids, one sequence after the other. The index, lit
     magic "MMIDIDX" 00 00 | uint64 version = 1 | uint8 dtype code | uint64 sequences S | uint64 D + 1 |
     int32 sizes [S] in tokens | int64 pointers [S] in bytes | int64 first sequence of every document [D + 1]
 
-(the last entry of the document index is S). Opening reads the index, 20 bytes per document, and maps the data
-without reading it: a file of any size opens in milliseconds.
+(the last entry of the document index is S). Opening reads the index, 20 bytes per document, keeps 8 of them,
+and maps the data without reading it.
 """
 
 import os
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -39,12 +39,14 @@ DTYPES: dict[int, np.dtype] = {
 """Dtype codes of the index. The two float codes are refused: floats are no token ids."""
 
 
+READ_NUMBERS = 1 << 20
+"""Numbers of the index that are looked at together: an index may have hundreds of millions."""
+
+
 class MegatronIndex(NamedTuple):
     """The content of an .idx file."""
 
     dtype: np.dtype
-    sizes: np.ndarray
-    """int32 [S], number of tokens of every sequence."""
     document_offsets: np.ndarray
     """int64 [D + 1], offset in tokens of every document, and the number of tokens."""
 
@@ -58,22 +60,51 @@ def read_index(path: Path) -> MegatronIndex:
     """
     with open(path, "rb") as file:
         dtype, num_sequences, num_entries = _read_header(path, file.read(HEADER.size))
-        sizes = np.fromfile(file, "<i4", num_sequences)
-        pointers = np.fromfile(file, "<i8", num_sequences)
-        documents = np.fromfile(file, "<i8", num_entries)
-    negative = np.flatnonzero(sizes < 0)
-    if negative.size:
-        raise ValueError(f"{path}: sequence {negative[0]} has the size {sizes[negative[0]]} tokens; {REMEDY}")
-    offsets = np.zeros(num_sequences + 1, dtype=np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    moved = np.flatnonzero(pointers != offsets[:-1] * dtype.itemsize)
-    if moved.size:
-        at = moved[0]
-        raise ValueError(
-            f"{path}: sequence {at} starts at byte {pointers[at]}, but the sequences before it end at byte "
-            f"{offsets[at] * dtype.itemsize}; only data without gaps is read. {REMEDY}"
-        )
-    is_rising = num_entries > 0 and documents[0] == 0 and bool((np.diff(documents) >= 0).all())
+    place, parts = HEADER.size, []
+    for kind, count in (("<i4", num_sequences), ("<i8", num_sequences), ("<i8", num_entries)):
+        parts.append(np.memmap(path, kind, "r", place, (count,)) if count else np.empty(0, kind))
+        place += parts[-1].nbytes
+    sizes, pointers, documents = (part.view(np.ndarray) for part in parts)
+    offsets = _sequence_offsets(path, sizes, pointers, dtype.itemsize)
+    return MegatronIndex(dtype, _document_offsets(path, documents, offsets))
+
+
+def _sequence_offsets(path: Path, sizes: np.ndarray, pointers: np.ndarray, itemsize: int) -> np.ndarray:
+    """int64 [S + 1], offset in tokens of every sequence, and the number of tokens.
+
+    Raises: ValueError: a size is negative, or a pointer is not where the sequences before it end.
+    """
+    offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
+    for part in _parts(len(sizes)):
+        negative = np.flatnonzero(sizes[part] < 0)
+        if negative.size:
+            at = part.start + negative[0]
+            raise ValueError(f"{path}: sequence {at} has the size {sizes[at]} tokens; {REMEDY}")
+        ends = offsets[part.start + 1 : part.stop + 1]
+        np.cumsum(sizes[part], out=ends)
+        ends += offsets[part.start]
+        moved = np.flatnonzero(pointers[part] != offsets[part] * itemsize)
+        if moved.size:
+            at = part.start + moved[0]
+            raise ValueError(
+                f"{path}: sequence {at} starts at byte {pointers[at]}, but the sequences before it end at "
+                f"byte {offsets[at] * itemsize}; only data without gaps is read. {REMEDY}"
+            )
+    return offsets
+
+
+def _document_offsets(path: Path, documents: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """int64 [D + 1], offset in tokens of every document, by the offsets of the sequences [S + 1].
+
+    Raises: ValueError: the document index does not rise from 0 to the number of sequences.
+    """
+    num_sequences = len(offsets) - 1
+    is_rising = len(documents) > 0 and documents[0] == 0
+    is_each = len(documents) == len(offsets)  # a sequence is a document, as nearly always
+    for part in _parts(max(0, len(documents) - 1)):
+        steps = np.diff(documents[part.start : part.stop + 1])
+        is_rising = is_rising and bool((steps >= 0).all())
+        is_each = is_each and bool((steps == 1).all())
     if is_rising and documents[-1] < num_sequences:
         raise ValueError(
             f"{path}: the document index covers {documents[-1]} of {num_sequences} sequences, as if stores "
@@ -85,7 +116,12 @@ def read_index(path: Path) -> MegatronIndex:
             f"{path}: the document index must rise from 0 to the number of sequences, {num_sequences}, but "
             f"it is {_ends(documents)}; {REMEDY}"
         )
-    return MegatronIndex(dtype, sizes, offsets[documents])
+    return offsets if is_each else offsets[documents]
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Consecutive parts of so many numbers."""
+    return (slice(start, min(start + READ_NUMBERS, count)) for start in range(0, count, READ_NUMBERS))
 
 
 def _read_header(path: Path, header: bytes) -> tuple[np.dtype, int, int]:

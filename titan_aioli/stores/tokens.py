@@ -152,8 +152,8 @@ class TokenStore:
     def fingerprint(self) -> str:
         """Hex digest of the dtype, the sizes, the document offsets and 16 pieces of the tokens.
 
-        It depends on the content alone, not on path, times or format, and reads 1 MiB of a store of any size,
-        once.
+        It depends on the content alone, not on path, times or format, and reads 1 MiB of the tokens of a
+        store of any size, once.
         """
         return self._fingerprint
 
