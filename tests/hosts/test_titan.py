@@ -1,6 +1,7 @@
 """torchtitan's host, as far as it can be seen without ranks; tests/ranks has the rest."""
 
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from titan_aioli.files import read_toml
 from titan_aioli.hosts.installed import VERSION, check_config, load_config
 from titan_aioli.hosts.titan import checks, host, opened
 from titan_aioli.hosts.titan.cpu import has_accelerator
+from titan_aioli.hosts.titan.training import MixtureTraining
 from titan_aioli.testing.torchrun import TINY
 
 TP2 = ["--parallelism.tensor_parallel_degree", "2"]
@@ -33,6 +35,36 @@ def test_stores_are_opened_and_the_method_is_built_once_per_run(stores, monkeypa
 def test_another_config_is_opened_for_itself(stores):
     first, second = (check_config(arguments(stores), 2) for _ in range(2))
     assert first.mixture is not second.mixture
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_checkpoint_in_the_background_is_waited_for_at_the_end(fails):
+    """Also where an error ends the run: the process leaves without its threads."""
+    calls = []
+
+    def wait_for_checkpoint():
+        calls.append("waited")
+        if fails:
+            raise OSError("disk full")
+
+    base = type("Base", (), {"close": lambda self: calls.append("closed")})
+    trainer = type("Trainer", (MixtureTraining, base), {})()
+    trainer.stopping = SimpleNamespace(close=lambda: None)
+    trainer.wait_for_checkpoint, trainer._checkpoint = wait_for_checkpoint, SimpleNamespace(enable=True)
+    trainer.close()
+    assert calls == ["waited", "closed"]
+
+
+def test_passes_over_other_numbers_of_rows_are_compiled_for_themselves(monkeypatch):
+    import torch._dynamo
+
+    before = torch._dynamo.config.automatic_dynamic_shapes
+    with host._static_shapes():
+        assert not torch._dynamo.config.automatic_dynamic_shapes
+    assert torch._dynamo.config.automatic_dynamic_shapes == before
+    monkeypatch.delitem(sys.modules, "torch._dynamo")
+    with host._static_shapes():
+        assert "torch._dynamo" not in sys.modules
 
 
 def test_aioli_gradients_is_told_the_epochs_of_every_group(stores):

@@ -180,9 +180,12 @@ class MixtureController:
         return {name: repr(to_plain(value)) for name, value in values.items()}
 
     def _identity(self) -> dict[str, Any]:
-        """What this rank reads and was asked for, by name."""
+        """What this rank was asked for and reads, by name."""
+        asked = self.identity._asdict()
+        del asked["stores"], asked["group_stores"]
+        held_out = {"held-out sets": asked.pop("held_out")}
         stores = zip(self.group_names, self.identity.group_stores, strict=False)
-        return {f"stores of group {group}": stores for group, stores in stores} | self.identity._asdict()
+        return asked | {f"stores of group {group}": found for group, found in stores} | held_out
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, equal on all ranks, as one leaf of bytes."""

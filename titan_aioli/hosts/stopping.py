@@ -3,7 +3,8 @@
 SIGTERM comes from a cluster that takes the machine back, SIGUSR1 from a batch script ahead of its time limit.
 A signal may reach one rank or all. The first rank that has received one says in the ranks' key-value store
 after which step all stop: two steps on, since the collectives of a step keep ranks closer together than that.
-Every rank looks there after each step: one request over TCP, no collective and no wait for the device.
+Every rank looks there after each step: one request over TCP, no collective and no wait for the device. One
+process answers them all, so that of many ranks some look after this step and some after the next.
 """
 
 import signal
@@ -16,7 +17,9 @@ SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 KEY = "titan_aioli/stop"
 """Key of the store: the last step, and the number of the signal."""
 STEPS_AHEAD = 2
-"""Number of steps between the one at which a rank has noticed a signal and the last."""
+"""Steps between the one at which a rank has noticed a signal and the last, where all look every time."""
+RANKS_PER_STEP = 512
+"""Most ranks that look after the same step: to answer them takes 9 ms (17 us each were measured)."""
 
 
 class Stopping:
@@ -28,6 +31,8 @@ class Stopping:
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS if can_handle}
         has_others = dist.is_initialized() and dist.get_world_size() > 1
         self._store = dist.distributed_c10d._get_default_store() if has_others else None
+        self._rank, num_ranks = (dist.get_rank(), dist.get_world_size()) if has_others else (0, 1)
+        self._every = -(-num_ranks // RANKS_PER_STEP)
         self._stop: tuple[int, int] | None = None
 
     def after_step(self, step: int) -> int:
@@ -36,8 +41,9 @@ class Stopping:
             return self._received
         if self._stop is None:
             if self._received:
-                self._store.compare_set(KEY, "", f"{step + STEPS_AHEAD} {self._received}")
-            if self._store.check([KEY]):
+                last = step + STEPS_AHEAD + self._every - 1
+                self._store.compare_set(KEY, "", f"{last} {self._received}")
+            if (step + self._rank) % self._every == 0 and self._store.check([KEY]):
                 last, number = self._store.get(KEY).split()
                 self._stop = int(last), int(number)
         return self._stop[1] if self._stop is not None and step >= self._stop[0] else 0

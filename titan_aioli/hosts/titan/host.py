@@ -1,9 +1,9 @@
 """What measuring sees of a torchtitan trainer, whatever its version."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +75,7 @@ class TitanHost:
         trainer, dims = self._trainer, self._trainer.parallel_dims
         check_gradient_layout(dims.pp_enabled, dims.dp_replicate_enabled and not dims.fsdp_enabled)
         rows = self.prepare(inputs_BS, labels_BS)
-        with self.router_loads_kept(), trainer.train_context():
+        with self.router_loads_kept(), _static_shapes(), trainer.train_context():
             self.loss_of(trainer.model_parts[0], rows, scale).backward()
 
     def zero_grad(self) -> None:
@@ -88,7 +88,14 @@ class TitanHost:
             pipeline stages.
         """
         check_reference(checkpoint, self._trainer.parallel_dims.pp_enabled)
-        return partial(self._forward_through, load_weights(self.empty_model(), self.wrapper, checkpoint))
+        model = load_weights(self.empty_model(), self.wrapper, checkpoint)
+
+        def forward(inputs_BS: torch.Tensor, labels_BS: torch.Tensor) -> None:
+            self._forward_through(model, inputs_BS, labels_BS)
+            _reshard(model)
+            _forget_passes(model)
+
+        return forward
 
     def _forward_through(
         self, model: torch.nn.Module, inputs_BS: torch.Tensor, labels_BS: torch.Tensor
@@ -116,14 +123,17 @@ class TitanHost:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode; afterwards weights are resharded, routers have the loads of training, and the time
-        is taken out of the throughput."""
-        trainer, start = self._trainer, time.perf_counter()
+        is taken out of the throughput: the device's, so that it is waited for before and after."""
+        trainer, device = self._trainer, torch.get_device_module()
+        device.synchronize()
+        start = time.perf_counter()
         try:
             with evaluation_mode(trainer.model_parts), self.router_loads_kept():
                 yield
         finally:
             for model in trainer.model_parts:
                 _reshard(model)
+            device.synchronize()
             trainer.metrics_processor.time_last_log += time.perf_counter() - start
 
     @contextmanager
@@ -224,6 +234,30 @@ def forward_actions_only(schedule: Any) -> Iterator[None]:
         yield
     finally:
         schedule.pipeline_order_with_comms = plan
+
+
+@contextmanager
+def _static_shapes() -> Iterator[None]:
+    """Passes over another number of rows than training's get a compiled graph of their own.
+
+    torch.compile would else make one for any number, which training then runs through too.
+    """
+    if (dynamo := sys.modules.get("torch._dynamo")) is None:  # nothing is compiled
+        yield
+        return
+    with dynamo.config.patch(automatic_dynamic_shapes=False):
+        yield
+
+
+def _forget_passes(model: torch.nn.Module) -> None:
+    """FSDP notes every forward pass until a backward pass comes, which a reference never has."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            state = module._get_fsdp_state()
+            state._comm_ctx.post_forward_order.clear()
+            group = state._fsdp_param_group
+            for each in getattr(state, "_fsdp_param_groups", [group] if group else []):
+                each._post_forward_indices.clear()
 
 
 def _reshard(model: torch.nn.Module) -> None:

@@ -136,6 +136,12 @@ class MixtureTraining:
         return not self.stopped_by and super().should_continue_training()  # pyright: ignore
 
     def close(self) -> None:
-        """torchtitan's; a checkpoint that is being written in the background is waited for."""
+        """torchtitan's; a checkpoint that is being written in the background is waited for, also after an
+        error: the process ends without its threads."""
         self.stopping.close()
+        if self._checkpoint.enable:
+            try:
+                self.wait_for_checkpoint()
+            except Exception as error:  # the error that ended the run is the one to show
+                logger.warning(f"the checkpoint that was being written is not whole: {error}")
         super().close()  # pyright: ignore

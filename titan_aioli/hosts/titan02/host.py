@@ -3,6 +3,7 @@
 import torch
 from torchtitan.components.checkpoint import ModelWrapper
 from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.protocols.model_converter import build_model_converters
 from torchtitan.tools import utils
 
 from titan_aioli.hosts.titan.host import Prepared, TitanHost, forward_actions_only
@@ -38,5 +39,6 @@ class Titan02Host(TitanHost):
         trainer, config = self._trainer, self._trainer.job_config
         with torch.device("meta"), utils.set_default_dtype(TORCH_DTYPE_MAP[config.training.dtype]):
             model = trainer.train_spec.model_cls(trainer.model_args)
+        build_model_converters(config, trainer.parallel_dims).convert(model)  # float8, as the trained one
         model = trainer.train_spec.parallelize_fn(model, trainer.parallel_dims, config)
         return model.to_empty(device=trainer.device)
