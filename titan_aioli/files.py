@@ -30,6 +30,16 @@ LARGEST_JSON_BYTES = 1 << 26
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors of the system while a file is written name it: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends, and never if the block fails.
 
@@ -38,7 +48,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

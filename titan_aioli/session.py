@@ -100,7 +100,7 @@ class MixingSession:
         self._host, self._log, self._description, self._options = host, log, description, options
         self._log_metrics = log_metrics
         self._repetition = RepetitionWarner(options.max_epochs)
-        self._has_begun, self._begun_at = False, 0
+        self._has_begun = False
         self._out_of_data: OutOfData | None = None
 
     def before_step(self, done: int) -> None:
@@ -186,7 +186,7 @@ class MixingSession:
     def _begin(self, done: int) -> None:
         """Write the ledger's first entry, unless resumed; all parts must stand at the same step."""
         check_ranks_agree(self.controller, self._host.device)
-        self._has_begun, self._begun_at = True, done
+        self._has_begun = True
         begins_ledger = len(self.controller.ledger) == 0
         self._log.begin(done, dict(self._description), begins_section=begins_ledger)
         if begins_ledger:
@@ -220,8 +220,7 @@ class MixingSession:
             num_used_up = self.controller.used_up.sum() + len(groups)
             if self._options.stop_when_used_up or num_used_up == len(self.group_names):
                 self._out_of_data = OutOfData(self._describe_used_up(groups))
-                if self.controller.step > self._begun_at:  # else the record is there, from before the resume
-                    self.controller.end(str(self._out_of_data))
+                self.controller.end(str(self._out_of_data))
                 raise self._out_of_data
             record = self.controller.redistribute(groups)
             check_ranks_agree(self.controller, self._host.device)

@@ -59,6 +59,16 @@ def test_a_run_replayed_through_its_own_method_decides_as_recorded(name):
     assert what_if(records, name, build_method(name, 2)).is_same
 
 
+def test_records_of_what_else_has_changed_are_passed_over():
+    """A resume with another batch size, a group that is used up, the end of the data."""
+    records = through_json(record("aioli", 40))
+    for at in (30, 12, 7):
+        aside = {**records[at], "observation": None, "reason": "global batch size 8 -> 16"}
+        records.insert(at + 1, aside)
+    result = what_if(records, "aioli", build_method("aioli", 2))
+    assert result.is_same and len(result.steps) == 40
+
+
 STAGES = {"static": [[0, [3, 1]], [10, [1, 1]]], "replay": [[0, "train", 0, [1, 0]], [9, "prior", 1, [0, 1]]]}
 
 

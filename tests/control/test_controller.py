@@ -245,6 +245,24 @@ def test_a_group_that_is_used_up_leaves_its_share_to_the_others(tmp_path):
     assert all(entry.proportions[1] == 0 for entry in list(resumed.ledger)[4:])
 
 
+def test_the_end_of_a_run_is_recorded_once(tmp_path):
+    """Whether the checkpoint that it is resumed from was saved before the record or after it."""
+    first = make_controller(tmp_path, "stratified")
+    first.begin()
+    advance(first, 3)
+    before = first.state_dict()
+    first.end("out of data")
+    for saved in (before, first.state_dict()):
+        resumed = make_controller(tmp_path, "stratified")
+        resumed.load_state_dict(saved)
+        resumed.end("out of data")
+        records = read_ledger_file(tmp_path / "ledger.jsonl")
+        assert [record.get("reason") for record in records] == [None, "out of data"]
+    resumed.count_step()  # with more data
+    resumed.end("out of data again")
+    assert [record["step"] for record in read_ledger_file(tmp_path / "ledger.jsonl")] == [0, 3, 4]
+
+
 def test_damaged_state_is_refused_not_executed(tmp_path):
     with pytest.raises(ResumeRefused, match="cannot be read"):
         make_controller(tmp_path).load_state_dict({"controller": b"cos\nsystem\n(S'true'\ntR."})

@@ -1,5 +1,7 @@
 """The ledger and its file: what was appended is read back, and a resume cuts the file back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,30 @@ def test_a_lost_file_is_written_again_from_the_ledger(tmp_path):
     file.rewind(1000, ledger, {})
     records = read_ledger_file(file.path)
     assert [(record["step"], record["observation"]) for record in records] == [(0, None), (4, None)]
+
+
+@pytest.mark.parametrize("num_entries", [1, 60_000 // 100])
+def test_a_file_of_another_run_is_written_again(tmp_path, num_entries):
+    """It may be longer: another mixture was begun in the folder, and then an older checkpoint resumed."""
+    file = LedgerFile(tmp_path / "ledger.jsonl", is_writer=True)
+    ledger = Ledger([entry(step) for step in range(num_entries)])
+    for each in ledger:
+        file.append({**each._asdict(), "observation": [0.5] * 20})
+    kept = file.num_bytes
+    other = LedgerFile(file.path, is_writer=True)
+    for step in range(num_entries + 1):
+        other.append({**entry(step, [0.25, 0.75])._asdict(), "observation": [0.25] * 20, "note": "another"})
+    file.rewind(kept, ledger, {})
+    assert file.path.stat().st_size == kept
+    records = read_ledger_file(file.path)
+    assert [record["proportions"] for record in records] == [HALF.tolist()] * num_entries
+
+
+def test_a_full_disk_is_an_error_that_names_the_file():
+    """/dev/full is a file on a disk that is always full."""
+    file = LedgerFile(Path("/dev/full"), is_writer=True)
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        file.append({**entry(0)._asdict(), "observation": None})
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):

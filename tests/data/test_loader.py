@@ -72,6 +72,31 @@ def test_the_state_is_equal_on_all_ranks_and_at_any_number_of_them():
         assert a[0] + b[0] == one[0] and a[1] + b[1] == one[1]
 
 
+def test_a_group_that_was_left_out_for_a_while_continues():
+    """No row of it is read again, although its groups changed twice."""
+
+    def take(loader, steps):
+        share = np.full(len(loader.groups), 1 / len(loader.groups))
+        start = loader.position.step
+        loader.ledger.append(LedgerEntry(start, loader.position.first_row, share, "train", 0))
+        loader.start_phase(start + steps)
+        return [row for batch in loader for row in batch[0]["input"][:, 0].tolist()]
+
+    def of_groups(*names):
+        sizes = {"a": (0, 70), "b": (1000, 110), "c": (2000, 90)}
+        groups = [numbered_group(name, *sizes[name]) for name in names]
+        return MixtureLoader(groups, Ledger(), BATCH_SIZE, BATCH_SIZE)
+
+    rows, state = [], None
+    for names in ("abc", "ab", "b", "cab"):
+        loader = of_groups(*names)
+        if state is not None:
+            loader.load_state_dict(state)
+        rows += take(loader, 6)
+        state = loader.state_dict()
+    assert len(set(rows)) == len(rows) == 4 * 6 * BATCH_SIZE
+
+
 def test_gradient_accumulation_takes_the_same_rows():
     whole, accumulated = drain(make_loader()), drain(make_loader(local_batch_size=1))
     groups = [group for batch in accumulated for group in batch[0]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.runs.small_run import GROUPS, write_run
+from titan_aioli.errors import UserError
 from titan_aioli.runs.audit import AuditFile, audited_steps, blocks, check_audit
 from titan_aioli.runs.read import read_run
 from titan_aioli.runs.run import Run
@@ -48,6 +49,21 @@ def test_the_audit_is_compared_row_by_row(tmp_path):
     path.write_text("\n".join([*lines[:5], *lines[6:]]) + "\n")  # one row lost
     with pytest.raises(ValueError, match="expected 4,1,"):
         check_audit(run)
+
+
+@pytest.mark.parametrize("half_a_line", ["", "17,", "17,4,a,0,3"])
+def test_a_resumed_audit_keeps_the_lines_of_earlier_rows(tmp_path, half_a_line):
+    path, lines = tmp_path / "rows.csv", [f"{row},{row // 4},a,0,{7**row}\n" for row in range(17)]
+    for first_row in range(1, 20):
+        path.write_text("".join(["row,step,group,epoch,sequence\n", *lines]) + half_a_line)
+        AuditFile(path, GROUPS)._rewind(first_row)
+        assert path.read_text().splitlines(True)[1:] == lines[:first_row]
+
+
+def test_a_damaged_audit_is_named_at_a_resume(tmp_path):
+    (tmp_path / "rows.csv").write_text("row,step,group,epoch,sequence\nx,0,a,0,1\n")
+    with pytest.raises(UserError, match=r"rows.csv: at byte 30 it says 'x,0,a,0,1', which is no row"):
+        AuditFile(tmp_path / "rows.csv", GROUPS)._rewind(5)
 
 
 def test_a_resumed_audit_is_cut_back(tmp_path):

@@ -138,7 +138,8 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
     """What `method` decides from the observations of a ledger.
 
     Args:
-        records: of ledger.jsonl, oldest first; the first has no observation.
+        records: of ledger.jsonl, oldest first; the first has no observation, nor have those that say what
+            else changed (the batch size, the end of a run), which are passed over.
         recorded_method: name of the method that wrote them.
         method: built for the same groups and targets.
     Raises: ValueError: the method needs what was not recorded: another kind of observation, or losses after
@@ -149,6 +150,8 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
         raise ValueError(
             f"the run of {recorded_method} recorded {observed}, the other method needs {method.observes}"
         )
+    lines = [at for at, each in enumerate(records) if at == 0 or not _is_aside(each)]
+    records = [records[at] for at in lines]
     recorded = np.array([record["proportions"] for record in records], dtype=np.float64)
     phases, proportions, centres = [], [], []
 
@@ -156,7 +159,7 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
         record = records[len(phases)]  # it begins with what was observed in the phase before
         if record.get("observation") is None:
             raise ValueError(
-                f"ledger.jsonl, line {len(phases) + 1} has no observation, so it cannot be replayed"
+                f"ledger.jsonl, line {lines[len(phases)] + 1} has no observation, so it cannot be replayed"
             )
         return np.array(record["observation"], dtype=np.float64)
 
@@ -172,7 +175,7 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
         )
         if phase.name == "learn_params" and not measures_as_recorded:
             raise ValueError(
-                f"ledger.jsonl, line {number + 1}: the other method would measure the mixture "
+                f"ledger.jsonl, line {lines[number] + 1}: the other method would measure the mixture "
                 f"{phase.proportions.round(4).tolist()}, the run did {record['phase']} on "
                 f"{recorded[number].round(4).tolist()}: a what-if can change how an estimate is used (eta, "
                 "ema, update, normalize, diagonal), not what was measured"
@@ -185,6 +188,11 @@ def what_if(records: Sequence[Mapping[str, Any]], recorded_method: str, method: 
         Decisions([r["phase"] for r in records], recorded, [r.get("centre") for r in records]),
         Decisions(phases, np.array(proportions), centres),
     )
+
+
+def _is_aside(record: Mapping[str, Any]) -> bool:
+    """Whether a record says what else has changed, and not that a phase is over."""
+    return "reason" in record and record.get("observation") is None
 
 
 def _at_steps(stretches: Iterator[Stretch], steps: Sequence[int]) -> Iterator[Stretch]:

@@ -58,6 +58,8 @@ class MixtureController:
         self._begun_with: dict[str, Any] = {}
         """What the ledger's first record says besides its entry."""
         self._phase_start = 0
+        self._ended_at = -1
+        """The step at which the run ended before its last; -1 if it did not."""
         self.skipped_updates = 0
         """Number of consecutive observations, the last included, that could not be used."""
         self._last_fault = ""
@@ -131,8 +133,10 @@ class MixtureController:
         return self._append(None, {"reason": f"used up: {names}"})
 
     def end(self, reason: str) -> None:
-        """The run ends here, before its last step: a last record that says why."""
-        self._append(None, {"reason": reason})
+        """The run ends here, before its last step: a last record that says why, once."""
+        if self._ended_at != self.step:
+            self._ended_at = self.step
+            self._append(None, {"reason": reason})
 
     def finish_phase(self, observation: np.ndarray | None) -> dict[str, Any]:
         """Update the method with what was observed in the phase, and start the next one.
@@ -205,6 +209,7 @@ class MixtureController:
                     **({"mixture": self.identity.mixture} if self.identity.mixture else {}),
                     **({"held_out": self.identity.held_out} if self.identity.held_out else {}),
                     "group_stores": np.array(self.identity.group_stores, dtype=np.str_),
+                    "ended_at": self._ended_at,
                     "settings": json.dumps(settings_in_use(self.method, self.state)),
                     "step": self.step,
                     "first_row": self.first_row,
@@ -242,6 +247,7 @@ class MixtureController:
         saved = read_saved(arrays, self.method.phase(state).proportions)
         if "settings" in arrays:
             check_settings(json.loads(arrays["settings"].item()), settings_in_use(self.method, state))
+        self._ended_at = int(arrays["ended_at"]) if "ended_at" in arrays else -1
         self._set_state(state)
         self.step, self.first_row = saved.step, saved.first_row
         self._phase_start, self.skipped_updates = saved.phase_start, saved.skipped_updates

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from titan_aioli.control.ledger import Ledger, LedgerEntry
-from titan_aioli.files import to_plain
+from titan_aioli.files import naming, to_plain
 
 LARGEST_LINE_BYTES = 1 << 28
 """Length of the longest line that is read: a line holds a few [G, G] matrices as text, with G up to 2,000."""
+
+TAIL_BYTES = 1 << 16
+"""How much of the end of a file is read first to find its last line."""
 
 
 class LedgerFile:
@@ -31,21 +34,21 @@ class LedgerFile:
         line = (json.dumps(to_plain(record)) + "\n").encode()
         if self.is_writer:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab" if self.num_bytes else "wb") as file:
+            with naming(self.path), open(self.path, "ab" if self.num_bytes else "wb") as file:
                 file.write(line)
         self.num_bytes += len(line)
 
     def sync(self) -> None:
         """Flush the file to disk, before a checkpoint that records its length."""
         if self.is_writer and self.num_bytes:
-            with open(self.path, "ab") as file:
+            with naming(self.path), open(self.path, "ab") as file:
                 os.fsync(file.fileno())
 
     def rewind(self, num_bytes: int, ledger: Ledger, begun_with: Mapping[str, Any]) -> None:
         """Cut the file back to the length that a checkpoint recorded.
 
-        If the file is missing or too short, it is written again from the ledger, without observations, and
-        made as long with spaces, so that the lengths that later checkpoints record are right.
+        If the file is missing, too short or of another run, it is written again from the ledger, without
+        observations, and made as long with spaces, so that the lengths of later checkpoints are right.
 
         Args:
             num_bytes: the recorded length.
@@ -53,11 +56,25 @@ class LedgerFile:
             begun_with: what the ledger's first record says besides its entry.
         """
         if self.is_writer:
-            if self.path.is_file() and self.path.stat().st_size >= num_bytes:
-                os.truncate(self.path, num_bytes)
-            else:
-                self._write_again(num_bytes, ledger, begun_with)
+            with naming(self.path):
+                if self._ends_with(ledger, num_bytes):
+                    os.truncate(self.path, num_bytes)
+                else:
+                    self._write_again(num_bytes, ledger, begun_with)
         self.num_bytes = num_bytes
+
+    def _ends_with(self, ledger: Ledger, num_bytes: int) -> bool:
+        """Whether the record that ends at `num_bytes` is the ledger's last."""
+        if not self.path.is_file() or self.path.stat().st_size < num_bytes:
+            return False
+        if len(ledger) == 0:
+            return True
+        line = _line_before(self.path, num_bytes)
+        try:
+            found = LedgerEntry(*(json.loads(line)[name] for name in LedgerEntry._fields))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        return line.endswith(b"\n") and to_plain(found) == to_plain(ledger[-1])
 
     def _write_again(self, num_bytes: int, ledger: Ledger, begun_with: Mapping[str, Any]) -> None:
         records = [{**entry._asdict(), "observation": None} for entry in ledger]
@@ -66,6 +83,20 @@ class LedgerFile:
         text = "\n".join(json.dumps(to_plain(record)) for record in records)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text + " " * (num_bytes - len(text.encode()) - 1) + "\n", encoding="utf-8")
+
+
+def _line_before(path: Path, end: int) -> bytes:
+    """The line of a file that ends at a byte, or the last of its bytes where that is no end of a line."""
+    with open(path, "rb") as file:
+        size = TAIL_BYTES
+        while True:
+            start = max(0, end - size)
+            file.seek(start)
+            tail = file.read(end - start)
+            begin = tail.rfind(b"\n", 0, -1) + 1
+            if begin or not start:
+                return tail[begin:]
+            size *= 4
 
 
 def read_ledger_file(path: Path, may_be_cut: bool = False) -> list[dict[str, Any]]:

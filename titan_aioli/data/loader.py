@@ -84,6 +84,8 @@ class MixtureLoader:
         self._on_step = on_step
         self._max_drawn = max_drawn
         self.pin_memory = pin_memory
+        self._parted: dict[str, int] = {}
+        """Rows drawn of groups that the run had and that may come back."""
         self.seek(Position.start(len(groups)))
 
     @property
@@ -163,19 +165,27 @@ class MixtureLoader:
     def state_dict(self) -> dict[str, Any]:
         """The position in the data: equal on all ranks, whatever their number."""
         names = np.array([group.name for group in self.groups], dtype=np.str_)
-        return {"position": pack({"groups": names, **to_arrays(self.position, "position")})}
+        arrays = {"groups": names, **to_arrays(self.position, "position")}
+        if self._parted:
+            arrays["parted"] = np.array(list(self._parted), dtype=np.str_)
+            arrays["parted_drawn"] = np.array(list(self._parted.values()), dtype=np.int64)
+        return {"position": pack(arrays)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from where the state was taken.
 
-        Groups are matched by name, and a new one starts with its first row; whether the groups may differ
-        from the saved ones is checked by the controller.
+        Groups are matched by name, and a new one starts with its first row; one that was left out for a while
+        continues. Whether the groups may differ from the saved ones is checked by the controller.
         """
         arrays = unpack(state_dict["position"])
         saved_names, names = arrays["groups"].tolist(), [group.name for group in self.groups]
         position = from_arrays(Position.start(len(saved_names)), arrays, "position")
+        if "parted" in arrays:
+            pairs = zip(arrays["parted"].tolist(), arrays["parted_drawn"].tolist(), strict=True)
+            self._parted = dict(pairs)
         if saved_names != names:
-            drawn = dict(zip(saved_names, position.drawn, strict=True))
+            drawn = self._parted | dict(zip(saved_names, position.drawn.tolist(), strict=True))
+            self._parted = {name: rows for name, rows in drawn.items() if name not in names}
             position = position._replace(
                 carry=np.zeros(len(names)),
                 drawn=np.array([drawn.get(name, 0) for name in names], dtype=np.int64),

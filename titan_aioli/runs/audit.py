@@ -9,12 +9,15 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import dropwhile
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from rich.progress import track
 
 from titan_aioli.control.ledger import Ledger
 from titan_aioli.data.schedule import Block
+from titan_aioli.errors import UserError
+from titan_aioli.files import naming
 from titan_aioli.runs.run import Run
 
 HEADER = "row,step,group,epoch,sequence\n"
@@ -36,23 +39,40 @@ class AuditFile:
         """The rows of one step of a block, in training order."""
         if not self._rewound:
             self._rewind(block.first_row(index))
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write("".join(_lines(block, index, self._fields)))
 
     def _rewind(self, first_row: int) -> None:
         """Keep the header and the lines of rows before `first_row`."""
         self._rewound = True
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if first_row == 0 or not self.path.is_file():
+        if first_row == 0 or not self.path.is_file() or not self.path.stat().st_size:
             self.path.write_text(HEADER, encoding="utf-8")
             return
-        with open(self.path, "rb") as file:
-            file.readline()
-            while line := file.readline():
-                is_whole = line.endswith(b"\n")  # a killed run, or a full disk, may leave half a line
-                if not is_whole or int(line.split(b",", 1)[0]) >= first_row:
-                    os.truncate(self.path, file.tell() - len(line))
-                    return
+        with open(self.path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            kept = _end_of_rows(content, first_row, self.path)
+        os.truncate(self.path, kept)
+
+
+def _end_of_rows(content: mmap, first_row: int, path: Path) -> int:
+    """The byte where the lines of rows before `first_row` end: found by bisection, as a file may be long.
+
+    Raises: UserError: a line is not a row.
+    """
+    low, high = content.find(b"\n") + 1, len(content)
+    while low < high:
+        start = max(low, content.rfind(b"\n", low, (low + high) // 2) + 1)
+        end = content.find(b"\n", start)  # -1: a killed run, or a full disk, has left half a line
+        line = content[start : end if end >= 0 else len(content)]
+        try:
+            is_kept = end >= 0 and int(line.split(b",", 1)[0]) < first_row
+        except ValueError:
+            raise UserError(
+                f"{path}: at byte {start} it says {line[:80].decode(errors='replace')!r}, which is no row: "
+                "move the file away to continue the run with a new one"
+            ) from None
+        low, high = (end + 1, high) if is_kept else (low, start)
+    return low
 
 
 def blocks(run: Run, first_step: int, end_step: int) -> Iterator[Block]:

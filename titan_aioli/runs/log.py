@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from titan_aioli.files import replacing, write_json
+from titan_aioli.files import naming, replacing, write_json
 from titan_aioli.runs.plan_file import write_plan
 from titan_aioli.runs.read import keep_replaced
 from titan_aioli.runs.updates import Targets, by_group, update_line, update_metrics
@@ -100,7 +100,7 @@ class RunLog:
         line = {"step": step, "validation_loss": losses.tolist()}
         if target_losses is not None:
             line["target_loss"] = target_losses.tolist()
-        with open(self._losses, "a", encoding="utf-8") as file:
+        with naming(self._losses), open(self._losses, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def show_update(self, record: dict[str, Any], num_steps: int | None, is_shown: bool) -> None:
