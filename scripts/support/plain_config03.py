@@ -1,6 +1,6 @@
 """The config of a plain torchtitan 0.3 run."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 import tyro
@@ -33,6 +33,7 @@ def plain_config(arguments, loader_class):
     if isinstance(ours, ChunkedLossWrapper.Config):
         loss = ChunkedLossWrapper.Config(num_chunks=ours.num_chunks, loss_fn=loss)
     same = {f.name: getattr(config, f.name) for f in fields(Trainer.Config)}
+    same["training"] = replace(config.training, disable_cuda_graphs=False)  # torchtitan's own default
     return Trainer.Config(
         **{**same, "loss": loss, "dataloader": FixedConfig(job=config, loader_class=loader_class)}
     )
