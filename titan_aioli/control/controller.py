@@ -7,6 +7,7 @@ hold the same state; `digest` is what they compare.
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ class MixtureController:
 
     def digest(self) -> str:
         """Hash of identity, proportions, the method's state and the ledger: equal on all healthy ranks."""
-        hasher = hashlib.sha256(f"{self.ledger.digest()} {self._identity()}".encode())
+        hasher = hashlib.sha256(f"{self.ledger.digest()} {self._identity}".encode())
         counts = (self.step, self.first_row, self._phase_start, self.skipped_updates)
         for value in (*counts, self.used_up, *self.state, self.proportions):
             hasher.update(np.asarray(value).tobytes())
@@ -175,7 +176,7 @@ class MixtureController:
 
     def held(self) -> dict[str, str]:
         """What the digest hashes, by name, each value as text: to find where two ranks differ."""
-        values: dict[str, Any] = {**self._identity(), "proportions": self.proportions, "step": self.step}
+        values: dict[str, Any] = {**self._identity, "proportions": self.proportions, "step": self.step}
         values.update(phase_start=self._phase_start, first_row=self.first_row, used_up=self.used_up)
         values.update(skipped_updates=self.skipped_updates)
         values.update(to_arrays(self.state, "method state"))
@@ -183,13 +184,15 @@ class MixtureController:
             values[f"ledger entry {index}"] = [entry.step, entry.phase, entry.proportions]
         return {name: repr(to_plain(value)) for name, value in values.items()}
 
-    def _identity(self) -> dict[str, Any]:
-        """What this rank was asked for and reads, by name."""
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        """What this rank was asked for and reads, by name, in words."""
         asked = self.identity._asdict()
         del asked["stores"], asked["group_stores"]
         held_out = {"held-out sets": asked.pop("held_out")}
         stores = zip(self.group_names, self.identity.group_stores, strict=False)
-        return asked | {f"stores of group {group}": found for group, found in stores} | held_out
+        named = asked | {f"stores of group {group}": found for group, found in stores} | held_out
+        return {name: str(value) for name, value in named.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, equal on all ranks, as one leaf of bytes."""

@@ -102,6 +102,7 @@ class MixtureLoader:
 
     def start_phase(self, end_step: int) -> None:
         """Allow rows up to `end_step` (not included), with the proportions of the ledger's last entry."""
+        assert not self._batches, "a phase was started in the middle of another"
         self.seek(self.position)
         assert end_step >= self._start.step, (end_step, self._start.step)
         self._phase_end = end_step
